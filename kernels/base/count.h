@@ -1,0 +1,18 @@
+/* What the process has done so far, counted once per op, not per element: the numbers behind the
+ * test that turn 10,000 costs what turn 10 costs, and behind GFLOP/s and GB/s in `rxt bench`.
+ * Always on: a handful of relaxed adds an op. Thread-safe. */
+#ifndef RXT_BASE_COUNT_H
+#define RXT_BASE_COUNT_H
+
+#include <stdint.h>
+
+struct count {
+    uint64_t ops;   /* calls of rows of the op table */
+    uint64_t flops; /* multiply-add = 2; norms, exp and copies are not counted */
+    uint64_t bytes; /* weights, K/V and activations that an op has to read or write once */
+};
+
+void count_op(uint64_t flops, uint64_t bytes);
+struct count count_read(void);
+
+#endif
