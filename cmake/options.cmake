@@ -6,13 +6,22 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 
 set(RXT_SANITIZE "" CACHE STRING "value of -fsanitize=, or empty")
+set(RXT_PYTHON "${CMAKE_SOURCE_DIR}/build/venv/bin/python" CACHE FILEPATH
+    "python with tools/requirements.txt in it, for the tests against other implementations")
+option(RXT_CUDA "build the CUDA backend (needs nvcc)" OFF)
 option(RXT_FUZZ "build the libFuzzer targets (needs clang)" OFF)
-option(RXT_COVERAGE "instrument for line coverage (clang)" OFF)
+option(RXT_COVERAGE "instrument for line coverage (needs clang)" OFF)
 
 # Contraction would let the compiler choose which a*b+c becomes an fma: the bits must be ours.
-add_compile_options(-Wall -Wextra -Wconversion -Wvla -Wshadow -Wstrict-prototypes -Werror
-                    -ffp-contract=off -fno-math-errno -fvisibility=hidden)
+add_compile_options(
+  "$<$<COMPILE_LANGUAGE:C>:-Wall;-Wextra;-Wconversion;-Wvla;-Wshadow;-Wstrict-prototypes;-Werror>"
+  "$<$<COMPILE_LANGUAGE:C>:-ffp-contract=off;-fno-math-errno;-fvisibility=hidden>")
 add_compile_definitions(_POSIX_C_SOURCE=200809L)
+
+# A release parses hostile bytes too: what the compiler and the linker check for next to nothing.
+add_compile_options("$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:C>>:-fstack-protector-strong>")
+add_compile_definitions("$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:C>>:_FORTIFY_SOURCE=2>")
+add_link_options(-Wl,--as-needed "$<$<CONFIG:Release>:-Wl,-z,relro,-z,now>")
 
 if(RXT_SANITIZE)
   add_compile_options(-fsanitize=${RXT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
@@ -25,6 +34,13 @@ endif()
 if(RXT_COVERAGE)
   add_compile_options(-fprofile-instr-generate -fcoverage-mapping)
   add_link_options(-fprofile-instr-generate)
+endif()
+if(RXT_CUDA)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    message(FATAL_ERROR "RXT_CUDA is on, but nvcc is neither in PATH nor named by CUDACXX")
+  endif()
+  enable_language(CUDA)
 endif()
 
 find_package(Threads REQUIRED)
