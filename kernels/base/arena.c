@@ -1,6 +1,6 @@
-#include "arena.h"
+#include "kernels/base/arena.h"
 
-#include "mem.h"
+#include "kernels/base/mem.h"
 
 #include <stdint.h>
 

@@ -6,7 +6,7 @@
 #ifndef RXT_BASE_ARENA_H
 #define RXT_BASE_ARENA_H
 
-#include "status.h"
+#include "kernels/base/status.h"
 
 #include <stddef.h>
 

@@ -1,4 +1,4 @@
-#include "count.h"
+#include "kernels/base/count.h"
 
 #include <stdatomic.h>
 

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE /* sched_getaffinity */
-#include "cpu.h"
+#include "kernels/base/cpu.h"
 
 #include <sched.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #ifndef RXT_BASE_CPU_H
 #define RXT_BASE_CPU_H
 
-#include "status.h"
+#include "kernels/base/status.h"
 
 enum cpu_isa { CPU_SCALAR, CPU_AVX2, CPU_AVX512 }; /* each includes the ones before it */
 

@@ -1,5 +1,5 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS, madvise */
-#include "mem.h"
+#include "kernels/base/mem.h"
 
 #include <assert.h>
 #include <stdatomic.h>

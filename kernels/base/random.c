@@ -1,4 +1,4 @@
-#include "random.h"
+#include "kernels/base/random.h"
 
 #include <assert.h>
 #include <math.h>

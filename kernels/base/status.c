@@ -1,4 +1,4 @@
-#include "status.h"
+#include "kernels/base/status.h"
 
 #include <stdarg.h>
 #include <stdio.h>

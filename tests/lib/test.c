@@ -1,5 +1,5 @@
 #define _XOPEN_SOURCE 700 /* nftw */
-#include "test.h"
+#include "tests/lib/test.h"
 
 #include "kernels/base/mem.h"
 
