@@ -1,0 +1,210 @@
+/* The bridge: sessions that answer turns and remember them. It composes model (rxt/), memory (stm/)
+ * and store (store/) into the turn of eight states (CONTRIBUTING.md) and knows no ZeroMQ: `rxt
+ * chat` drives it in process, the server puts a front and a wire before it.
+ *
+ * A caller submits requests and calls bridge_step; everything that happens comes back as events.
+ *
+ *   submit -> ACCEPTED -> TOKEN* -> DONE -> MEMORY          a turn
+ *   submit -> DONE -> MEMORY                                remember, rewind, reset
+ *   submit -> DONE                                          every other verb
+ *   ... -> ERROR | CANCELLED | MEMORY_FAILED                instead of what is still missing
+ *
+ * DONE of a writing request: its exact ids are on disk, it will be remembered (S3). MEMORY: it is.
+ * The last event of a request is marked `final`; the request's memory may be freed after it.
+ *
+ * Threads: the bridge has two of its own, the memory lane (encoder, update, K/V build) and the
+ * store writer (SQLite). The thread that calls bridge_step is the engine: it owns the session
+ * table and runs the answer lane. Events are delivered inside bridge_step. All functions are for
+ * the engine thread unless said otherwise. */
+#ifndef RXT_BRIDGE_H
+#define RXT_BRIDGE_H
+
+#include "rxt/rxt.h"
+#include "store/store.h"
+
+struct bridge;
+
+#define BRIDGE_NAME_MAX 128 /* bytes of a tenant or session name, zero included */
+#define BRIDGE_ID_BYTES 16  /* request id: random, chosen by the client */
+
+/* ---- open, run, close ------------------------------------------------------------------- */
+
+struct bridge_config {        /* zeroed = defaults */
+    const char *store_path;   /* SQLite file; its folder must exist; NULL = nothing is kept */
+    enum dtype stm_dtype;     /* of sessions made from now on */
+    bool keep_text;           /* store transcripts beside the token ids */
+    size_t max_bytes;         /* resident sessions: STM, K/V, slots; 0 = 4 GiB */
+    int32_t max_live;         /* turns that decode at the same time; 0 = 16 */
+    int32_t max_queue;        /* requests that wait; 0 = 1024 */
+    int32_t prefill_rows;     /* prompt tokens a step beside the decoding turns; 0 = 256 */
+    int32_t n_spare;          /* updates in flight; 0 = 4 */
+    uint32_t image_budget_us; /* replay work that is cheaper than an image; 0 = 250,000 */
+};
+
+/* Gives *out: opens the store (and takes its lease: EFENCED if another process writes it), voids or
+ * schedules what a crash left. The model is lent. */
+enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
+                            const struct bridge_config *cfg, struct rxt_error *err);
+/* Finishes the memory jobs and the writes that are queued, at most deadline_us; then stops. Nothing
+ * that was reported DONE is lost either way: what is not applied is replayed at the next open.
+ * Turns that are still answering are cancelled. NULL-safe. */
+void bridge_close(struct bridge **b, uint64_t deadline_us);
+
+/* One engine step: takes in what lane and writer have finished, starts requests, runs at most one
+ * pass of the decoder over all live turns, delivers events. True if it did anything. */
+bool bridge_step(struct bridge *b);
+/* Sleeps until there is something to do, at most timeout_us. */
+void bridge_wait(struct bridge *b, uint64_t timeout_us);
+/* Wakes bridge_wait. Any thread, also a signal handler. */
+void bridge_wake(struct bridge *b);
+bool bridge_idle(const struct bridge *b); /* no request, job or write is pending */
+
+/* ---- requests --------------------------------------------------------------------------- */
+
+enum bridge_verb {
+    BRIDGE_TURN,     /* answer a prompt, then remember the turn */
+    BRIDGE_REMEMBER, /* absorb a given turn without decoding */
+    BRIDGE_OPEN,     /* make the session if it is not there; EEXIST never */
+    BRIDGE_GET,      /* page in, replay, report info and hash */
+    BRIDGE_FORK,     /* new session `to` from `version` of this one */
+    BRIDGE_REWIND,   /* commit version + 1 with the content of `version` */
+    BRIDGE_RESET,    /* commit version + 1 = initial memory */
+    BRIDGE_ERASE,    /* rows, images, journal; DONE only when the file holds nothing of it */
+    BRIDGE_EXPORT,   /* sealed bytes of the session to `path` */
+    BRIDGE_IMPORT,   /* new session from sealed bytes at `path` */
+};
+
+enum bridge_on_stale { BRIDGE_STALE_WAIT, BRIDGE_STALE_PROCEED, BRIDGE_STALE_REJECT };
+enum bridge_on_busy { BRIDGE_BUSY_WAIT, BRIDGE_BUSY_REJECT };
+enum bridge_on_cancel { BRIDGE_CANCEL_DISCARD, BRIDGE_CANCEL_COMMIT };
+
+#define BRIDGE_HEAD UINT64_MAX /* the newest version */
+
+struct bridge_request { /* copied by bridge_submit, texts and ids included */
+    enum bridge_verb verb;
+    char tenant[BRIDGE_NAME_MAX];  /* "default" where there are none */
+    char session[BRIDGE_NAME_MAX]; /* an unknown one is ENOTFOUND; only OPEN and IMPORT make one */
+    uint8_t id[BRIDGE_ID_BYTES];   /* a repeat joins the running request or replays its answer */
+
+    /* TURN */
+    struct rxt_prompt prompt;
+    struct sampling sampling; /* seed 0 = the session's; turn and position are the bridge's */
+    int32_t max_tokens;       /* of the answer; 0 = as far as max_seq_len goes */
+    bool dry_run;             /* answer only: no journal, no memory */
+    enum bridge_on_stale on_stale;
+    enum bridge_on_busy on_busy;
+    enum bridge_on_cancel on_cancel;
+    uint64_t min_version; /* wait until the session has it */
+    uint64_t if_version;  /* BRIDGE_HEAD = any; else ESTALE unless current */
+
+    /* REMEMBER: ids (n_ids > 0), or question and answer put into the template */
+    const int32_t *ids;
+    size_t n_ids;
+    const char *question, *answer;
+
+    /* OPEN */
+    uint64_t seed;
+
+    /* FORK, REWIND: which version; EXPORT, IMPORT: which file; FORK: the new name */
+    uint64_t version;
+    char to[BRIDGE_NAME_MAX];
+    const char *path;
+};
+
+enum bridge_state { /* of a session, design 5 */
+                    BRIDGE_COLD,
+                    BRIDGE_RESIDENT,
+                    BRIDGE_ANSWERING,
+                    BRIDGE_REMEMBERING,
+                    BRIDGE_HELD,
+};
+
+struct bridge_session_info {
+    char session[BRIDGE_NAME_MAX];
+    enum bridge_state state;
+    uint64_t version; /* committed */
+    uint64_t n_turn;  /* journal rows */
+    bool has_hash;    /* after a page-in */
+    uint8_t stm_hash[16];
+    enum dtype stm_dtype;
+    uint64_t seed;
+    bool mixed_class;      /* some rows were replayed under another bit class */
+    char held_reason[128]; /* "" unless held */
+    char origin[BRIDGE_NAME_MAX];
+    uint64_t origin_version;
+    int64_t created_us, used_us; /* since 1970 */
+};
+
+struct bridge_usage {
+    int32_t n_query, n_answer;
+    uint64_t queue_us;       /* submit to first prefill row */
+    uint64_t first_token_us; /* submit to first token */
+    uint64_t answer_us;      /* submit to the end of the answer */
+    uint64_t journal_us;     /* end of the answer to durable */
+    uint64_t memory_us;      /* durable to committed, K/V built */
+    uint64_t lag_us;         /* end of the answer to committed (MEMORY only) */
+};
+
+enum bridge_event_kind {
+    BRIDGE_ACCEPTED,
+    BRIDGE_TOKEN,
+    BRIDGE_DONE,
+    BRIDGE_MEMORY,
+    BRIDGE_MEMORY_FAILED,
+    BRIDGE_CANCELLED,
+    BRIDGE_ERROR,
+};
+struct bridge_event { /* lent during the callback */
+    enum bridge_event_kind kind;
+    bool final;
+    const char *session;
+
+    /* ACCEPTED: the price of the turn, known in advance */
+    int32_t price_tokens;
+    size_t price_bytes;
+
+    /* TOKEN: complete code points only */
+    int32_t token;
+    const char *text;
+    size_t text_bytes;
+
+    /* DONE of a turn; stored = answered from the journal */
+    enum rxt_finish finish;
+    const int32_t *ids; /* query, then answer */
+    bool stored;
+    uint64_t read_version, pending_version;
+    struct bridge_usage usage;
+
+    /* MEMORY, and DONE of GET */
+    const struct bridge_session_info *info;
+
+    /* ERROR, MEMORY_FAILED */
+    enum rxt_status status;
+    const char *error;       /* a sentence */
+    uint64_t retry_after_us; /* 0 = do not retry */
+};
+
+typedef void (*bridge_on_event)(void *user, const struct bridge_event *e);
+
+/* Takes a request; *ticket names it for bridge_cancel. Refuses at once what needs no session to be
+ * refused (bad names, empty or too long queries, parameters out of range, full queue: EBUSY), then
+ * there is no event. Everything else comes as an event. */
+enum rxt_status bridge_submit(struct bridge *b, const struct bridge_request *r,
+                              bridge_on_event on_event, void *user, uint64_t *ticket,
+                              struct rxt_error *err);
+/* Ends a turn at its next token as its on_cancel says; a request that waits is dropped. Unknown or
+ * finished tickets are ignored. */
+void bridge_cancel(struct bridge *b, uint64_t ticket);
+
+/* Submits, steps until the final event and gives the status of the outcome: for tools. on_event may
+ * be NULL. */
+enum rxt_status bridge_call(struct bridge *b, const struct bridge_request *r,
+                            bridge_on_event on_event, void *user, struct rxt_error *err);
+
+/* Sessions of a tenant, sorted by name, after `after` ("" = from the start): fills at most cap.
+ * Reads rows only, pages nothing in. */
+enum rxt_status bridge_list(struct bridge *b, const char *tenant, const char *after,
+                            struct bridge_session_info *out, size_t cap, size_t *n,
+                            struct rxt_error *err);
+
+#endif
