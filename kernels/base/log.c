@@ -1,5 +1,6 @@
 #include "kernels/base/log.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -20,6 +21,7 @@ void log_open(int fd, enum log_level level)
 void log_event(enum log_level level, const char *event, const char *fmt, ...)
 {
     static const char *const name[] = {"debug", "info", "warn", "error"};
+    assert(strlen(event) <= 64);
     if ((int)level < atomic_load_explicit(&log_level, memory_order_relaxed))
         return;
     struct timespec now;

@@ -9,9 +9,10 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 /* Lines below `level` are dropped. Default: LOG_INFO to standard error. */
 void log_open(int fd, enum log_level level);
 
-/* {"t":"2026-01-31T12:00:00.000000Z","level":"warn","event":event, ...}. fmt makes the rest, which
- * must be the inside of a JSON object ("\"session\":\"%s\",\"version\":%llu"); NULL for none.
- * Strings from outside go through log_escape first. A rest over 4 KiB becomes "cut":true. */
+/* {"t":"2026-01-31T12:00:00.000000Z","level":"warn","event":event, ...}. event is a literal of at
+ * most 64 bytes. fmt makes the rest, which must be the inside of a JSON object
+ * ("\"session\":\"%s\",\"version\":%llu"); NULL for none. Strings from outside go through
+ * log_escape first. A rest that does not fit into a line of 4 KiB becomes "cut":true. */
 void log_event(enum log_level level, const char *event, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -17,7 +17,11 @@ struct header {
 
 /* From here on blocks are mapped: the system's pages are zero already (weights of gigabytes are
  * not written twice), and huge ones spare the TLB when they are streamed at every token. */
+#if defined(RXT_SANITIZE_ADDRESS)
+#define MAP_FROM SIZE_MAX /* the sanitizer knows leaks and borders of heap blocks only */
+#else
 #define MAP_FROM ((size_t)1 << 20)
+#endif
 static_assert(sizeof(struct header) <= ALIGN, "header must fit in front of an aligned block");
 
 static atomic_uint_fast64_t n_alloc, n_bytes, n_live;
@@ -46,10 +50,10 @@ static struct header *header_of(void *p)
 void *mem_alloc(size_t n)
 {
     assert(hot_depth == 0 && "allocation on the hot path");
-    if (n == 0 || n > SIZE_MAX - 2 * ALIGN || must_fail())
+    if (n == 0 || n > PTRDIFF_MAX - 2 * ALIGN || must_fail())
         return NULL;
-    size_t whole = (n + ALIGN + ALIGN - 1) / ALIGN * ALIGN;
-    char *raw;
+    size_t whole = n + ALIGN;
+    void *raw;
     size_t mapped = 0;
     if (whole >= MAP_FROM) {
         raw = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -58,8 +62,7 @@ void *mem_alloc(size_t n)
         (void)madvise(raw, whole, MADV_HUGEPAGE); /* a hint: without it only speed is lost */
         mapped = whole;
     } else {
-        raw = aligned_alloc(ALIGN, whole);
-        if (!raw)
+        if (posix_memalign(&raw, ALIGN, whole) != 0)
             return NULL;
         memset(raw, 0, whole);
     }
@@ -67,7 +70,7 @@ void *mem_alloc(size_t n)
     atomic_fetch_add_explicit(&n_alloc, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&n_bytes, n, memory_order_relaxed);
     atomic_fetch_add_explicit(&n_live, n, memory_order_relaxed);
-    return raw + ALIGN;
+    return (char *)raw + ALIGN;
 }
 
 void *mem_alloc_n(size_t count, size_t size)

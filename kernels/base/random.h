@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-#define RANDOM_GENERATOR 1 /* kept in the session row; a change of any bit below is a new number \
-                            */
+/* Kept in the session row; a change of any bit below is a new number. */
+#define RANDOM_GENERATOR 1
 
 enum random_purpose {
     RANDOM_STM_INIT = 1, /* turn = version whose content is drawn, index = element in [L,S,D] */

@@ -4,6 +4,8 @@
 #include "kernels/base/mem.h"
 
 #include <ftw.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 void assert_status_(enum rxt_status want, enum rxt_status got, const char *call, const char *file,
@@ -30,6 +32,23 @@ void assert_survives_no_memory(enum rxt_status (*body)(void *arg), void *arg)
         }
         assert_status(RXT_ENOMEM, st);
     }
+}
+
+void assert_aborts_(void (*body)(void *arg), void *arg, const char *what, const char *file,
+                    int line)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        (void)close(STDERR_FILENO);
+        body(arg);
+        _exit(0);
+    }
+    int status = 0;
+    if (child > 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status) &&
+        WTERMSIG(status) == SIGABRT)
+        return;
+    print_error("%s: expected abort(), got wait status %#x\n", what, (unsigned)status);
+    _fail(file, line);
 }
 
 char *test_dir_make(void)

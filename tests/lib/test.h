@@ -6,6 +6,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -22,6 +23,12 @@ void assert_status_(enum rxt_status want, enum rxt_status got, const char *call,
 /* Runs `body` with allocation 1, 2, 3, ... failing until it returns RXT_OK; each failed round must
  * return RXT_ENOMEM and leave as many live bytes as it found. */
 void assert_survives_no_memory(enum rxt_status (*body)(void *arg), void *arg);
+
+/* body(arg) must end in abort(), as a failed assert() does; it runs in a child whose standard error
+ * is closed. */
+#define assert_aborts(body, arg) assert_aborts_((body), (arg), #body, __FILE__, __LINE__)
+void assert_aborts_(void (*body)(void *arg), void *arg, const char *what, const char *file,
+                    int line);
 
 /* A fresh directory under $TMPDIR; removed with everything in it by test_dir_remove. */
 char *test_dir_make(void);
