@@ -49,14 +49,14 @@ struct rxt_info {
     enum dtype storage;     /* of the weights */
     enum stm_init stm_init; /* what a new memory starts from */
     bool has_tokenizer;
-    bool has_thinking; /* [T] exists: modes extended and auto */
-    bool has_tool;     /* [U] and [C] exist */
-    bool has_internal; /* [I] exists: system prompts in the form of Beta */
-    int32_t eos;
-    size_t weight_bytes; /* resident for the weights */
-    size_t stm_bytes;    /* one memory in float32 */
-    size_t read_bytes;   /* one rxt_read */
-    size_t slot_bytes;   /* one rxt_slot of max_seq_len tokens */
+    bool has_thinking;          /* [T] exists: modes extended and auto */
+    bool has_tool;              /* [U] and [C] exist */
+    bool has_internal;          /* [I] exists: system prompts in the form of Beta */
+    int32_t eos, answer, think; /* ids of [EOS], [A], [T]; -1 = none */
+    size_t weight_bytes;        /* resident for the weights */
+    size_t stm_bytes;           /* one memory in float32 */
+    size_t read_bytes;          /* one rxt_read */
+    size_t slot_bytes;          /* one rxt_slot of max_seq_len tokens */
 };
 const struct rxt_info *rxt_model_info(const struct rxt_model *m);
 struct backend *rxt_model_backend(const struct rxt_model *m);
@@ -97,13 +97,16 @@ struct rxt_prompt {          /* all texts UTF-8, NULL = absent; user text is enc
     const char *internal;    /* [I] */
     enum rxt_thinking thinking;
 };
-/* [BOS] ([I]internal) [Q]query | [U]result and the start token of the mode (none for RXT_AUTO:
- * the first token decides). Refuses an empty query (EINVAL), one that leaves less than 16 tokens of
- * max_seq_len for the answer (ELIMIT, with length and limit), blocks the model has no token for
- * (EUNSUPPORTED), bad UTF-8. Spec 1.2, 1.5, 4; design 8. */
+#define RXT_ANSWER_MIN 16 /* tokens of max_seq_len that a prompt must leave for its answer */
+/* [BOS] ([I]internal) [Q]query | [U]result and the start token of the mode (none for RXT_AUTO: the
+ * first token is drawn with n_choice = 2, choice = {[A], [T]}). Empty internal text is absent.
+ * Refuses an empty query or result (EINVAL), a prompt that leaves less than RXT_ANSWER_MIN tokens
+ * (ELIMIT, with length and limit), blocks and modes the model has no token for (EUNSUPPORTED), bad
+ * UTF-8 (EUTF8). *n as in rxt_encode. Spec 1.2, 1.5, 4; design 8. */
 enum rxt_status rxt_prompt_ids(const struct rxt_model *m, const struct rxt_prompt *p, int32_t *ids,
                                size_t cap, size_t *n, struct rxt_error *err);
-/* A whole given turn: [BOS][Q]query[A]answer[EOS]. */
+/* A whole given turn: [BOS][Q]query[A]answer[EOS]; the answer may be empty. ELIMIT above
+ * max_seq_len. */
 enum rxt_status rxt_turn_ids(const struct rxt_model *m, const char *query, const char *answer,
                              int32_t *ids, size_t cap, size_t *n, struct rxt_error *err);
 /* A system prompt as one absorbed interaction (spec 1.4): [BOS][I]title\n\ntext[EOS] where the
@@ -113,21 +116,28 @@ enum rxt_status rxt_system_ids(const struct rxt_model *m, const char *text, int3
 
 /* ---- engine ----------------------------------------------------------------------------- */
 
-/* Memory K/V of a session's current version: create once, build after every commit (spec 1.3). */
+/* Memory K/V of a session's current version: create once, build after every commit (spec 1.3).
+ * ENOMEM. */
 enum rxt_status rxt_read_create(struct rxt_read **out, const struct rxt_model *m);
 void rxt_read_destroy(struct rxt_read **r); /* NULL-safe */
+/* Builds K/V of the published memory [L,S,D] on w's lane and waits for it; what r held is gone.
+ * ESHAPE: a memory of other dimensions. EDEVICE. */
 enum rxt_status rxt_read_build(struct rxt_read *r, struct rxt_worker *w, const struct stm *memory);
 uint64_t rxt_read_version(const struct rxt_read *r); /* of the memory it was built from */
 
-/* Self-attention K/V for one turn of at most max_seq_len tokens; reused turn after turn. */
+/* Self-attention K/V for one turn of at most max_seq_len tokens; reused turn after turn, there is
+ * nothing to reset. ENOMEM. */
 enum rxt_status rxt_slot_create(struct rxt_slot **out, const struct rxt_model *m);
 void rxt_slot_destroy(struct rxt_slot **s); /* NULL-safe */
 
+enum rxt_work { RXT_WORK_ALL, RXT_WORK_ANSWER, RXT_WORK_MEMORY }; /* which buffers it needs */
 struct rxt_worker_config {
     enum lane_priority priority;
-    int32_t max_rows; /* rows of one forward or one encoder pass; 0 = max_seq_len */
-    int32_t max_seq;  /* sequences of one forward, memories of one update; 0 = 1 */
+    enum rxt_work work; /* ANSWER: no memorize, no update; MEMORY: no forward, no sample */
+    int32_t max_rows;   /* rows of one forward or one encoder pass; 0 = max_seq_len */
+    int32_t max_seq;    /* sequences of one forward, memories of one update; 0 = 1 */
 };
+/* Gives *out with everything its calls will need: from here on it allocates nothing. ENOMEM. */
 enum rxt_status rxt_worker_create(struct rxt_worker **out, const struct rxt_model *m,
                                   const struct rxt_worker_config *cfg);
 void rxt_worker_destroy(struct rxt_worker **w); /* NULL-safe */
@@ -141,8 +151,10 @@ struct rxt_batch {
     const struct rxt_read *const *read;
     const bool *want; /* one a sequence: logits of its last row; NULL = of all */
 };
-/* Logits land in the worker: row i for the i-th sequence that wanted them. ESHAPE if a sequence
- * passes max_seq_len. EDEVICE. */
+/* Logits land in the worker: row i for the i-th sequence that wanted them. Any cut of a turn into
+ * batches gives the same bits. ESHAPE, before anything is computed: a sequence without rows or past
+ * max_seq_len, an id outside the vocabulary, more rows or sequences than the worker was made for.
+ * EINVAL: a worker of RXT_WORK_MEMORY. EDEVICE. */
 enum rxt_status rxt_forward(struct rxt_worker *w, const struct rxt_batch *b);
 /* Logits of every row instead of the last: for comparisons. out [R,V] host memory. */
 enum rxt_status rxt_forward_all(struct rxt_worker *w, const struct rxt_batch *b, float *out);
@@ -151,24 +163,31 @@ struct tensor rxt_logits(struct rxt_worker *w); /* lent until the next forward *
  * (rxt_sampling_check). Spec 5. */
 enum rxt_status rxt_sample(struct rxt_worker *w, const struct sampling *how, int32_t n,
                            int32_t *id);
+#define RXT_GREEDY ((struct sampling){.top_p = 1})
 /* EINVAL naming the parameter: temperature finite and >= 0, top_k >= 0, 0 < top_p <= 1. */
 enum rxt_status rxt_sampling_check(const struct sampling *how, struct rxt_error *err);
 
 /* The memory encoder over whole interactions: ED [L][sum T, D], lent by the worker until its next
- * call; *ed points to L tensors. Positions restart at 0 (rows.start NULL). Spec 1.2 step 6, 2.5. */
+ * call; *ed points to L tensors. Positions restart at 0 (rows.start NULL). ESHAPE and EINVAL as in
+ * rxt_forward. Spec 1.2 step 6, 2.5. */
 enum rxt_status rxt_memorize(struct rxt_worker *w, const struct ragged *rows, const int32_t *ids,
                              const struct tensor **ed);
-/* Encoder and memory attention in one: spare[i] = m[i] after interaction i. As stm_update. */
+/* Encoder and memory attention in one: spare[i] = m[i] after interaction i, one memory a sequence
+ * of rows. Statuses and bad as in stm_update, ESHAPE and EINVAL as in rxt_memorize. Waits for the
+ * lane. */
 enum rxt_status rxt_update(struct rxt_worker *w, struct stm *const m[],
                            struct stm_spare *const spare[], const struct ragged *rows,
                            const int32_t *ids, bool *bad);
 
 /* ---- sessions --------------------------------------------------------------------------- */
 
+/* One worker, slot, memory and K/V of its own: a program with many sessions uses the engine. */
 struct rxt_session_options { /* zeroed = defaults */
     uint64_t seed;           /* of a noise memory and of sampling */
     enum dtype stm_dtype;    /* DTYPE_F32 or DTYPE_BF16 */
 };
+/* Gives *out with its initial memory (rxt_info.stm_init) at version 0; the model is lent. ENOMEM.
+ */
 enum rxt_status rxt_session_create(struct rxt_session **out, const struct rxt_model *m,
                                    const struct rxt_session_options *opt, struct rxt_error *err);
 void rxt_session_destroy(struct rxt_session **s); /* NULL-safe */
@@ -183,23 +202,45 @@ struct rxt_answer {
 typedef bool (*rxt_on_token)(void *user, int32_t id, const char *text, size_t bytes);
 
 /* Answers one prompt from the current memory. The memory is not changed: rxt_session_update does
- * that. A cancelled turn leaves nothing to update (ECANCELLED). out may be NULL. */
+ * that. A cancelled turn leaves nothing to update (ECANCELLED). Of `how`, turn, position and choice
+ * are the session's; seed 0 = the session's. on_token and out may be NULL. */
 enum rxt_status rxt_session_turn(struct rxt_session *s, const struct rxt_prompt *p,
                                  const struct sampling *how, rxt_on_token on_token, void *user,
                                  struct rxt_answer *out, struct rxt_error *err);
 /* Absorbs the interaction of the last turn: version + 1. EINVAL if there is none. */
 enum rxt_status rxt_session_update(struct rxt_session *s, struct rxt_error *err);
-/* Absorbs a given interaction (rxt_turn_ids, rxt_system_ids or exact ids): version + 1. */
+/* Absorbs a given interaction (rxt_turn_ids, rxt_system_ids or exact ids): version + 1. EINVAL:
+ * none, or an id outside the vocabulary; ELIMIT: more than max_seq_len. */
 enum rxt_status rxt_session_absorb(struct rxt_session *s, const int32_t *ids, size_t n,
                                    struct rxt_error *err);
 /* The memory, lent: version, hash, statistics, image. */
 const struct stm *rxt_session_memory(const struct rxt_session *s);
 struct lane *rxt_session_lane(struct rxt_session *s);
-/* The session's memory as an image (stm.h), and back. size from rxt_session_image_bytes. */
+/* The session's memory as an image (stm.h), and back, version included: an import forgets the last
+ * turn. size from rxt_session_image_bytes, else ESHAPE. Import: ECORRUPT, ENEWER; EMISMATCH for an
+ * image of another model, shape or dtype; the memory is unchanged then. */
 size_t rxt_session_image_bytes(const struct rxt_session *s);
 enum rxt_status rxt_session_export(struct rxt_session *s, void *image, size_t size,
                                    struct rxt_error *err);
 enum rxt_status rxt_session_import(struct rxt_session *s, const void *image, size_t size,
                                    struct rxt_error *err);
+
+/* ---- files of tensors ------------------------------------------------------------------- */
+
+/* A safetensors file of numbers to compare with, as golden folders hold them; for tools. */
+struct rxt_tensors; /* opaque */
+struct rxt_array {  /* lent until close; one of the two is set */
+    const float *f32;
+    const int32_t *i32;
+    int32_t n_dim;
+    int64_t dim[4];
+    size_t n; /* elements */
+};
+/* Gives *out. EIO, EFORMAT, ENOMEM, naming the file. */
+enum rxt_status rxt_tensors_open(struct rxt_tensors **out, const char *path, struct rxt_error *err);
+void rxt_tensors_close(struct rxt_tensors **t); /* NULL-safe */
+/* ENOTFOUND; EUNSUPPORTED if it is neither F32 nor I32 or has more than 4 dimensions. */
+enum rxt_status rxt_tensors_get(const struct rxt_tensors *t, const char *name,
+                                struct rxt_array *out, struct rxt_error *err);
 
 #endif
