@@ -149,7 +149,8 @@ struct norm_desc {
     enum norm_kind kind;
     int32_t dim;
     struct host_vector weight, bias;  /* RMS: weight; LAYER and MIX_LAYER: both, [D] */
-    struct host_vector scale;         /* mixes: [D], or [S] for MIX_SLOT without per-dim scale */
+    struct host_vector scale;         /* mixes: [D], or [S] if scale_by_slot */
+    bool scale_by_slot;               /* MIX_SLOT without per-dim scale; S may equal D */
     struct host_vector gate, ema_rms; /* mixes: [1] or (MIX_SLOT) [S]; ema_rms [S] */
 };
 enum rxt_status weight_norm(struct weight **out, struct backend *be, const struct norm_desc *d);
