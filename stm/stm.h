@@ -2,10 +2,14 @@
  * memory cross-attention, replaced once a turn by memory attention and a residual gate.
  *
  * Shapes: STM [L,S,D] in the session's dtype, encoded data ED [L,T,D] in the backend's activation
- * dtype. A memory has one owner at a time and is not thread-safe; the pool of spares is.
+ * dtype. A memory has one owner at a time and is not thread-safe, save that several threads may
+ * read one that nobody changes (stm_update only reads it; stm_commit, stm_import and stm_restart
+ * change it); the pool of spares is thread-safe.
  *
  * Life of an update: stm_spare_take -> stm_update writes the spare, readers still see the published
- * buffer -> stm_commit swaps the two -> stm_spare_give. Memory does not know who reads it. */
+ * buffer -> stm_commit swaps the two -> stm_spare_give. Memory does not know who reads it.
+ *
+ * Functions that fill or read values take a lane: their copies run in its order, and they wait. */
 #ifndef RXT_STM_H
 #define RXT_STM_H
 
@@ -23,10 +27,12 @@ enum stm_init { STM_NOISE, STM_CHECKPOINT, STM_ZEROS }; /* spec 8b */
 struct stm_config {
     int32_t n_layer, n_slot, embed_dim;
     enum dtype dtype;   /* DTYPE_F32 or DTYPE_BF16: of the stored values */
-    const void *stored; /* [L,S,D] host memory of the checkpoint, lent by rxt/; NULL if none */
+    const void *stored; /* [L,S,D] host memory of the checkpoint, lent by rxt/ for as long as the
+                         * memory or its spares live; NULL if there is none */
     enum dtype stored_dtype;
 };
-size_t stm_bytes(const struct stm_config *cfg); /* of the values: L*S*D*dtype */
+/* Of the values: L*S*D*dtype. 0 for dims or a dtype that no memory can have. */
+size_t stm_bytes(const struct stm_config *cfg);
 
 enum stm_variant { /* spec 2.7 */
                    STM_SIMPLE,
@@ -59,13 +65,14 @@ struct stm_weights { /* plain; filled and lent by rxt/ for as long as it is used
 
 /* ---- create, read ----------------------------------------------------------------------- */
 
-/* Gives *out at version 0: the slots as init says (STM_NOISE: N(0,1) from seed, design 5;
- * STM_CHECKPOINT: cfg->stored converted to cfg->dtype). ENOMEM; ESHAPE; EINVAL if STM_CHECKPOINT
- * finds no stored memory. */
-enum rxt_status stm_create(struct stm **out, struct backend *be, const struct stm_config *cfg,
+/* Gives *out at version 0, in memory of ln's backend: the slots as init says (STM_NOISE: N(0,1)
+ * from seed, drawn in float32, design 5; STM_CHECKPOINT: cfg->stored converted to cfg->dtype).
+ * ENOMEM; ESHAPE; EINVAL if STM_CHECKPOINT finds no stored memory; ENONFINITE if it holds a NaN or
+ * an infinity; EDEVICE. Source: spec 1.4, 8b. */
+enum rxt_status stm_create(struct stm **out, struct lane *ln, const struct stm_config *cfg,
                            enum stm_init init, uint64_t seed);
-/* Gives *out with the content and version of m: the resident part of a fork. ENOMEM. */
-enum rxt_status stm_clone(struct stm **out, const struct stm *m);
+/* Gives *out with the content and version of m: the resident part of a fork. ENOMEM, EDEVICE. */
+enum rxt_status stm_clone(struct stm **out, struct lane *ln, const struct stm *m);
 void stm_destroy(struct stm **m); /* NULL-safe; sets *m to NULL */
 
 uint64_t stm_version(const struct stm *m); /* commits so far; never decreases */
@@ -85,7 +92,9 @@ void stm_pool_destroy(struct stm_pool **p);           /* NULL-safe; every spare 
 struct stm_spare *stm_spare_take(struct stm_pool *p); /* NULL: all are lent. Thread-safe */
 void stm_spare_give(struct stm_pool *p, struct stm_spare **s); /* NULL-safe. Thread-safe */
 
-/* Activations for updates of at most n_memory memories and n_token rows of ED at once, on ln.
+/* Activations for updates of at most n_memory memories and n_token rows of ED at once, on ln: the
+ * one owner of both is the thread that updates. cfg: dims (dtype is each memory's own); w stays
+ * lent. ESHAPE if cfg and w disagree; ENOMEM.
  * stm_lane_limits: what ln must have been created with (the caller may raise it further). */
 void stm_lane_limits(const struct stm_config *cfg, const struct stm_weights *w, int n_memory,
                      int n_token, struct lane_limits *out);
@@ -96,19 +105,25 @@ void stm_updater_destroy(struct stm_updater **u); /* NULL-safe */
 
 /* For each of n memories: spare[i] = memory attention of m[i] over its rows of ED, through the
  * gates; readers still see the published buffer. ed: one tensor [sum T, D] a layer, rows as in
- * `rows`; start NULL (every interaction begins at position 0). Each result is the same bits as
- * alone. Source: spec 2.7. ENONFINITE: at least one result has a NaN or an infinity; bad[i] says
- * which (bad may be NULL), the others are good. ESHAPE, EDEVICE. Waits for the lane. */
+ * `rows`, at least one for each memory; start NULL (every interaction begins at position 0). The
+ * spares are distinct and have the dtype of their memory; memories of both dtypes may meet in one
+ * call. Each result is the same bits as alone. Source: spec 2.7; the values are rounded to the
+ * memory's dtype once, at the end. ENONFINITE: at least one result has a NaN or an infinity; bad[i]
+ * says which (bad may be NULL), the others are good. ESHAPE, EDEVICE: no result is good. Waits for
+ * the lane; allocates nothing. */
 enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
                            struct stm_spare *const spare[], int n, const struct tensor *ed,
                            const struct ragged *rows, bool *bad);
 
 /* Publishes the spare as version base + 1 if the version is base; the old buffer becomes the
- * spare. Else ESTALE and nothing changes (S4). */
+ * spare's, which is then empty. ESTALE if the version is another (S4); ESHAPE; ENONFINITE for a
+ * spare whose update was not finite; EINVAL for an empty one. On failure nothing changes. */
 enum rxt_status stm_commit(struct stm *m, struct stm_spare *spare, uint64_t base);
 
-/* Fills a spare with an initial memory (reset), or with the content of an image (rewind). */
-enum rxt_status stm_spare_init(struct stm_spare *spare, enum stm_init init, uint64_t seed);
+/* Fills a spare with an initial memory (reset; as in stm_create), or with values in its dtype
+ * (rewind: those of an image). ESHAPE, EINVAL, ENONFINITE, EDEVICE: the spare is empty. */
+enum rxt_status stm_spare_init(struct stm_spare *spare, struct lane *ln, enum stm_init init,
+                               uint64_t seed);
 enum rxt_status stm_spare_load(struct stm_spare *spare, struct lane *ln, const void *values,
                                size_t bytes);
 
@@ -130,22 +145,31 @@ struct stm_image_info {
 
 /* Bytes of an image of this config: header and values. Layout: stm/image.c. */
 size_t stm_image_bytes(const struct stm_config *cfg);
-/* Writes an image of the published version. info gives bit_class, model_hash, tenant and session,
- * the rest is taken from m and filled in. ESHAPE if size != stm_image_bytes. */
+/* Writes an image of the published version. info gives bit_class, model_hash, tenant and session
+ * (each terminated), the rest is taken from m and filled in. ESHAPE if size != stm_image_bytes;
+ * EINVAL for a name without a terminator; EDEVICE. */
 enum rxt_status stm_export(const struct stm *m, struct lane *ln, struct stm_image_info *info,
                            void *image, size_t size);
 /* Reads the header and checks everything that needs no memory: magic, format, sizes, hash of
- * header and values. ECORRUPT, ENEWER (format), with the reason in err. values may be NULL;
- * else *values and *values_bytes point into image. */
+ * header and values, and that every value is finite. ECORRUPT, ENEWER (format), with the reason in
+ * err. values may be NULL; else *values and *values_bytes point into image, of any alignment. On
+ * failure *info is not to be used. */
 enum rxt_status stm_image_parse(const void *image, size_t size, struct stm_image_info *info,
                                 const void **values, size_t *values_bytes, struct rxt_error *err);
-/* Compares with what is expected; EMISMATCH naming the first field that differs. A bit class that
- * differs is no mismatch (replay under another class is allowed and reported by the caller). */
+/* Compares with what is expected; EMISMATCH naming the first field that differs, in the order
+ * model, tenant, session, shape, dtype, version. Not compared: a bit class that differs is no
+ * mismatch (replay under another class is allowed and reported by the caller), and values_hash. */
 enum rxt_status stm_image_expect(const struct stm_image_info *got,
                                  const struct stm_image_info *want, struct rxt_error *err);
-/* Puts values and version into m, whose dims and dtype must fit. ESHAPE. */
+/* Puts values in m's dtype and a version into m: page-in, the start of a replay. ESHAPE; EDEVICE:
+ * the content is undefined. */
 enum rxt_status stm_import(struct stm *m, struct lane *ln, uint64_t version, const void *values,
                            size_t bytes);
+/* Puts the initial memory of init and seed (as in stm_create) into m as this version: the start of
+ * a replay from a version that has no image. EINVAL, ENONFINITE: m is unchanged; EDEVICE: the
+ * content is undefined. */
+enum rxt_status stm_restart(struct stm *m, struct lane *ln, uint64_t version, enum stm_init init,
+                            uint64_t seed);
 
 /* ---- look into it ----------------------------------------------------------------------- */
 
@@ -160,8 +184,8 @@ struct stm_slot_diff {
     float change; /* rms of b - a */
     float cosine; /* of a and b; 0 if one is all zero */
 };
-/* diff[layer * S + slot] of two memories of one shape, from the values of two images or exports in
- * dtype a_dtype and b_dtype. ESHAPE. */
+/* diff[layer * S + slot] of two memories of the shape in cfg, from the values of two images, each
+ * in its own dtype and of any alignment. ESHAPE. */
 enum rxt_status stm_diff(const void *a, enum dtype a_dtype, const void *b, enum dtype b_dtype,
                          const struct stm_config *cfg, struct stm_slot_diff *diff);
 
