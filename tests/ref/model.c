@@ -9,12 +9,12 @@
 
 /* Angles [seq_len, hd/2] of a component: any alias of the file's table, else computed; none with
  * use_nope. Spec 2.3, 3.3. */
-static float *angles(const struct ref_model *m, const struct ref_part *p)
+static float *angles(const struct ref_model *m, const struct plain_part *p)
 {
-    if (ref_bool(p->cfg, "use_nope", false))
+    if (plain_bool(p->cfg, "use_nope", false))
         return NULL;
     int half = p->head_dim / 2;
-    float *out = ref_floats(p->seq_len * half);
+    float *out = plain_floats(p->seq_len * half);
     size_t prefix = strlen(p->name);
     for (int i = 0; i < m->file.n; i++) {
         const struct file_tensor *t = &m->file.tensor[i];
@@ -26,7 +26,7 @@ static float *angles(const struct ref_model *m, const struct ref_part *p)
             return out;
         }
     }
-    float base = (float)ref_int(p->cfg, "rope_base", 10000);
+    float base = (float)plain_int(p->cfg, "rope_base", 10000);
     for (int pos = 0; pos < p->seq_len; pos++)
         for (int i = 0; i < half; i++) {
             float inv = 1 / (float)pow(base, 2.0 * i / p->head_dim);
@@ -35,15 +35,16 @@ static float *angles(const struct ref_model *m, const struct ref_part *p)
     return out;
 }
 
-static void open_part(struct ref_model *m, struct ref_part *p, const char *name, const char *object)
+static void open_part(struct ref_model *m, struct plain_part *p, const char *name,
+                      const char *object)
 {
     p->name = name;
     p->cfg = json_object_get(m->cfg, object);
     assert_non_null(p->cfg);
-    p->dim = ref_int(p->cfg, "embed_dim", 512);
-    p->head_dim = p->dim / ref_int(p->cfg, "att_heads", 16);
-    p->n_layer = ref_int(p->cfg, "num_layers", 12);
-    p->seq_len = ref_int(p->cfg, "seq_len", 1024);
+    p->dim = plain_int(p->cfg, "embed_dim", 512);
+    p->head_dim = p->dim / plain_int(p->cfg, "att_heads", 16);
+    p->n_layer = plain_int(p->cfg, "num_layers", 12);
+    p->seq_len = plain_int(p->cfg, "seq_len", 1024);
     p->angle = angles(m, p);
 }
 
@@ -60,7 +61,7 @@ struct ref_model *ref_model_open(const char *dir, bool bf16)
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     tensor_file_read(&m->file, path);
     m->bf16 = bf16;
-    m->split = !strcmp(ref_str(m->cfg, "rope_layout", "interleaved"), "split");
+    m->split = !strcmp(plain_str(m->cfg, "rope_layout", "interleaved"), "split");
     open_part(m, &m->decoder, "decoder.model", "decoder_config");
     open_part(m, &m->encoder, "encoder.model", "encoder_config");
     open_part(m, &m->memory, "memory_attention.model", "memory_attention_config");
@@ -80,17 +81,17 @@ void ref_model_close(struct ref_model *m)
 struct ref_shape ref_model_shape(const struct ref_model *m)
 {
     const json_t *cfg = m->decoder.cfg;
-    return (struct ref_shape){m->decoder.n_layer, ref_int(cfg, "stm_size", 1024), m->decoder.dim,
-                              ref_int(cfg, "vocab_size", 20000)};
+    return (struct ref_shape){m->decoder.n_layer, plain_int(cfg, "stm_size", 1024), m->decoder.dim,
+                              plain_int(cfg, "vocab_size", 20000)};
 }
 
 /* ---- layers ----------------------------------------------------------------------------- */
 
 static void embed(const struct ref_model *m, const int *ids, int n, float *x)
 {
-    const struct file_tensor *table = ref_maybe(m, "encoder.model.embedding.weight");
+    const struct file_tensor *table = plain_maybe(m, "encoder.model.embedding.weight");
     if (!table)
-        table = ref_maybe(m, "decoder.model.embedding.weight");
+        table = plain_maybe(m, "decoder.model.embedding.weight");
     assert_non_null(table);
     int dim = m->decoder.dim;
     for (int t = 0; t < n; t++)
@@ -100,58 +101,58 @@ static void embed(const struct ref_model *m, const int *ids, int n, float *x)
 static void add(const struct ref_model *m, float *x, const float *y, int n)
 {
     for (int i = 0; i < n; i++)
-        x[i] = ref_round(m, (double)x[i] + y[i]);
+        x[i] = plain_round(m, (double)x[i] + y[i]);
 }
 
 static const char *gate_of(const json_t *cfg, bool on)
 {
-    return on ? ref_str(cfg, "gated_attention_activation", "sigmoid") : NULL;
+    return on ? plain_str(cfg, "gated_attention_activation", "sigmoid") : NULL;
 }
 
 /* One layer `name` over x [n,D]. slots: its layer of the STM [S,D], or NULL. Spec 2.5. */
-static void layer(const struct ref_model *m, const struct ref_part *p, const char *name,
+static void layer(const struct ref_model *m, const struct plain_part *p, const char *name,
                   bool causal, bool moe, const float *slots, int n_slot, float *x, int n)
 {
     const json_t *cfg = p->cfg;
-    bool ln = !ref_bool(cfg, "use_rms_norm", true);
-    bool gated = ref_bool(cfg, "use_gated_attention", false);
-    float *h = ref_floats(n * p->dim), *y = ref_floats(n * p->dim);
+    bool ln = !plain_bool(cfg, "use_rms_norm", true);
+    bool gated = plain_bool(cfg, "use_gated_attention", false);
+    float *h = plain_floats(n * p->dim), *y = plain_floats(n * p->dim);
     char part[200];
 
-    struct ref_attention self = {.causal = causal, .rotate_q = true, .rotate_k = true};
-    ref_heads(cfg, "self_att_type", "att_groups", "att_query_groups", &self);
+    struct plain_attention self = {.causal = causal, .rotate_q = true, .rotate_k = true};
+    plain_heads(cfg, "self_att_type", "att_groups", "att_query_groups", &self);
     self.gate = gate_of(cfg, gated);
     snprintf(part, sizeof part, "%s.norm1", name);
-    ref_norm(m, part, ln, x, n, p->dim, h);
+    plain_norm(m, part, ln, x, n, p->dim, h);
     snprintf(part, sizeof part, "%s.attention", name);
-    ref_attend(m, p, part, &self, h, n, h, n, y);
+    plain_attend(m, p, part, &self, h, n, h, n, y);
     add(m, x, y, n * p->dim);
 
     if (slots) {
-        struct ref_attention cross = {.rotate_q = true};
+        struct plain_attention cross = {.rotate_q = true};
         const json_t *own = json_object_get(cfg, "cross_att_groups");
         const json_t *own_q = json_object_get(cfg, "cross_att_query_groups");
-        ref_heads(cfg, "cross_att_type", json_is_integer(own) ? "cross_att_groups" : "att_groups",
-                  json_is_integer(own_q) ? "cross_att_query_groups" : "att_query_groups", &cross);
-        cross.gate = gate_of(cfg, ref_bool(cfg, "use_gated_cross_attention", gated));
-        float *kv = ref_floats(n_slot * p->dim);
+        plain_heads(cfg, "cross_att_type", json_is_integer(own) ? "cross_att_groups" : "att_groups",
+                    json_is_integer(own_q) ? "cross_att_query_groups" : "att_query_groups", &cross);
+        cross.gate = gate_of(cfg, plain_bool(cfg, "use_gated_cross_attention", gated));
+        float *kv = plain_floats(n_slot * p->dim);
         snprintf(part, sizeof part, "%s.stm_norm", name);
-        ref_norm(m, part, ln, slots, n_slot, p->dim, kv);
+        plain_norm(m, part, ln, slots, n_slot, p->dim, kv);
         snprintf(part, sizeof part, "%s.norm2", name);
-        ref_norm(m, part, ln, x, n, p->dim, h);
+        plain_norm(m, part, ln, x, n, p->dim, h);
         snprintf(part, sizeof part, "%s.memory_cross_attention", name);
-        ref_attend(m, p, part, &cross, h, n, kv, n_slot, y);
+        plain_attend(m, p, part, &cross, h, n, kv, n_slot, y);
         add(m, x, y, n * p->dim);
         free(kv);
     }
 
     snprintf(part, sizeof part, "%s.norm3", name);
-    ref_norm(m, part, ln, x, n, p->dim, h);
+    plain_norm(m, part, ln, x, n, p->dim, h);
     snprintf(part, sizeof part, "%s.ff", name);
     if (moe)
-        ref_moe(m, cfg, part, h, n, p->dim, y);
+        plain_moe(m, cfg, part, h, n, p->dim, y);
     else
-        ref_dense(m, cfg, part, h, n, p->dim, y);
+        plain_dense(m, cfg, part, h, n, p->dim, y);
     add(m, x, y, n * p->dim);
     free(h);
     free(y);
@@ -171,35 +172,35 @@ static void stateless(const struct ref_model *m, const char *field, const char *
 
 void ref_decode(const struct ref_model *m, const int *ids, int n, const float *stm, float *logits)
 {
-    const struct ref_part *p = &m->decoder;
+    const struct plain_part *p = &m->decoder;
     struct ref_shape s = ref_model_shape(m);
-    float *x = ref_floats(n * s.dim);
+    float *x = plain_floats(n * s.dim);
     embed(m, ids, n, x);
     stateless(m, "stateless_layers_config", "stateless_layers", x, n);
     for (int i = 0; i < s.n_layer; i++) {
         char name[160];
         snprintf(name, sizeof name, "decoder.model.layers.%d", i);
-        layer(m, p, name, true, ref_bool(p->cfg, "use_moe", false), stm + i * s.n_slot * s.dim,
+        layer(m, p, name, true, plain_bool(p->cfg, "use_moe", false), stm + i * s.n_slot * s.dim,
               s.n_slot, x, n);
     }
     stateless(m, "final_stateless_layers_config", "final_stateless_layers", x, n);
-    if (ref_bool(p->cfg, "use_head_norm", false))
-        ref_norm(m, "decoder.model.head_norm",
-                 !strcmp(ref_str(p->cfg, "head_norm_type", "layer_norm"), "layer_norm"), x, n,
-                 s.dim, x);
-    ref_linear(m, "decoder.model.head", x, n, s.dim, logits, s.n_vocab);
+    if (plain_bool(p->cfg, "use_head_norm", false))
+        plain_norm(m, "decoder.model.head_norm",
+                   !strcmp(plain_str(p->cfg, "head_norm_type", "layer_norm"), "layer_norm"), x, n,
+                   s.dim, x);
+    plain_linear(m, "decoder.model.head", x, n, s.dim, logits, s.n_vocab);
     free(x);
 }
 
 void ref_encode(const struct ref_model *m, const int *ids, int n, float *ed)
 {
-    const struct ref_part *p = &m->encoder;
-    float *x = ref_floats(n * p->dim);
+    const struct plain_part *p = &m->encoder;
+    float *x = plain_floats(n * p->dim);
     embed(m, ids, n, x);
     for (int i = 0; i < p->n_layer; i++) {
         char name[160];
         snprintf(name, sizeof name, "encoder.model.layers.%d", i);
-        layer(m, p, name, false, ref_bool(p->cfg, "use_moe", false), NULL, 0, x, n);
+        layer(m, p, name, false, plain_bool(p->cfg, "use_moe", false), NULL, 0, x, n);
         memcpy(ed + i * n * p->dim, x, (size_t)(n * p->dim) * sizeof *x);
     }
     free(x);

@@ -5,25 +5,25 @@
 
 #include <math.h>
 
-int ref_int(const json_t *cfg, const char *field, int otherwise)
+int plain_int(const json_t *cfg, const char *field, int otherwise)
 {
     const json_t *v = json_object_get(cfg, field);
     return json_is_integer(v) ? (int)json_integer_value(v) : otherwise;
 }
 
-bool ref_bool(const json_t *cfg, const char *field, bool otherwise)
+bool plain_bool(const json_t *cfg, const char *field, bool otherwise)
 {
     const json_t *v = json_object_get(cfg, field);
     return json_is_boolean(v) ? json_is_true(v) : otherwise;
 }
 
-const char *ref_str(const json_t *cfg, const char *field, const char *otherwise)
+const char *plain_str(const json_t *cfg, const char *field, const char *otherwise)
 {
     const json_t *v = json_object_get(cfg, field);
     return json_is_string(v) ? json_string_value(v) : otherwise;
 }
 
-const struct file_tensor *ref_maybe(const struct ref_model *m, const char *fmt, ...)
+const struct file_tensor *plain_maybe(const struct ref_model *m, const char *fmt, ...)
 {
     char name[256];
     va_list ap;
@@ -33,7 +33,7 @@ const struct file_tensor *ref_maybe(const struct ref_model *m, const char *fmt, 
     return tensor_file_find(&m->file, name);
 }
 
-const float *ref_weight(const struct ref_model *m, const char *fmt, ...)
+const float *plain_weight(const struct ref_model *m, const char *fmt, ...)
 {
     char name[256];
     va_list ap;
@@ -43,19 +43,19 @@ const float *ref_weight(const struct ref_model *m, const char *fmt, ...)
     return tensor_file_get(&m->file, name)->f;
 }
 
-float *ref_floats(int n)
+float *plain_floats(int n)
 {
     float *p = calloc((size_t)n, sizeof *p);
     assert_non_null(p);
     return p;
 }
 
-float ref_round(const struct ref_model *m, double v)
+float plain_round(const struct ref_model *m, double v)
 {
     return m->bf16 ? bf16_to_f32(bf16_from_f32((float)v)) : (float)v;
 }
 
-double ref_dot(const float *a, int step, const float *b, int n)
+double plain_dot(const float *a, int step, const float *b, int n)
 {
     double sum = 0;
     for (int i = 0; i < n; i++)
@@ -63,7 +63,7 @@ double ref_dot(const float *a, int step, const float *b, int n)
     return sum;
 }
 
-double ref_act(const char *name, double v)
+double plain_act(const char *name, double v)
 {
     if (!strcmp(name, "relu"))
         return v > 0 ? v : 0;
@@ -77,22 +77,22 @@ double ref_act(const char *name, double v)
     return v;
 }
 
-void ref_linear(const struct ref_model *m, const char *name, const float *x, int rows, int in,
-                float *y, int out)
+void plain_linear(const struct ref_model *m, const char *name, const float *x, int rows, int in,
+                  float *y, int out)
 {
-    const float *w = ref_weight(m, "%s.weight", name);
-    const struct file_tensor *b = ref_maybe(m, "%s.bias", name);
+    const float *w = plain_weight(m, "%s.weight", name);
+    const struct file_tensor *b = plain_maybe(m, "%s.bias", name);
     for (int r = 0; r < rows; r++)
         for (int o = 0; o < out; o++)
             y[r * out + o] =
-                ref_round(m, ref_dot(w + o * in, 1, x + r * in, in) + (b ? b->f[o] : 0));
+                plain_round(m, plain_dot(w + o * in, 1, x + r * in, in) + (b ? b->f[o] : 0));
 }
 
-void ref_norm(const struct ref_model *m, const char *name, bool layer_norm, const float *x,
-              int rows, int dim, float *y)
+void plain_norm(const struct ref_model *m, const char *name, bool layer_norm, const float *x,
+                int rows, int dim, float *y)
 {
-    const float *w = ref_weight(m, "%s.weight", name);
-    const float *b = layer_norm ? ref_weight(m, "%s.bias", name) : NULL;
+    const float *w = plain_weight(m, "%s.weight", name);
+    const float *b = layer_norm ? plain_weight(m, "%s.bias", name) : NULL;
     for (int r = 0; r < rows; r++) {
         const float *in = x + r * dim;
         double mean = 0, square = 0;
@@ -102,32 +102,34 @@ void ref_norm(const struct ref_model *m, const char *name, bool layer_norm, cons
             square += (in[i] - mean) * (in[i] - mean) / dim;
         double scale = 1 / sqrt(square + (layer_norm ? 1e-5 : 1.1920929e-7));
         for (int i = 0; i < dim; i++)
-            y[r * dim + i] = ref_round(m, (in[i] - mean) * scale * w[i] + (b ? b[i] : 0));
+            y[r * dim + i] = plain_round(m, (in[i] - mean) * scale * w[i] + (b ? b[i] : 0));
     }
 }
 
-void ref_heads(const json_t *cfg, const char *type, const char *groups, const char *query_groups,
-               struct ref_attention *a)
+void plain_heads(const json_t *cfg, const char *type, const char *groups, const char *query_groups,
+                 struct plain_attention *a)
 {
-    int heads = ref_int(cfg, "att_heads", 16);
-    const char *kind = ref_str(cfg, type, "sqa");
-    a->n_q = !strcmp(kind, "sqa") ? ref_int(cfg, query_groups, 0) : heads;
-    a->n_kv = !strcmp(kind, "mha") ? heads : !strcmp(kind, "mqa") ? 1 : ref_int(cfg, groups, 1);
+    int heads = plain_int(cfg, "att_heads", 16);
+    const char *kind = plain_str(cfg, type, "sqa");
+    a->n_q = !strcmp(kind, "sqa") ? plain_int(cfg, query_groups, 0) : heads;
+    a->n_kv = !strcmp(kind, "mha") ? heads : !strcmp(kind, "mqa") ? 1 : plain_int(cfg, groups, 1);
 }
 
 /* Rotates one head of a token. In: pairs side by side; out: side by side, or in two halves with
  * the older layout. In bfloat16 the angle, cos, sin, products and sums are rounded. Spec 2.3. */
-static void rotate(const struct ref_model *m, const struct ref_part *p, int pos, float *x)
+static void rotate(const struct ref_model *m, const struct plain_part *p, int pos, float *x)
 {
     int half = p->head_dim / 2;
     float y[512];
     assert_true(p->head_dim <= 512 && pos < p->seq_len);
     for (int i = 0; i < half; i++) {
-        float angle = ref_round(m, p->angle[pos * half + i]);
-        float c = ref_round(m, cos(angle)), s = ref_round(m, sin(angle));
+        float angle = plain_round(m, p->angle[pos * half + i]);
+        float c = plain_round(m, cos(angle)), s = plain_round(m, sin(angle));
         float u = x[2 * i], v = x[2 * i + 1];
-        float r0 = ref_round(m, ref_round(m, (double)u * c) - (double)ref_round(m, (double)v * s));
-        float r1 = ref_round(m, ref_round(m, (double)u * s) + (double)ref_round(m, (double)v * c));
+        float r0 =
+            plain_round(m, plain_round(m, (double)u * c) - (double)plain_round(m, (double)v * s));
+        float r1 =
+            plain_round(m, plain_round(m, (double)u * s) + (double)plain_round(m, (double)v * c));
         y[m->split ? i : 2 * i] = r0;
         y[m->split ? i + half : 2 * i + 1] = r1;
     }
@@ -135,8 +137,8 @@ static void rotate(const struct ref_model *m, const struct ref_part *p, int pos,
 }
 
 /* context [n, Ho*hd] of q [n, Hq*hd] over k and v [n_keys, Hk*hd]. Spec 2.4. */
-static void weigh(const struct ref_model *m, const struct ref_attention *a, int hd, const float *q,
-                  int n, const float *k, const float *v, int n_keys, float *context)
+static void weigh(const struct ref_model *m, const struct plain_attention *a, int hd,
+                  const float *q, int n, const float *k, const float *v, int n_keys, float *context)
 {
     int n_out = a->n_q > a->n_kv ? a->n_q : a->n_kv;
     double *p = calloc((size_t)n_keys, sizeof *p);
@@ -148,7 +150,7 @@ static void weigh(const struct ref_model *m, const struct ref_attention *a, int 
             int seen = a->causal ? t + 1 : n_keys;
             double top = -INFINITY, sum = 0;
             for (int j = 0; j < seen; j++) {
-                p[j] = ref_dot(q + (t * a->n_q + hq) * hd, 1, k + (j * a->n_kv + hk) * hd, hd) /
+                p[j] = plain_dot(q + (t * a->n_q + hq) * hd, 1, k + (j * a->n_kv + hk) * hd, hd) /
                        sqrt(hd);
                 top = fmax(top, p[j]);
             }
@@ -158,27 +160,27 @@ static void weigh(const struct ref_model *m, const struct ref_attention *a, int 
                 double value = 0;
                 for (int j = 0; j < seen; j++)
                     value += p[j] / sum * v[(j * a->n_kv + hk) * hd + i];
-                context[(t * n_out + h) * hd + i] = ref_round(m, value);
+                context[(t * n_out + h) * hd + i] = plain_round(m, value);
             }
         }
     free(p);
 }
 
-void ref_attend(const struct ref_model *m, const struct ref_part *part, const char *name,
-                const struct ref_attention *a, const float *x, int n, const float *kv, int n_keys,
-                float *out)
+void plain_attend(const struct ref_model *m, const struct plain_part *part, const char *name,
+                  const struct plain_attention *a, const float *x, int n, const float *kv,
+                  int n_keys, float *out)
 {
     int hd = part->head_dim, dim = part->dim;
     int n_out = a->n_q > a->n_kv ? a->n_q : a->n_kv;
-    float *q = ref_floats(n * a->n_q * hd), *context = ref_floats(n * n_out * hd);
-    float *k = ref_floats(n_keys * a->n_kv * hd), *v = ref_floats(n_keys * a->n_kv * hd);
+    float *q = plain_floats(n * a->n_q * hd), *context = plain_floats(n * n_out * hd);
+    float *k = plain_floats(n_keys * a->n_kv * hd), *v = plain_floats(n_keys * a->n_kv * hd);
     char sub[220];
     snprintf(sub, sizeof sub, "%s.q_proj", name);
-    ref_linear(m, sub, x, n, dim, q, a->n_q * hd);
+    plain_linear(m, sub, x, n, dim, q, a->n_q * hd);
     snprintf(sub, sizeof sub, "%s.k_proj", name);
-    ref_linear(m, sub, kv, n_keys, dim, k, a->n_kv * hd);
+    plain_linear(m, sub, kv, n_keys, dim, k, a->n_kv * hd);
     snprintf(sub, sizeof sub, "%s.v_proj", name);
-    ref_linear(m, sub, kv, n_keys, dim, v, a->n_kv * hd);
+    plain_linear(m, sub, kv, n_keys, dim, v, a->n_kv * hd);
     for (int t = 0; part->angle && a->rotate_q && t < n; t++)
         for (int h = 0; h < a->n_q; h++)
             rotate(m, part, t, q + (t * a->n_q + h) * hd);
@@ -187,15 +189,16 @@ void ref_attend(const struct ref_model *m, const struct ref_part *part, const ch
             rotate(m, part, t, k + (t * a->n_kv + h) * hd);
     weigh(m, a, hd, q, n, k, v, n_keys, context);
     if (a->gate) {
-        float *g = ref_floats(n * n_out * hd);
+        float *g = plain_floats(n * n_out * hd);
         snprintf(sub, sizeof sub, "%s.gate_proj", name);
-        ref_linear(m, sub, x, n, dim, g, n_out * hd);
+        plain_linear(m, sub, x, n, dim, g, n_out * hd);
         for (int i = 0; i < n * n_out * hd; i++)
-            context[i] = ref_round(m, (double)context[i] * ref_round(m, ref_act(a->gate, g[i])));
+            context[i] =
+                plain_round(m, (double)context[i] * plain_round(m, plain_act(a->gate, g[i])));
         free(g);
     }
     snprintf(sub, sizeof sub, "%s.out_proj", name);
-    ref_linear(m, sub, context, n, n_out * hd, out, dim);
+    plain_linear(m, sub, context, n, n_out * hd, out, dim);
     free(q);
     free(k);
     free(v);
