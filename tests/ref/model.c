@@ -130,10 +130,7 @@ static void layer(const struct ref_model *m, const struct plain_part *p, const c
 
     if (slots) {
         struct plain_attention cross = {.rotate_q = true};
-        const json_t *own = json_object_get(cfg, "cross_att_groups");
-        const json_t *own_q = json_object_get(cfg, "cross_att_query_groups");
-        plain_heads(cfg, "cross_att_type", json_is_integer(own) ? "cross_att_groups" : "att_groups",
-                    json_is_integer(own_q) ? "cross_att_query_groups" : "att_query_groups", &cross);
+        plain_cross_heads(cfg, &cross);
         cross.gate = gate_of(cfg, plain_bool(cfg, "use_gated_cross_attention", gated));
         float *kv = plain_floats(n_slot * p->dim);
         snprintf(part, sizeof part, "%s.stm_norm", name);

@@ -56,9 +56,11 @@ struct plain_attention {
 void plain_attend(const struct ref_model *m, const struct plain_part *part, const char *name,
                   const struct plain_attention *a, const float *x, int n, const float *kv,
                   int n_keys, float *out);
-/* Head counts of spec 2.4; prefix "" | "cross_" | "interlayer_" names the fields. */
+/* Head counts of spec 2.4, by the names of the fields. */
 void plain_heads(const json_t *cfg, const char *type, const char *groups, const char *query_groups,
                  struct plain_attention *a);
+/* The same for memory cross-attention, whose groups fall back to those of self-attention. */
+void plain_cross_heads(const json_t *cfg, struct plain_attention *a);
 
 /* y [n,D] = the feed-forward `name` (".ff") of x, dense or with experts. Spec 2.6. */
 void plain_dense(const struct ref_model *m, const json_t *cfg, const char *name, const float *x,

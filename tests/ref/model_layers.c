@@ -115,6 +115,14 @@ void plain_heads(const json_t *cfg, const char *type, const char *groups, const 
     a->n_kv = !strcmp(kind, "mha") ? heads : !strcmp(kind, "mqa") ? 1 : plain_int(cfg, groups, 1);
 }
 
+void plain_cross_heads(const json_t *cfg, struct plain_attention *a)
+{
+    bool own = json_is_integer(json_object_get(cfg, "cross_att_groups"));
+    bool own_q = json_is_integer(json_object_get(cfg, "cross_att_query_groups"));
+    plain_heads(cfg, "cross_att_type", own ? "cross_att_groups" : "att_groups",
+                own_q ? "cross_att_query_groups" : "att_query_groups", a);
+}
+
 /* Rotates one head of a token. In: pairs side by side; out: side by side, or in two halves with
  * the older layout. In bfloat16 the angle, cos, sin, products and sums are rounded. Spec 2.3. */
 static void rotate(const struct ref_model *m, const struct plain_part *p, int pos, float *x)

@@ -2,6 +2,7 @@
 
 #include "tests/lib/tensor_file.h"
 #include "tests/lib/test.h"
+#include "tests/ref/model_random.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -134,12 +135,42 @@ static void preview_conversation(void **state)
     ref_model_close(m);
 }
 
+/* What the generator writes is what the reference wants, and its values stay in range. */
+static void random_model_is_complete(void **state)
+{
+    (void)state;
+    char *dir = test_dir_make();
+    random_model_write(dir, &(struct random_model){.seed = 1});
+    struct ref_model *m = ref_model_open(dir, false);
+    struct ref_shape s = ref_model_shape(m);
+    const int ids[] = {1, 3, 40, 95, 4, 7, 2}, n = 7;
+    size_t size = (size_t)(s.n_layer * s.n_slot * s.dim);
+    float *stm = calloc(size, sizeof *stm), *next = calloc(size, sizeof *next);
+    float *logits = calloc((size_t)(n * s.n_vocab), sizeof *logits);
+    float *ed = calloc((size_t)(s.n_layer * n * s.dim), sizeof *ed);
+    assert_true(stm && next && logits && ed);
+    ref_decode(m, ids, n, stm, logits);
+    ref_encode(m, ids, n, ed);
+    ref_remember(m, ed, n, stm, next);
+    for (size_t i = 0; i < size; i++)
+        assert_true(fabsf(next[i]) < 20);
+    for (int i = 0; i < n * s.n_vocab; i++)
+        assert_true(fabsf(logits[i]) < 20);
+    free(stm);
+    free(next);
+    free(logits);
+    free(ed);
+    ref_model_close(m);
+    test_dir_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(float32_reproduces_golden),
         cmocka_unit_test(bfloat16_stays_near),
         cmocka_unit_test(preview_conversation),
+        cmocka_unit_test(random_model_is_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
