@@ -9,7 +9,7 @@
 
 /* In front of every block: its size, so that live bytes and realloc need no help from the caller,
  * and the bytes mapped for it, or 0. One cache line, which keeps the block itself aligned. */
-#define ALIGN 64u
+#define ALIGN ((size_t)64)
 struct header {
     size_t size;
     size_t mapped;
