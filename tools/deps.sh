@@ -6,7 +6,8 @@ set -euo pipefail
 build=(
     gcc libc6-dev cmake ninja-build pkg-config # the toolchain
     libxxhash-dev                              # hashes of models and memory images
-    libsqlite3-dev                             # the store
+    libsqlite3-dev libsodium-dev               # the store
+    libjansson-dev                             # JSON
     libcmocka-dev                              # unit tests, configured with every build
 )
 test=(clang llvm libclang-rt-dev python3-venv ca-certificates) # fuzzers, oracles
