@@ -95,6 +95,9 @@ void lane_destroy(struct lane **ln); /* NULL-safe */
 size_t lane_bytes(const struct lane *ln);
 struct backend *lane_backend(const struct lane *ln);
 enum rxt_status lane_sync(struct lane *ln);
+/* For an answer lane between two of its steps: lets a memory lane that stands back run one chunk
+ * (design 3: an update older than 1 s gets every second step). Returns at once if none waits. */
+void lane_give_way(struct lane *ln);
 
 /* Copies between host and backend memory, in lane order; upload and download wait for the copy. */
 enum rxt_status lane_upload(struct lane *ln, void *dst, const void *src, size_t bytes);

@@ -1,0 +1,32 @@
+/* Norms of the CPU backend: the weight, and rows through it for the ops that fuse a norm. */
+#ifndef RXT_CPU_NORM_IMPL_H
+#define RXT_CPU_NORM_IMPL_H
+
+#include "kernels/cpu/cpu_impl.h"
+
+struct cpu_norm {
+    struct weight base;
+    enum norm_kind kind;
+    int32_t dim, n_slot;        /* n_slot 0: nothing depends on the slot */
+    const float *weight, *bias; /* [D]; weight of LAYER and RMS, bias of LAYER */
+    float eps;
+};
+
+/* A task: rows [first, last) of out = norm(x). Item = row. */
+struct norm_job {
+    const struct cpu_norm *norm;
+    float *out;
+    const float *x;
+    int64_t out_stride, x_stride;
+};
+
+enum rxt_status cpu_weight_norm(struct weight **out, struct backend *be, const struct norm_desc *d);
+void cpu_norm_destroy(struct weight *w);
+
+/* Shared scratch of norm_rows: max_rows rows of max_width. */
+struct scratch_need norm_need(const struct lane_limits *l);
+/* The rows of x, normalised into shared scratch of the lane (stride = cols); x itself if norm is
+ * NULL. Lent until lane_done. */
+struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const struct weight *norm);
+
+#endif

@@ -1,0 +1,30 @@
+/* The CPU backend's row of every op of kernels/backend_impl.h. */
+#include "kernels/cpu/cpu_impl.h"
+#include "kernels/cpu/norm_impl.h"
+
+static void weight_free(struct backend *be, struct weight *w)
+{
+    (void)be;
+    switch (w->kind) {
+    case WEIGHT_NORM:
+        cpu_norm_destroy(w);
+        break;
+    default:
+        break;
+    }
+}
+
+const struct backend_ops cpu_ops = {
+    .destroy = cpu_destroy,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .lane_create = cpu_lane_create,
+    .lane_destroy = cpu_lane_destroy,
+    .lane_bytes = cpu_lane_bytes,
+    .sync = cpu_sync,
+    .give_way = cpu_give_way,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .weight_destroy = weight_free,
+    .weight_norm = cpu_weight_norm,
+};

@@ -1,0 +1,371 @@
+#define _GNU_SOURCE /* syscall */
+#include "kernels/cpu/pool_impl.h"
+
+#include "kernels/base/clock.h"
+#include "kernels/base/cpu.h"
+#include "kernels/base/mem.h"
+
+#include <assert.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SPIN_US 50        /* of a worker without a task, before it sleeps */
+#define QUIET_US 50       /* without an answer task, before a memory lane starts a round */
+#define ROUND_US 200      /* of memory work between two looks at the answer lanes */
+#define GIVE_WAY_US 1000  /* an answer lane waits for one round of memory work at most */
+#define ALONE_WORK 20000  /* below this a task is over before the workers have heard of it */
+#define CHUNK_WORK 100000 /* of the smallest chunk that is worth one more claim */
+#define CHUNKS_A_THREAD 4 /* at most: what a slow thread leaves can be taken by the others */
+
+/* A thread's share of the current task, one cache line. `claim` = round << 32 | next << 16 | end,
+ * in chunks: whoever raises next owns that chunk. The other fields are written before claim is
+ * published and read only after a chunk was won, so a late thread never reads a dead task. */
+struct share {
+    _Alignas(64) _Atomic uint64_t claim;
+    _Atomic uint32_t asleep; /* futex word of the worker */
+    int32_t n_item, n_chunk;
+    void (*fn)(const void *arg, int32_t first, int32_t last, void *scratch);
+    const void *arg;
+    void *scratch;
+};
+
+struct worker {
+    struct pool *pool;
+    int index;
+    pthread_t thread;
+};
+
+struct pool {
+    struct share *share; /* [n_thread]; 0 is the caller's */
+    struct worker *worker;
+    int n_thread, n_started;
+    bool crowded;        /* more threads than processors: yield instead of spinning */
+    bool short_of_cores; /* none to spare for a lane that computes beside the pool */
+    uint32_t round;      /* of the last task; belongs to whoever has the workers */
+    _Atomic bool stop;
+
+    _Alignas(64) _Atomic uint32_t taken; /* 1: someone has the workers */
+    _Alignas(64) _Atomic uint32_t done;  /* chunks of the current task */
+
+    _Alignas(64) _Atomic uint64_t n_answer; /* answer tasks started so far */
+    _Atomic uint32_t answering;             /* answer tasks running */
+    _Atomic uint32_t waiting;               /* memory lanes standing back */
+    _Atomic uint32_t gift;                  /* rounds they may run in spite of answers */
+    _Atomic uint64_t n_gift_done;
+};
+
+static void pause_cpu(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void nap(long us)
+{
+    nanosleep(&(struct timespec){.tv_nsec = us * 1000}, NULL);
+}
+
+static void futex_sleep(_Atomic uint32_t *word, uint32_t expected)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* ---- one round ---- */
+
+static uint32_t round_of(uint64_t claim)
+{
+    return (uint32_t)(claim >> 32);
+}
+
+/* Wins a chunk of `s` in this round, or gives -1. */
+static int32_t claim_chunk(struct share *s, uint32_t round)
+{
+    uint64_t c = atomic_load_explicit(&s->claim, memory_order_acquire);
+    for (;;) {
+        uint32_t next = (uint32_t)(c >> 16) & 0xFFFFu, end = (uint32_t)c & 0xFFFFu;
+        if (round_of(c) != round || next >= end)
+            return -1;
+        if (atomic_compare_exchange_weak_explicit(&s->claim, &c, c + (1u << 16),
+                                                  memory_order_acq_rel, memory_order_acquire))
+            return (int32_t)next;
+    }
+}
+
+/* Computes chunks of this round until there is none left, its own first. */
+static void work_on_round(struct pool *p, int self, uint32_t round)
+{
+    const struct share *s = &p->share[self];
+    uint32_t n = 0;
+    for (int i = 0; i < p->n_thread; i++) {
+        int from = self + i < p->n_thread ? self + i : self + i - p->n_thread;
+        for (int32_t c; (c = claim_chunk(&p->share[from], round)) >= 0; n++) {
+            int32_t first = (int32_t)((int64_t)s->n_item * c / s->n_chunk);
+            int32_t last = (int32_t)((int64_t)s->n_item * (c + 1) / s->n_chunk);
+            s->fn(s->arg, first, last, s->scratch);
+        }
+    }
+    if (n > 0)
+        atomic_fetch_add_explicit(&p->done, n, memory_order_release);
+}
+
+/* Runs the task with the workers, which the caller has. */
+static void run_together(struct pool *p, const struct task *t)
+{
+    int32_t n_chunk = t->work / CHUNK_WORK < 4096 ? (int32_t)(t->work / CHUNK_WORK) : 4096;
+    if (n_chunk > CHUNKS_A_THREAD * p->n_thread)
+        n_chunk = CHUNKS_A_THREAD * p->n_thread;
+    if (n_chunk < p->n_thread)
+        n_chunk = p->n_thread;
+    if (n_chunk > t->n_item)
+        n_chunk = t->n_item;
+    uint32_t round = ++p->round;
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    for (int i = p->n_thread - 1; i >= 0; i--) {
+        struct share *s = &p->share[i];
+        s->fn = t->fn;
+        s->arg = t->arg;
+        s->n_item = t->n_item;
+        s->n_chunk = n_chunk;
+        s->scratch = t->scratch + (size_t)i * t->scratch_bytes;
+        uint64_t next = (uint64_t)n_chunk * (uint64_t)i / (uint64_t)p->n_thread;
+        uint64_t end = (uint64_t)n_chunk * (uint64_t)(i + 1) / (uint64_t)p->n_thread;
+        /* sequentially consistent, as the worker's own pair: either it sees the claim or we see
+         * that it sleeps */
+        atomic_exchange(&s->claim, (uint64_t)round << 32 | next << 16 | end);
+        if (i > 0 && atomic_load(&s->asleep)) {
+            atomic_store(&s->asleep, 0);
+            futex_wake(&s->asleep);
+        }
+    }
+    work_on_round(p, 0, round);
+    for (int spin = 0; atomic_load_explicit(&p->done, memory_order_acquire) != (uint32_t)n_chunk;
+         spin++) {
+        if (p->crowded || spin > 5000)
+            sched_yield();
+        else
+            pause_cpu();
+    }
+}
+
+/* ---- workers ---- */
+
+static uint64_t wait_for_round(struct pool *p, struct share *s, uint32_t seen)
+{
+    uint64_t start = 0;
+    for (uint32_t spin = 0;; spin++) {
+        uint64_t c = atomic_load_explicit(&s->claim, memory_order_acquire);
+        if (round_of(c) != seen || atomic_load_explicit(&p->stop, memory_order_acquire))
+            return c;
+        if (p->crowded)
+            sched_yield();
+        else
+            pause_cpu();
+        if (spin % 64 != 0)
+            continue;
+        uint64_t now = clock_us();
+        if (start == 0)
+            start = now;
+        if (now - start < SPIN_US)
+            continue;
+        atomic_store(&s->asleep, 1);
+        if (round_of(atomic_load(&s->claim)) == seen && !atomic_load(&p->stop))
+            futex_sleep(&s->asleep, 1);
+        atomic_store(&s->asleep, 0);
+        start = 0;
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    const struct worker *w = arg;
+    struct pool *p = w->pool;
+    struct share *s = &p->share[w->index];
+    uint32_t seen = 0;
+    for (;;) {
+        seen = round_of(wait_for_round(p, s, seen));
+        if (atomic_load_explicit(&p->stop, memory_order_acquire))
+            return NULL;
+        work_on_round(p, w->index, seen);
+    }
+}
+
+enum rxt_status pool_create(struct pool **out, int n_thread)
+{
+    assert(n_thread >= 1);
+    *out = NULL;
+    struct pool *p = mem_alloc(sizeof *p);
+    if (!p)
+        return RXT_ENOMEM;
+    p->n_thread = n_thread;
+    p->crowded = n_thread > cpu_count();
+    p->short_of_cores = n_thread >= cpu_count();
+    p->share = mem_alloc_n((size_t)n_thread, sizeof *p->share);
+    p->worker = mem_alloc_n((size_t)n_thread, sizeof *p->worker);
+    if (!p->share || !p->worker)
+        goto fail;
+    for (p->n_started = 1; p->n_started < n_thread; p->n_started++) {
+        struct worker *w = &p->worker[p->n_started];
+        *w = (struct worker){.pool = p, .index = p->n_started};
+        if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
+            goto fail;
+    }
+    *out = p;
+    return RXT_OK;
+fail:
+    pool_destroy(&p);
+    return RXT_ENOMEM;
+}
+
+void pool_destroy(struct pool **pool)
+{
+    struct pool *p = *pool;
+    if (!p)
+        return;
+    atomic_store(&p->stop, true);
+    for (int i = 1; i < p->n_started; i++) {
+        atomic_store(&p->share[i].asleep, 0);
+        futex_wake(&p->share[i].asleep);
+        pthread_join(p->worker[i].thread, NULL);
+    }
+    mem_free(p->worker);
+    mem_free(p->share);
+    mem_free(p);
+    *pool = NULL;
+}
+
+int pool_threads(const struct pool *p)
+{
+    return p->n_thread;
+}
+
+/* ---- lanes ---- */
+
+static bool take_workers(struct pool *p)
+{
+    uint32_t no = 0;
+    return atomic_compare_exchange_strong_explicit(&p->taken, &no, 1, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+static void run_now(struct pool *p, const struct task *t, bool with_workers)
+{
+    if (with_workers && p->n_thread > 1 && t->n_item > 1 && t->work >= ALONE_WORK &&
+        take_workers(p)) {
+        run_together(p, t);
+        atomic_store_explicit(&p->taken, 0, memory_order_release);
+    } else {
+        t->fn(t->arg, 0, t->n_item, t->scratch);
+    }
+}
+
+static bool take_gift(struct pool *p)
+{
+    uint32_t n = atomic_load(&p->gift);
+    while (n > 0) {
+        if (atomic_compare_exchange_weak(&p->gift, &n, n - 1))
+            return true;
+    }
+    return false;
+}
+
+enum turn { TURN_FREE, TURN_GIFT, TURN_ALONE };
+
+/* Waits for a memory lane's turn. An answer lane pays one counter a task for this; the patience is
+ * all on this side. */
+static enum turn wait_for_turn(struct pool *p, struct pace *pace)
+{
+    enum turn turn = TURN_FREE;
+    if (atomic_load(&p->answering) == 0 && atomic_load(&p->n_answer) == pace->quiet_at)
+        return turn;
+    if (!p->short_of_cores)
+        return TURN_ALONE;
+    atomic_fetch_add(&p->waiting, 1);
+    for (;;) {
+        uint64_t before = atomic_load(&p->n_answer);
+        nap(QUIET_US);
+        if (atomic_load(&p->answering) == 0 && atomic_load(&p->n_answer) == before) {
+            pace->quiet_at = before;
+            break;
+        }
+        if (take_gift(p)) {
+            turn = TURN_GIFT;
+            break;
+        }
+    }
+    atomic_fetch_sub(&p->waiting, 1);
+    return turn;
+}
+
+struct part {
+    const struct task *whole;
+    int32_t first;
+};
+
+static void run_part(const void *arg, int32_t first, int32_t last, void *scratch)
+{
+    const struct part *part = arg;
+    part->whole->fn(part->whole->arg, part->first + first, part->first + last, scratch);
+}
+
+static void run_in_rounds(struct pool *p, const struct task *t, struct pace *pace)
+{
+    double work = (double)(t->work > 0 ? t->work : 1) / t->n_item; /* of one item */
+    for (int32_t first = 0; first < t->n_item;) {
+        enum turn turn = wait_for_turn(p, pace);
+        double fit = pace->us_per_work > 0 ? ROUND_US / (pace->us_per_work * work) : p->n_thread;
+        int32_t left = t->n_item - first;
+        int32_t n = fit >= left ? left : fit < 1 ? 1 : (int32_t)fit;
+        struct part part = {t, first};
+        struct task round = *t;
+        round.fn = run_part;
+        round.arg = &part;
+        round.n_item = n;
+        round.work = (uint64_t)(work * n);
+        uint64_t start = clock_us();
+        run_now(p, &round, turn != TURN_ALONE);
+        uint64_t us = clock_us() - start;
+        if (us >= ROUND_US / 10 || pace->us_per_work == 0) {
+            double now = (double)(us > 0 ? us : 1) / (work * n);
+            pace->us_per_work = pace->us_per_work > 0 ? (pace->us_per_work + now) / 2 : now;
+        }
+        if (turn == TURN_GIFT)
+            atomic_fetch_add(&p->n_gift_done, 1);
+        first += n;
+    }
+}
+
+void pool_run(struct pool *p, const struct task *t, struct pace *pace)
+{
+    if (t->n_item <= 0)
+        return;
+    if (pace) {
+        run_in_rounds(p, t, pace);
+        return;
+    }
+    atomic_fetch_add(&p->answering, 1);
+    atomic_fetch_add(&p->n_answer, 1);
+    run_now(p, t, true);
+    atomic_fetch_sub(&p->answering, 1);
+}
+
+void pool_give_way(struct pool *p)
+{
+    if (atomic_load(&p->waiting) == 0)
+        return;
+    uint64_t before = atomic_load(&p->n_gift_done), start = clock_us();
+    atomic_store(&p->gift, 1);
+    while (atomic_load(&p->n_gift_done) == before && clock_us() - start < GIVE_WAY_US &&
+           (atomic_load(&p->gift) == 0 || atomic_load(&p->waiting) > 0))
+        nap(20);
+    atomic_store(&p->gift, 0);
+}

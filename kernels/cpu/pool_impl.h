@@ -1,0 +1,48 @@
+/* The compute threads: n-1 workers and whoever calls.
+ *
+ * A task is n_item independent items; each thread takes chunks of neighbouring items, first of its
+ * own share, then of the others'. Which thread computes an item, and with which neighbours, is
+ * chance: the result of an item must not depend on it (same bits rule of backend.h).
+ *
+ * Workers spin for some tens of microseconds after a task (the next op of a step follows within
+ * one), then sleep. Several threads may call at once: one has the workers, the others compute
+ * alone. Memory lanes stand back for answer lanes: see pool_run. */
+#ifndef RXT_CPU_POOL_IMPL_H
+#define RXT_CPU_POOL_IMPL_H
+
+#include "kernels/backend.h"
+
+struct pool;
+
+/* Gives *out. ENOMEM, also when a thread cannot be started. n_thread >= 1. */
+enum rxt_status pool_create(struct pool **out, int n_thread);
+void pool_destroy(struct pool **p); /* NULL-safe; no task may be running */
+int pool_threads(const struct pool *p);
+
+struct task {
+    /* Items [first, last); scratch is the thread's own for this task. */
+    void (*fn)(const void *arg, int32_t first, int32_t last, void *scratch);
+    const void *arg;
+    int32_t n_item;
+    uint64_t work; /* of all items: float operations or bytes, whichever is more; an estimate */
+    char *scratch; /* one piece of scratch_bytes a thread, the caller's first */
+    size_t scratch_bytes;
+};
+
+/* A memory lane's view of how the answer lanes do and of its own speed; zero it at the start. */
+struct pace {
+    uint64_t quiet_at;  /* count of answer tasks when none had come for a while */
+    double us_per_work; /* smoothed */
+};
+
+/* Runs a task to its end on the calling thread and, if they are free and it is worth it, on the
+ * workers. pace NULL: a task of an answer lane, which starts at once. Otherwise the task is cut
+ * into rounds of about 0.2 ms; before each one it waits until no answer task runs or has run in
+ * the last 50 us or, where there are cores to spare, goes on without the workers. */
+void pool_run(struct pool *p, const struct task *t, struct pace *pace);
+
+/* Called by an answer lane between its steps: lets one round of a waiting memory task run, at most
+ * 1 ms; returns at once if none is waiting. */
+void pool_give_way(struct pool *p);
+
+#endif

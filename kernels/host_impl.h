@@ -1,0 +1,14 @@
+/* Weights as they come from a file: elements of any dtype, read as float32. */
+#ifndef RXT_KERNELS_HOST_IMPL_H
+#define RXT_KERNELS_HOST_IMPL_H
+
+#include "kernels/backend.h"
+
+/* Element i of an array of dtype t. */
+float host_element(const void *data, enum dtype t, int64_t i);
+/* All n elements of v into out; zeros if v is absent (out then needs n elements all the same). */
+void host_vector_read(float *out, const struct host_vector *v);
+/* Elements (row, first .. first + n) of m, through row_of or transposed. */
+void host_row_read(float *out, const struct host_matrix *m, int32_t row, int32_t first, int32_t n);
+
+#endif
