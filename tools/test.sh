@@ -2,8 +2,9 @@
 # Installs what is missing, builds, and runs everything that guards the tree.
 # usage: tools/test.sh           release build with all tests, address and undefined sanitizers with
 #                                the fast ones, thread sanitizer with the threaded ones, 10 s a fuzzer
-#        tools/test.sh --full    all tests under all sanitizers, long kill loops, 60 s a fuzzer,
-#                                clang-format, clang-tidy, line coverage of the parsers
+#        tools/test.sh --full    all tests under all sanitizers and with clang, 60 s a fuzzer,
+#                                clang-format, clang-tidy, line coverage of the parsers; tests that
+#                                read RXT_FULL (kill loops) run at full length, in the release build
 # A stage that fails does not stop the others; logs lie in build/test/.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -17,7 +18,6 @@ case ${1:-} in
     exit 2
     ;;
 esac
-[[ $full -eq 0 ]] || export RXT_FULL=1
 jobs=$(nproc)
 export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$jobs}
 export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$jobs}
@@ -31,7 +31,7 @@ n_failed=0
 # stage NAME COMMAND...: runs it, keeps its output, and counts it as one check, or, where ctest
 # printed its totals, as the tests in them.
 stage() {
-    local name=$1 log=$logs/${1// /-}.log status totals percent failed of start=$SECONDS
+    local name=$1 log=$logs/${1//[ ,]/-}.log status totals percent failed of start=$SECONDS
     shift
     echo "== $name"
     "$@" 2>&1 | tee "$log"
@@ -134,6 +134,7 @@ if [[ $full -eq 1 ]]; then
     stage "format and lint" tools/lint.sh
     stage "thread sanitizer" build_and_test tsan tsan
     stage "address and undefined sanitizer" build_and_test dev dev
+    stage "address and undefined sanitizer, clang" build_and_test fuzz fuzz
 else
     stage "thread sanitizer" build_and_test tsan tsan-threads threads_tests
     stage "address and undefined sanitizer" build_and_test dev dev-fast
@@ -143,6 +144,7 @@ if compgen -G "tests/fuzz/fuzz_*.c" >/dev/null; then
     [[ $full -eq 0 ]] || stage "parser coverage" tools/coverage.sh
 fi
 cuda
+[[ $full -eq 0 ]] || export RXT_FULL=1
 stage "release" build_and_test release release
 
 echo "== summary"

@@ -34,7 +34,7 @@
     X(RXT_EEXPIRED, 22, "expired")
 
 enum [[nodiscard]] rxt_status{
-#define RXT_STATUS_ENUM(code, number, text) code = (number),
+#define RXT_STATUS_ENUM(code, number, text) code = number,
     RXT_STATUS_TABLE(RXT_STATUS_ENUM)
 #undef RXT_STATUS_ENUM
 };

@@ -43,8 +43,8 @@ enum rxt_status cpu_backend_create(struct backend **out, const struct backend_co
     be->base.name = "cpu";
     be->base.bit_class = "cpu-f32/1";
     be->base.act_dtype = DTYPE_F32;
-    snprintf(be->base.describe, sizeof be->base.describe, "cpu, %s, %d thread%s", cpu_isa_name(isa),
-             n_thread, n_thread == 1 ? "" : "s");
+    (void)snprintf(be->base.describe, sizeof be->base.describe, "cpu, %s, %d thread%s",
+                   cpu_isa_name(isa), n_thread, n_thread == 1 ? "" : "s");
     *out = &be->base;
     return RXT_OK;
 }
