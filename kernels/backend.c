@@ -142,6 +142,11 @@ enum rxt_status lane_download(struct lane *ln, void *dst, const void *src, size_
     return ln->be->ops->download(ln, dst, src, bytes);
 }
 
+enum rxt_status lane_copy(struct lane *ln, void *dst, const void *src, size_t bytes)
+{
+    return ln->be->ops->copy(ln, dst, src, bytes);
+}
+
 /* ---- keys and values ---- */
 
 static bool kv_fits(const struct kv_config *c)

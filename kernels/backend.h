@@ -99,9 +99,11 @@ enum rxt_status lane_sync(struct lane *ln);
  * (design 3: an update older than 1 s gets every second step). Returns at once if none waits. */
 void lane_give_way(struct lane *ln);
 
-/* Copies between host and backend memory, in lane order; upload and download wait for the copy. */
+/* Copies between host and backend memory, and inside the latter, in lane order; upload and download
+ * wait for the copy. */
 enum rxt_status lane_upload(struct lane *ln, void *dst, const void *src, size_t bytes);
 enum rxt_status lane_download(struct lane *ln, void *dst, const void *src, size_t bytes);
+enum rxt_status lane_copy(struct lane *ln, void *dst, const void *src, size_t bytes);
 
 /* ---- weights ---------------------------------------------------------------------------- */
 /* Made once at load, from host memory, into the backend's own layout. One opaque type with a kind
@@ -334,9 +336,10 @@ enum rxt_status op_mean(struct lane *ln, struct tensor out, const struct tensor 
 /* out = gate(old, new) over [n*S,D]: n memories, each blended alone. out may be old or new. */
 enum rxt_status op_gate(struct lane *ln, struct tensor out, struct tensor old, struct tensor new_,
                         const struct weight *gate);
-/* Copies with conversion between F32 and BF16 (nearest even). */
+/* Copies, with conversion between F32 and BF16 (nearest even) where the dtypes differ. */
 enum rxt_status op_convert(struct lane *ln, struct tensor out, struct tensor x);
-/* *finite = no element of x is NaN or infinite; host memory, valid after lane_sync. */
+/* *finite = no element of x, F32 or BF16, is NaN or infinite; host memory, valid after lane_sync.
+ */
 enum rxt_status op_finite(struct lane *ln, bool *finite, struct tensor x);
 
 /* ---- what the machine could do at most -------------------------------------------------- */

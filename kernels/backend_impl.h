@@ -23,6 +23,7 @@
     X(void, give_way, (struct lane * ln))                                                        \
     X(enum rxt_status, upload, (struct lane * ln, void *dst, const void *src, size_t bytes))     \
     X(enum rxt_status, download, (struct lane * ln, void *dst, const void *src, size_t bytes))   \
+    X(enum rxt_status, copy, (struct lane * ln, void *dst, const void *src, size_t bytes))       \
     X(void, weight_destroy, (struct backend * be, struct weight * w))                            \
     X(enum rxt_status, weight_linear,                                                            \
       (struct weight * *out, struct backend * be, const struct host_matrix *part,                \

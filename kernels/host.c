@@ -1,24 +1,9 @@
 #include "kernels/host_impl.h"
 
 #include "kernels/base/bf16.h"
+#include "kernels/base/f16.h"
 
 #include <string.h>
-
-/* IEEE half to float32, exact: move exponent and fraction, then let a multiplication mend the
- * exponent's bias, which also normalises subnormals. */
-static float f16_to_f32(uint16_t h)
-{
-    uint32_t u = (uint32_t)(h & 0x7FFFu) << 13;
-    float f;
-    if ((h & 0x7C00u) == 0x7C00u) {
-        u |= 0x7F800000u;
-        memcpy(&f, &u, sizeof f);
-    } else {
-        memcpy(&f, &u, sizeof f);
-        f *= 0x1p112f;
-    }
-    return h & 0x8000u ? -f : f;
-}
 
 float host_element(const void *data, enum dtype t, int64_t i)
 {

@@ -25,6 +25,7 @@ const struct backend_ops cpu_ops = {
     .give_way = cpu_give_way,
     .upload = cpu_copy,
     .download = cpu_copy,
+    .copy = cpu_copy,
     .weight_destroy = weight_free,
     .weight_norm = cpu_weight_norm,
 };
