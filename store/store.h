@@ -213,8 +213,8 @@ enum rxt_status store_turn_expire(struct store *s, int64_t session,
 /* The row of a version. ENOTFOUND. */
 enum rxt_status store_turn_get(struct store *s, int64_t session, uint64_t version,
                                struct store_turn *out, struct rxt_error *err);
-/* The first row after a version, for replay: start with the version of the image, go on with the
- * version just read. ENOTFOUND at the end. */
+/* The row after a version, for replay: start with the version of the image (or base), go on with
+ * the version just read. ENOTFOUND at the end; ECORRUPT if rows are missing in between. */
 enum rxt_status store_turn_next(struct store *s, int64_t session, uint64_t after,
                                 struct store_turn *out, struct rxt_error *err);
 /* The row of a request and candidate in any state. ENOTFOUND; EEXPIRED if it is older than the
@@ -276,7 +276,9 @@ enum rxt_status store_image_commit(struct store *s, const struct store_upload *u
 enum rxt_status store_image_abort(struct store *s, const struct store_upload *u,
                                   struct rxt_error *err);
 
-/* The newest image at or below a version. ENOTFOUND: start from the initial memory (base 0). */
+/* The newest image at or below a version. ENOTFOUND: start from the initial memory (base 0).
+ * ECORRUPT: its header is damaged; out->version says whose, so that an older one can be asked for.
+ */
 enum rxt_status store_image_find(struct store *s, int64_t session, uint64_t version,
                                  struct store_image *out, struct rxt_error *err);
 /* Images of a session, newest first: fills at most cap, *n says how many. */
@@ -293,6 +295,10 @@ typedef enum rxt_status (*store_write)(void *arg, const void *bytes, size_t n);
 enum rxt_status store_image_stream(struct store *s, int64_t session,
                                    const struct store_image *image, store_write write, void *arg,
                                    struct rxt_error *err);
+/* *root = a version, at or below the given one, from which that can be rebuilt with nothing older:
+ * it has an image or is the initial memory, and no rewind after it goes further back. */
+enum rxt_status store_history_root(struct store *s, int64_t session, uint64_t version,
+                                   uint64_t *root, struct rxt_error *err);
 /* Prunes to the newest `keep` images and the one of base. */
 enum rxt_status store_image_prune(struct store *s, int64_t session, uint32_t keep,
                                   struct rxt_error *err);
@@ -301,9 +307,10 @@ enum rxt_status store_image_prune(struct store *s, int64_t session, uint32_t kee
 
 /* Writes a session as bytes sealed with BLAKE2b-256 (layout: store/export_impl.h): its row, the
  * newest image, and the rows after it; with `history` also the image of base and all rows. What is
- * void or undecided stays behind. `write` may fail; its status is returned. */
-enum rxt_status store_export(struct store *s, int64_t session, bool history, store_write write,
-                             void *arg, struct rxt_error *err);
+ * void or undecided stays behind. `write` may fail; its status is returned. Not in a batch or
+ * view. ENOTFOUND. */
+enum rxt_status store_export(struct store *s, const char *tenant, const char *name, bool history,
+                             store_write write, void *arg, struct rxt_error *err);
 
 /* Reads exactly n bytes; EFORMAT when there are not so many. */
 typedef enum rxt_status (*store_read)(void *arg, void *bytes, size_t n);
@@ -323,7 +330,7 @@ enum rxt_status store_checkpoint(struct store *s, struct rxt_error *err);
 /* A consistent copy of the whole file at `path`, which must not exist (EEXIST), made while others
  * write; durable on return. From a read-only handle it holds nobody up. */
 enum rxt_status store_backup(struct store *s, const char *path, struct rxt_error *err);
-/* Reads everything. ECORRUPT with the first finding. */
+/* Walks every page of the file. ECORRUPT with the first finding. */
 enum rxt_status store_check(struct store *s, struct rxt_error *err);
 
 /* Hash of a file that is slow to read, remembered by path, size and time of change (design 5).

@@ -1,0 +1,391 @@
+/* The reader of exported sessions. Its bytes may come from anywhere: every length is checked before
+ * it is used, and the rows become visible in one transaction after the seal. Chunks of images go
+ * in before; without their image they are nothing, and a failed import sweeps them. */
+#include "store/export_impl.h"
+
+#include "kernels/base/mem.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <sodium.h>
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the store's formats are little endian");
+
+struct in {
+    struct store *s;
+    store_read read;
+    void *arg;
+    struct rxt_error *err;
+    crypto_generichash_state seal;
+    uint64_t n_record;
+    uint32_t type; /* of the record under way, and what is left of its payload */
+    uint64_t left;
+
+    struct store_session session;
+    uint64_t head; /* version of the last turn so far */
+    uint64_t applied;
+    uint32_t flags;
+    char held_reason[STORE_REASON_MAX];
+
+    struct store_image image[EXPORT_IMAGES_MAX];
+    struct store_upload upload[EXPORT_IMAGES_MAX];
+    size_t n_upload; /* begun; the last of them perhaps not whole */
+
+    uint8_t *buf; /* a chunk, or ids and texts of a turn */
+    size_t buf_bytes;
+};
+
+static enum rxt_status bad(struct in *in, const char *what)
+{
+    return rxt_fail(in->err, RXT_EFORMAT,
+                    "not an exported session, or cut short: %s (record %" PRIu64 ")", what,
+                    in->n_record);
+}
+
+static enum rxt_status take(struct in *in, void *out, size_t n)
+{
+    if (n == 0)
+        return RXT_OK;
+    enum rxt_status st = in->read(in->arg, out, n);
+    if (st == RXT_EFORMAT)
+        return bad(in, "it ends too early");
+    if (st == RXT_OK)
+        (void)crypto_generichash_update(&in->seal, out, n);
+    return st;
+}
+
+/* Fixed parts are read whole, then field by field. */
+struct part {
+    const uint8_t *at;
+};
+
+static void get(struct part *p, void *v, size_t n)
+{
+    memcpy(v, p->at, n);
+    p->at += n;
+}
+
+static uint32_t get_u32(struct part *p)
+{
+    uint32_t v;
+    get(p, &v, sizeof v);
+    return v;
+}
+
+static uint64_t get_u64(struct part *p)
+{
+    uint64_t v;
+    get(p, &v, sizeof v);
+    return v;
+}
+
+/* False if the text fills its field, or what follows it is not zero. */
+static bool get_text(struct part *p, char *out, size_t size)
+{
+    get(p, out, size);
+    size_t n = strnlen(out, size);
+    for (size_t i = n; i < size; i++)
+        if (out[i])
+            return false;
+    return n < size;
+}
+
+static enum rxt_status reserve(struct in *in, size_t bytes)
+{
+    if (bytes <= in->buf_bytes)
+        return RXT_OK;
+    uint8_t *buf = mem_realloc(in->buf, bytes);
+    if (!buf)
+        return rxt_fail(in->err, RXT_ENOMEM, "out of memory for a record of %zu bytes", bytes);
+    in->buf = buf;
+    in->buf_bytes = bytes;
+    return RXT_OK;
+}
+
+static enum rxt_status header(struct in *in)
+{
+    uint8_t head[EXPORT_HEADER_BYTES];
+    struct part p = {head + 8};
+    TRY(take(in, head, sizeof head));
+    if (memcmp(head, EXPORT_MAGIC, 8) != 0)
+        return bad(in, "it does not begin like one");
+    uint32_t format = get_u32(&p);
+    if (format > EXPORT_FORMAT)
+        return rxt_fail(in->err, RXT_ENEWER, "export has format %" PRIu32 ", this program knows %u",
+                        format, EXPORT_FORMAT);
+    if (format == 0 || get_u32(&p) != 0)
+        return bad(in, "its header is damaged");
+    return RXT_OK;
+}
+
+static enum rxt_status next(struct in *in)
+{
+    uint8_t head[EXPORT_RECORD_BYTES];
+    struct part p = {head};
+    TRY(take(in, head, sizeof head));
+    in->type = get_u32(&p);
+    if (get_u32(&p) != 0)
+        return bad(in, "a record is damaged");
+    in->left = get_u64(&p);
+    in->n_record += in->type != EXPORT_END;
+    return RXT_OK;
+}
+
+static enum rxt_status session(struct in *in, const char *tenant, const char *name)
+{
+    uint8_t body[EXPORT_SESSION_BYTES];
+    struct store_session *x = &in->session;
+    TRY(next(in));
+    if (in->type != EXPORT_SESSION || in->left != sizeof body)
+        return bad(in, "the session is not where it should be");
+    TRY(take(in, body, sizeof body));
+    struct part p = {body};
+    get(&p, x->model_hash, sizeof x->model_hash);
+    x->dtype = get_u32(&p);
+    x->n_layer = get_u32(&p);
+    x->n_slot = get_u32(&p);
+    x->embed_dim = get_u32(&p);
+    x->init = get_u32(&p);
+    x->generator = get_u32(&p);
+    x->seed = get_u64(&p);
+    x->base = get_u64(&p);
+    in->applied = get_u64(&p);
+    x->origin_version = get_u64(&p);
+    x->created_us = (int64_t)get_u64(&p);
+    in->flags = get_u32(&p);
+    bool whole = get_text(&p, x->model_name, sizeof x->model_name);
+    whole = get_text(&p, x->origin, sizeof x->origin) && whole;
+    whole = get_text(&p, in->held_reason, sizeof in->held_reason) && whole;
+    assert(p.at == body + sizeof body);
+    if (!whole || !x->origin[0] || x->base > in->applied || in->applied > STORE_VERSION_MAX ||
+        x->origin_version > STORE_VERSION_MAX)
+        return bad(in, "the session's row is damaged");
+    in->head = x->base;
+    /* create and set_state check the lengths of these and the flags */
+    (void)memccpy(x->tenant, tenant, 0, sizeof x->tenant);
+    (void)memccpy(x->name, name, 0, sizeof x->name);
+    return RXT_OK;
+}
+
+static enum rxt_status image_order(struct in *in, const struct store_image *im)
+{
+    uint64_t base = in->session.base;
+    bool first = in->n_upload == 0;
+    if (im->version < base || im->version > in->applied || (first && base && im->version != base) ||
+        (!first && im->version <= in->image[in->n_upload - 1].version))
+        return bad(in, "an image is out of order");
+    return RXT_OK;
+}
+
+static enum rxt_status image(struct in *in)
+{
+    uint8_t body[EXPORT_IMAGE_BYTES];
+    if (in->n_upload == EXPORT_IMAGES_MAX || in->left <= sizeof body)
+        return bad(in, "an image too many, or without bytes");
+    TRY(take(in, body, sizeof body));
+    in->left -= sizeof body;
+    struct store_image *im = &in->image[in->n_upload];
+    const struct store_session *x = &in->session;
+    *im = (struct store_image){
+        .dtype = x->dtype, .n_layer = x->n_layer, .n_slot = x->n_slot, .embed_dim = x->embed_dim};
+    memcpy(im->model_hash, x->model_hash, sizeof im->model_hash);
+    struct part p = {body};
+    get(&p, im->hash, sizeof im->hash);
+    im->version = get_u64(&p);
+    im->bytes = get_u64(&p);
+    im->created_us = (int64_t)get_u64(&p);
+    if (!get_text(&p, im->bit_class, sizeof im->bit_class) || im->bytes != in->left)
+        return bad(in, "an image's header is damaged");
+    assert(p.at == body + sizeof body);
+    TRY(image_order(in, im));
+    TRY(reserve(in, STORE_CHUNK_BYTES));
+    struct store_upload *u = &in->upload[in->n_upload];
+    TRY(store_image_begin(in->s, u, in->err));
+    in->n_upload++;
+    while (in->left > 0) {
+        size_t n = in->left < STORE_CHUNK_BYTES ? (size_t)in->left : STORE_CHUNK_BYTES;
+        TRY(take(in, in->buf, n));
+        TRY(store_image_chunk(in->s, u, in->buf, n, in->err));
+        in->left -= n;
+    }
+    return RXT_OK;
+}
+
+/* Reads a text of n bytes to *at, with a zero; NULL if it is absent. */
+static enum rxt_status text(struct in *in, uint32_t n, uint8_t **at, const char **out)
+{
+    *out = NULL;
+    if (n == EXPORT_NO_TEXT)
+        return RXT_OK;
+    TRY(take(in, *at, n));
+    if (memchr(*at, 0, n))
+        return bad(in, "a text has a zero in it");
+    (*at)[n] = '\0';
+    *out = (const char *)*at;
+    *at += n + 1;
+    return RXT_OK;
+}
+
+static uint64_t length(uint32_t n)
+{
+    return n == EXPORT_NO_TEXT ? 0 : n;
+}
+
+/* What the store refuses to take is the fault of the bytes; what the disk does is not. */
+static enum rxt_status content(struct in *in, enum rxt_status st, const char *what)
+{
+    char why[sizeof in->err->text];
+    switch (st) {
+    case RXT_EINVAL:
+    case RXT_EEXIST:
+    case RXT_EEXPIRED:
+    case RXT_ESTALE:
+    case RXT_ENOTFOUND:
+    case RXT_ELIMIT:
+        (void)snprintf(why, sizeof why, "%s is refused: %.180s", what,
+                       in->err ? in->err->text : rxt_status_text(st));
+        return bad(in, why);
+    default:
+        return st;
+    }
+}
+
+static enum rxt_status turn(struct in *in)
+{
+    uint8_t body[EXPORT_TURN_BYTES];
+    if (in->left < sizeof body)
+        return bad(in, "a turn is too short");
+    TRY(take(in, body, sizeof body));
+    struct store_turn t = {.state = STORE_LIVE};
+    struct part p = {body};
+    get(&p, t.request, sizeof t.request);
+    t.kind = (enum store_kind)get_u32(&p);
+    t.candidate = get_u32(&p);
+    t.n_ids = get_u32(&p);
+    t.n_query = get_u32(&p);
+    uint32_t query = get_u32(&p), answer = get_u32(&p);
+    t.top_k = get_u32(&p);
+    get(&p, &t.temperature, sizeof t.temperature);
+    get(&p, &t.top_p, sizeof t.top_p);
+    t.version = get_u64(&p);
+    t.read_version = get_u64(&p);
+    t.parent = get_u64(&p);
+    t.seed = get_u64(&p);
+    t.wall_us = (int64_t)get_u64(&p);
+    bool whole = get_text(&p, t.finish, sizeof t.finish);
+    whole = get_text(&p, t.bit_class, sizeof t.bit_class) && whole;
+    assert(p.at == body + sizeof body);
+    uint64_t bytes = (uint64_t)t.n_ids * sizeof *t.ids + length(query) + length(answer);
+    if (!whole || t.n_ids > STORE_IDS_MAX || length(query) >= STORE_TEXT_MAX ||
+        length(answer) >= STORE_TEXT_MAX || in->left - sizeof body != bytes)
+        return bad(in, "a turn is damaged");
+    if (t.version != in->head + 1)
+        return bad(in, "a turn is out of order");
+    TRY(reserve(in, (size_t)bytes + 2));
+    TRY(take(in, in->buf, t.n_ids * sizeof *t.ids));
+    t.ids = (const int32_t *)(const void *)in->buf;
+    uint8_t *at = in->buf + t.n_ids * sizeof *t.ids;
+    TRY(text(in, query, &at, &t.query_text));
+    TRY(text(in, answer, &at, &t.answer_text));
+    in->head = t.version;
+    return content(in, store_turn_put(in->s, in->session.id, &t, in->err), "a turn");
+}
+
+static enum rxt_status end(struct in *in)
+{
+    uint64_t n;
+    uint8_t want[EXPORT_SEAL_BYTES], got[EXPORT_SEAL_BYTES];
+    if (in->left != sizeof n)
+        return bad(in, "its end is damaged");
+    TRY(take(in, &n, sizeof n));
+    (void)crypto_generichash_final(&in->seal, want, sizeof want);
+    enum rxt_status st = in->read(in->arg, got, sizeof got);
+    if (st != RXT_OK)
+        return st == RXT_EFORMAT ? bad(in, "it ends without its seal") : st;
+    if (memcmp(want, got, sizeof want) != 0)
+        return rxt_fail(in->err, RXT_ECORRUPT,
+                        "export was changed after it was sealed, or damaged on the way");
+    if (n != in->n_record)
+        return bad(in, "records are missing");
+    if (in->head < in->applied || (in->session.base && in->n_upload == 0))
+        return bad(in, "it lacks what its memory is made of");
+    return RXT_OK;
+}
+
+/* In a batch: the rows, and after the seal what makes them a session. */
+static enum rxt_status rows(struct in *in)
+{
+    struct store *s = in->s;
+    TRY(store_session_create(s, &in->session, in->err));
+    while (in->type == EXPORT_TURN) {
+        TRY(turn(in));
+        TRY(next(in));
+    }
+    if (in->type != EXPORT_END)
+        return bad(in, "a record is of unknown type");
+    TRY(end(in));
+    for (uint64_t v = in->session.base + 1; v <= in->applied; v++)
+        TRY(store_turn_applied(s, in->session.id, v, in->err));
+    for (size_t i = 0; i < in->n_upload; i++)
+        TRY(store_image_commit(s, &in->upload[i], in->session.id, &in->image[i], in->err));
+    return content(in,
+                   store_session_set_state(s, in->session.id, in->flags, in->held_reason, in->err),
+                   "the session's state");
+}
+
+static enum rxt_status import_all(struct in *in, const char *tenant, const char *name)
+{
+    struct store_session there;
+    TRY(store_view_begin(in->s, in->err)); /* refuses to be inside of a batch */
+    enum rxt_status st = store_session_get(in->s, tenant, name, &there, in->err);
+    store_view_end(in->s);
+    if (st == RXT_OK)
+        return rxt_fail(in->err, RXT_EEXIST, "session %s is there already", name);
+    if (st != RXT_ENOTFOUND)
+        return st;
+    TRY(header(in));
+    TRY(session(in, tenant, name));
+    TRY(next(in));
+    while (in->type == EXPORT_IMAGE) {
+        TRY(image(in));
+        TRY(next(in));
+    }
+    TRY(store_batch_begin(in->s, in->err));
+    st = rows(in);
+    if (st == RXT_OK)
+        return store_batch_commit(in->s, in->err);
+    store_batch_abort(in->s);
+    return st;
+}
+
+/* What was uploaded for nothing; what cannot be removed now is swept when the lease is taken. */
+static void give_up(struct in *in)
+{
+    bool more = in->n_upload > 0;
+    for (size_t i = 0; i < in->n_upload; i++)
+        (void)store_image_abort(in->s, &in->upload[i], NULL);
+    while (more && store_sweep(in->s, &more, NULL) == RXT_OK)
+        ;
+}
+
+enum rxt_status store_import(struct store *s, const char *tenant, const char *name, store_read read,
+                             void *arg, struct store_session *out, struct rxt_error *err)
+{
+    struct in in = {.s = s, .read = read, .arg = arg, .err = err};
+    if (strnlen(tenant, STORE_NAME_MAX) == STORE_NAME_MAX ||
+        strnlen(name, STORE_NAME_MAX) == STORE_NAME_MAX)
+        return rxt_fail(err, RXT_ELIMIT, "name is longer than %d bytes", STORE_NAME_MAX - 1);
+    if (sodium_init() < 0)
+        return rxt_fail(err, RXT_EUNSUPPORTED, "libsodium cannot be used on this machine");
+    (void)crypto_generichash_init(&in.seal, NULL, 0, EXPORT_SEAL_BYTES);
+    enum rxt_status st = import_all(&in, tenant, name);
+    if (st != RXT_OK)
+        give_up(&in);
+    mem_free(in.buf);
+    if (st == RXT_OK && out)
+        st = store_session_get(s, tenant, name, out, err);
+    return st;
+}

@@ -1,0 +1,229 @@
+#include "store/sqlite/seal_impl.h"
+#include "store/sqlite/sqlite_impl.h"
+
+#include "kernels/base/clock.h"
+
+#include <inttypes.h>
+
+#define FLAGS_ALL ((uint32_t)STORE_HELD | (uint32_t)STORE_MIXED_CLASS)
+
+/* Over what is fixed when a session is made: a bit of the seed that flips on the disk would be a
+ * different memory for ever. */
+static uint64_t seal_of(const struct store_session *x)
+{
+    XXH3_state_t h;
+    (void)XXH3_64bits_reset(&h);
+    seal_text(&h, x->tenant);
+    seal_text(&h, x->name);
+    seal_bytes(&h, x->model_hash, sizeof x->model_hash);
+    seal_text(&h, x->model_name);
+    seal_u64(&h, x->dtype);
+    seal_u64(&h, x->n_layer);
+    seal_u64(&h, x->n_slot);
+    seal_u64(&h, x->embed_dim);
+    seal_u64(&h, x->init);
+    seal_u64(&h, x->generator);
+    seal_u64(&h, x->seed);
+    seal_u64(&h, x->base);
+    seal_u64(&h, x->origin_version);
+    seal_u64(&h, (uint64_t)x->created_us);
+    return XXH3_64bits_digest(&h);
+}
+
+/* Columns of SQL_SESSION. */
+static enum rxt_status session_read(struct query *q, struct store_session *x, struct rxt_error *err)
+{
+    *x = (struct store_session){.id = column_int(q, 0)};
+    column_text(q, 1, x->tenant, sizeof x->tenant);
+    column_text(q, 2, x->name, sizeof x->name);
+    column_bytes(q, 3, x->model_hash, sizeof x->model_hash);
+    column_text(q, 4, x->model_name, sizeof x->model_name);
+    x->dtype = (uint32_t)column_count(q, 5, UINT32_MAX);
+    x->n_layer = (uint32_t)column_count(q, 6, UINT32_MAX);
+    x->n_slot = (uint32_t)column_count(q, 7, UINT32_MAX);
+    x->embed_dim = (uint32_t)column_count(q, 8, UINT32_MAX);
+    x->init = (uint32_t)column_count(q, 9, UINT32_MAX);
+    x->generator = (uint32_t)column_count(q, 10, UINT32_MAX);
+    x->seed = column_u64(q, 11);
+    x->base = column_count(q, 12, STORE_VERSION_MAX);
+    column_text(q, 13, x->origin, sizeof x->origin);
+    x->origin_version = column_count(q, 14, STORE_VERSION_MAX);
+    x->created_us = column_int(q, 15);
+    uint64_t seal = column_u64(q, 16);
+    x->flags = (uint32_t)column_count(q, 17, UINT32_MAX);
+    column_text(q, 18, x->held_reason, sizeof x->held_reason);
+    x->applied = column_count(q, 19, STORE_VERSION_MAX);
+    x->head = column_count(q, 20, STORE_VERSION_MAX);
+    x->used_us = column_int(q, 21);
+    TRY(query_check(q, "read a session", err));
+    if (seal != seal_of(x) || x->applied < x->base || x->head < x->applied)
+        return rxt_fail(err, RXT_ECORRUPT, "row of session %s is damaged (store %s)", x->name,
+                        q->s->path);
+    return RXT_OK;
+}
+
+static enum rxt_status name_check(const char *name, const char *what, struct rxt_error *err)
+{
+    size_t n = name ? strnlen(name, STORE_NAME_MAX) : 0;
+    if (n == 0)
+        return rxt_fail(err, RXT_EINVAL, "%s is empty", what);
+    if (n == STORE_NAME_MAX)
+        return rxt_fail(err, RXT_ELIMIT, "%s is longer than %d bytes", what, STORE_NAME_MAX - 1);
+    return RXT_OK;
+}
+
+static enum rxt_status create_check(const struct store_session *x, struct rxt_error *err)
+{
+    TRY(name_check(x->tenant, "tenant name", err));
+    TRY(name_check(x->name, "session name", err));
+    if (strnlen(x->model_name, sizeof x->model_name) == sizeof x->model_name ||
+        strnlen(x->origin, sizeof x->origin) == sizeof x->origin)
+        return rxt_fail(err, RXT_EINVAL, "name of model or origin has no end");
+    if (x->base > STORE_VERSION_MAX || x->origin_version > STORE_VERSION_MAX)
+        return rxt_fail(err, RXT_EINVAL, "version %" PRIu64 " of session %s is above %u",
+                        x->base > x->origin_version ? x->base : x->origin_version, x->name,
+                        STORE_VERSION_MAX);
+    return RXT_OK;
+}
+
+enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t origin,
+                               struct rxt_error *err)
+{
+    if (x->created_us == 0)
+        x->created_us = clock_wall_us();
+    struct query q = query_open(s, SQL_SESSION_CREATE);
+    bind_text(&q, x->tenant);
+    bind_text(&q, x->name);
+    bind_blob(&q, x->model_hash, sizeof x->model_hash);
+    bind_text(&q, x->model_name);
+    bind_int(&q, x->dtype);
+    bind_int(&q, x->n_layer);
+    bind_int(&q, x->n_slot);
+    bind_int(&q, x->embed_dim);
+    bind_int(&q, x->init);
+    bind_int(&q, x->generator);
+    bind_u64(&q, x->seed);
+    bind_u64(&q, x->base);
+    if (origin)
+        bind_int(&q, origin);
+    else
+        q.n_bound++; /* stays NULL */
+    bind_text(&q, origin ? "" : x->origin);
+    bind_u64(&q, x->origin_version);
+    bind_int(&q, x->created_us);
+    bind_u64(&q, seal_of(x));
+    bind_int(&q, x->flags);
+    bind_u64(&q, x->applied);
+    enum rxt_status st = query_done(&q, "make a session", err);
+    if (st == RXT_EEXIST)
+        return rxt_fail(err, st, "session %s is there already", x->name);
+    x->id = sqlite3_last_insert_rowid(s->db);
+    return st;
+}
+
+enum rxt_status store_session_create(struct store *s, struct store_session *x,
+                                     struct rxt_error *err)
+{
+    TRY(create_check(x, err));
+    x->flags = 0;
+    x->held_reason[0] = '\0';
+    x->head = x->applied = x->base;
+    TRY(tx_begin(s, err));
+    TRY(tx_end(s, session_insert(s, x, 0, err), err));
+    x->used_us = x->created_us;
+    return RXT_OK;
+}
+
+static enum rxt_status session_one(struct query *q, struct store_session *out,
+                                   struct rxt_error *err)
+{
+    enum rxt_status st = query_row(q, "read a session", err);
+    if (st == RXT_OK)
+        st = session_read(q, out, err);
+    query_close(q);
+    return st;
+}
+
+enum rxt_status session_by_id(struct store *s, int64_t session, struct store_session *out,
+                              struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_SESSION_BY_ID);
+    bind_int(&q, session);
+    enum rxt_status st = session_one(&q, out, err);
+    if (st == RXT_ENOTFOUND)
+        return rxt_fail(err, st, "there is no session %" PRId64, session);
+    return st;
+}
+
+enum rxt_status store_session_get(struct store *s, const char *tenant, const char *name,
+                                  struct store_session *out, struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_SESSION_GET);
+    bind_text(&q, tenant);
+    bind_text(&q, name);
+    enum rxt_status st = session_one(&q, out, err);
+    if (st == RXT_ENOTFOUND)
+        return rxt_fail(err, st, "there is no session %.*s", STORE_NAME_MAX, name);
+    return st;
+}
+
+enum rxt_status store_session_list(struct store *s, const char *tenant, const char *after,
+                                   struct store_session *out, size_t cap, size_t *n,
+                                   struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_SESSION_LIST);
+    bind_text(&q, tenant);
+    bind_text(&q, after);
+    bind_int(&q, cap > INT64_MAX ? INT64_MAX : (int64_t)cap);
+    enum rxt_status st = RXT_OK;
+    *n = 0;
+    while (*n < cap && (st = query_row(&q, "list the sessions", err)) == RXT_OK) {
+        st = session_read(&q, &out[*n], err);
+        if (st != RXT_OK)
+            break;
+        ++*n;
+    }
+    query_close(&q);
+    return st == RXT_ENOTFOUND ? RXT_OK : st;
+}
+
+enum rxt_status session_bounds(struct store *s, int64_t session, struct session_bounds *b,
+                               struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_SESSION_BOUNDS);
+    bind_int(&q, session);
+    enum rxt_status st = query_row(&q, "read a session", err);
+    if (st == RXT_OK) {
+        b->flags = (uint32_t)column_count(&q, 0, UINT32_MAX);
+        b->base = column_count(&q, 1, STORE_VERSION_MAX);
+        b->applied = column_count(&q, 2, STORE_VERSION_MAX);
+        b->head = column_count(&q, 3, STORE_VERSION_MAX);
+        st = query_check(&q, "read a session", err);
+    } else if (st == RXT_ENOTFOUND) {
+        st = rxt_fail(err, st, "there is no session %" PRId64, session);
+    }
+    query_close(&q);
+    return st;
+}
+
+enum rxt_status store_session_set_state(struct store *s, int64_t session, uint32_t flags,
+                                        const char *reason, struct rxt_error *err)
+{
+    if (!reason)
+        reason = "";
+    if (flags & ~FLAGS_ALL)
+        return rxt_fail(err, RXT_EINVAL, "unknown session flags %#x", flags & ~FLAGS_ALL);
+    if (strnlen(reason, STORE_REASON_MAX) == STORE_REASON_MAX)
+        return rxt_fail(err, RXT_ELIMIT, "reason is longer than %d bytes", STORE_REASON_MAX - 1);
+    if (!(flags & STORE_HELD) && reason[0])
+        return rxt_fail(err, RXT_EINVAL, "a reason, but the session is not held");
+    TRY(tx_begin(s, err));
+    struct query q = query_open(s, SQL_SESSION_STATE);
+    bind_int(&q, session);
+    bind_int(&q, flags);
+    bind_text(&q, reason);
+    enum rxt_status st = query_done(&q, "set the state of a session", err);
+    if (st == RXT_OK && sqlite3_changes(s->db) != 1)
+        st = rxt_fail(err, RXT_ENOTFOUND, "there is no session %" PRId64, session);
+    return tx_end(s, st, err);
+}
