@@ -1,0 +1,202 @@
+#include "store/sqlite/sqlite_impl.h"
+
+#include "tests/store/fixture.h"
+
+#include "kernels/base/mem.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void a_new_file_is_made(void **state)
+{
+    struct fixture *fx = *state;
+    struct stat st;
+    store_close(&fx->s);
+    assert_int_equal(stat(fx->path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600); /* conversations are private */
+    assert_int_equal(fixture_number(fx, "PRAGMA page_size"), 32768);
+    assert_int_equal(fixture_number(fx, "PRAGMA application_id"), 0x52585453);
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 1);
+    assert_int_equal(fixture_number(fx, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
+    assert_int_equal(
+        fixture_number(fx, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND "
+                           "type = 'table' AND name NOT LIKE 'sqlite_%' AND NOT strict"),
+        0);
+    assert_status(RXT_EIO, store_open(&fx->s, "/nowhere/at/all.db", NULL, &fx->err));
+    assert_null(fx->s);
+}
+
+static void pragmas_are_set(void **state)
+{
+    struct fixture *fx = *state;
+    static const struct {
+        const char *sql;
+        int want;
+    } check[] = {
+        {"PRAGMA synchronous", 2},     {"PRAGMA secure_delete", 1},  {"PRAGMA foreign_keys", 1},
+        {"PRAGMA cell_size_check", 1}, {"PRAGMA trusted_schema", 0}, {"PRAGMA busy_timeout", 5000},
+    };
+    store_close(&fx->s);
+    must(fx, store_open(&fx->s, fx->path, NULL, &fx->err));
+    for (size_t i = 0; i < sizeof check / sizeof *check; i++) {
+        sqlite3_stmt *stmt;
+        assert_int_equal(sqlite3_prepare_v2(fx->s->db, check[i].sql, -1, &stmt, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+        if (sqlite3_column_int(stmt, 0) != check[i].want)
+            fail_msg("%s is %d", check[i].sql, sqlite3_column_int(stmt, 0));
+        sqlite3_finalize(stmt);
+    }
+    store_close(&fx->s);
+    const struct store_options quick = {.sync = STORE_SYNC_NORMAL, .busy_ms = 7};
+    must(fx, store_open(&fx->s, fx->path, &quick, &fx->err));
+    sqlite3_stmt *stmt;
+    assert_int_equal(sqlite3_prepare_v2(fx->s->db, "PRAGMA synchronous", -1, &stmt, NULL), 0);
+    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+    assert_int_equal(sqlite3_column_int(stmt, 0), 1);
+    sqlite3_finalize(stmt);
+}
+
+static void write_file(const char *path, const void *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+}
+
+static void what_is_not_ours_is_left_alone(void **state)
+{
+    struct fixture *fx = *state;
+    char path[320], text[5000];
+    struct store *s;
+    const struct store_options look = {.read_only = true};
+    snprintf(path, sizeof path, "%s/other", fx->dir);
+    assert_refused(fx, RXT_ENOTFOUND, "other", store_open(&s, path, &look, &fx->err));
+
+    memset(text, 'x', sizeof text);
+    write_file(path, text, sizeof text);
+    assert_refused(fx, RXT_EFORMAT, "no SQLite file", store_open(&s, path, NULL, &fx->err));
+    assert_null(s);
+    write_file(path, text, 10);
+    assert_refused(fx, RXT_EFORMAT, "no SQLite file", store_open(&s, path, NULL, &fx->err));
+
+    write_file(path, "", 0);
+    assert_refused(fx, RXT_EFORMAT, "empty", store_open(&s, path, &look, &fx->err));
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db, "CREATE TABLE t (x); INSERT INTO t VALUES (7)", NULL, NULL, NULL),
+        SQLITE_OK);
+    sqlite3_close(db);
+    struct stat before, after;
+    assert_int_equal(stat(path, &before), 0);
+    assert_refused(fx, RXT_EFORMAT, "another program", store_open(&s, path, NULL, &fx->err));
+    assert_int_equal(stat(path, &after), 0);
+    assert_true(before.st_mtim.tv_nsec == after.st_mtim.tv_nsec && before.st_size == after.st_size);
+
+    /* an empty file becomes a store */
+    write_file(path, "", 0);
+    must(fx, store_open(&s, path, NULL, &fx->err));
+    store_close(&s);
+}
+
+static void a_newer_store_is_refused(void **state)
+{
+    struct fixture *fx = *state;
+    struct store *s;
+    session_make(fx, "a");
+    fixture_sql(fx, "UPDATE meta SET value = 2 WHERE key = 'schema'");
+    assert_refused(fx, RXT_ENEWER, "schema 2, this program knows 1",
+                   store_open(&s, fx->path, NULL, &fx->err));
+    fixture_sql(fx, "UPDATE meta SET value = -1 WHERE key = 'schema'");
+    assert_refused(fx, RXT_ECORRUPT, "damaged", store_open(&s, fx->path, NULL, &fx->err));
+    fixture_sql(fx, "UPDATE meta SET value = 1 WHERE key = 'schema'");
+    fixture_sql(fx, "ALTER TABLE chunk RENAME TO chunks");
+    assert_refused(fx, RXT_ECORRUPT, "schema", store_open(&s, fx->path, NULL, &fx->err));
+    fixture_sql(fx, "ALTER TABLE chunks RENAME TO chunk");
+    session_load(fx, "a");
+}
+
+/* There is one schema now; the way forward is tested with a second one of our own. */
+static void older_schemas_move_forward(void **state)
+{
+    struct fixture *fx = *state;
+    const char *sql[3] = {schema_current.sql[0], "ALTER TABLE session ADD COLUMN mood INTEGER",
+                          "CREATE TABLE broken (x INTEGER) STRICT; SELECT no_such_thing"};
+    struct schema_list two = {sql, 2}, three = {sql, 3};
+    session_make(fx, "a");
+    struct store raw = {.path = fx->path, .lock_fd = -1, .busy_ms = 20};
+    assert_int_equal(sqlite3_open(fx->path, &raw.db), SQLITE_OK);
+    /* a server is at work */
+    assert_refused(fx, RXT_EFENCED, "another process", schema_open(&raw, &two, &fx->err));
+    store_close(&fx->s);
+    raw.read_only = true;
+    assert_refused(fx, RXT_EUNSUPPORTED, "older", schema_open(&raw, &two, &fx->err));
+    raw.read_only = false;
+    /* a migration that fails leaves the schema it found */
+    assert_status(RXT_EIO, schema_open(&raw, &three, &fx->err));
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 1);
+    assert_int_equal(fixture_number(fx, "SELECT count(*) FROM pragma_table_info('session') "
+                                        "WHERE name = 'mood'"),
+                     0);
+    must(fx, schema_open(&raw, &two, &fx->err));
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
+    assert_int_equal(fixture_number(fx, "SELECT count(*) FROM session WHERE mood IS NULL"), 1);
+    must(fx, schema_open(&raw, &two, &fx->err)); /* nothing to do */
+    sqlite3_close(raw.db);
+    assert_status(RXT_ENEWER, store_open(&fx->s, fx->path, NULL, &fx->err));
+}
+
+static enum rxt_status open_and_read(void *arg)
+{
+    struct fixture *fx = arg;
+    struct store *s = NULL;
+    struct store_turn t;
+    const struct store_options look = {.read_only = true};
+    enum rxt_status st = store_open(&s, fx->path, &look, &fx->err);
+    if (st == RXT_OK)
+        st = store_turn_get(s, 1, 1, &t, &fx->err);
+    store_close(&s);
+    return st;
+}
+
+static void survives_no_memory(void **state)
+{
+    struct fixture *fx = *state;
+    turn_add(fx, session_make(fx, "a").id, 1);
+    assert_survives_no_memory(open_and_read, fx);
+}
+
+/* No verb walks a table that grows: every statement searches by key or index. */
+static void statements_search(void **state)
+{
+    struct fixture *fx = *state;
+    for (int i = 0; i < SQL_COUNT; i++) {
+        char sql[4096];
+        sqlite3_stmt *stmt;
+        snprintf(sql, sizeof sql, "EXPLAIN QUERY PLAN %s", sql_text[i]);
+        assert_int_equal(sqlite3_prepare_v2(fx->s->db, sql, -1, &stmt, NULL), SQLITE_OK);
+        while (sqlite3_step(stmt) == SQLITE_ROW) {
+            const char *plan = (const char *)sqlite3_column_text(stmt, 3);
+            bool walks = strstr(plan, "SCAN") || strstr(plan, "TEMP B-TREE");
+            /* orphans are few and go away; constant rows have no table */
+            if (walks && !strstr(plan, "SCAN orphan") && !strstr(plan, "CONSTANT ROW"))
+                fail_msg("%s: %s", sql_text[i], plan);
+        }
+        sqlite3_finalize(stmt);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        store_unit_test(a_new_file_is_made),
+        store_unit_test(pragmas_are_set),
+        store_unit_test(what_is_not_ours_is_left_alone),
+        store_unit_test(a_newer_store_is_refused),
+        store_unit_test(older_schemas_move_forward),
+        store_unit_test(survives_no_memory),
+        store_unit_test(statements_search),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
