@@ -1,7 +1,7 @@
 /* The one door to arithmetic: tensors, weights in a backend's own layout, lanes, and the model's
  * fused steps ("ops") over ragged packed batches. It knows tensors, not models.
  *
- * Letters as in spec/rxt.md: R rows of a packed batch, D embed_dim, hd head size, Hq/Hk query and
+ * Letters as in docs/rxt.md: R rows of a packed batch, D embed_dim, hd head size, Hq/Hk query and
  * key-value heads, Ho = max(Hq,Hk), S slots, V vocabulary, F hidden width, E experts.
  *
  * Same bits rule: a row of a result depends on nothing but that row's own inputs and, in attention,

@@ -1,4 +1,4 @@
-/* The whole model in plain loops, straight from the text of spec/rxt.md: the oracle for what no
+/* The whole model in plain loops, straight from the text of docs/rxt.md: the oracle for what no
  * golden folder exercises. Reads config.json and model.safetensors with code of its own, shares
  * nothing with rxt/, stm/ or kernels/; no batches, no cache, no packing of weights. Values are
  * float32 between steps, sums are formed in double. A file it cannot read fails the test. */
