@@ -42,7 +42,7 @@ llvm-cov report --instr-profile=$out/all.profdata "${objects[@]}" "${parsers[@]}
 status=0
 for parser in $(printf '%s\n' "${parsers[@]}" | sort -u); do
     awk -v path="$parser" -v least=$least '
-        index($1, "/") == 0 && path ~ ("(^|/)" $1 "$") || $1 == path {
+        index($1, "/") == 0 && path ~ ("(^|/)" $1 "$") || ("/" $1) ~ ("/" path "$") {
             share = 100 * ($8 - $9) / $8
             printf "%5.1f %% of %4d lines  %s%s\n", share, $8, path,
                 share < least ? "  BELOW " least " %" : ""
