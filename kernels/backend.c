@@ -100,7 +100,7 @@ enum rxt_status lane_create(struct lane **out, struct backend *be, enum lane_pri
 {
     *out = NULL;
     if (l->max_rows < 1 || l->max_seq < 1 || l->max_keys < 1 || l->max_width < 1 ||
-        l->max_vocab < 0 || l->max_expert < 0 || l->max_active < 0 || l->max_active > l->max_expert)
+        l->max_vocab < 0 || l->max_expert < 0 || l->max_active < 0)
         return RXT_ESHAPE;
     return be->ops->lane_create(out, be, priority, l);
 }

@@ -84,7 +84,7 @@ struct lane_limits {
     int32_t max_width;  /* D, F, columns of a linear: the widest row of any op but the head */
     int32_t max_vocab;  /* V; 0 if the lane never runs head or sample */
     int32_t max_expert; /* E; 0 without MoE */
-    int32_t max_active; /* K experts of a token; 0 without MoE */
+    int32_t max_active; /* experts of a token, K + shared ones; 0 without MoE */
 };
 enum lane_priority { LANE_ANSWER, LANE_MEMORY }; /* memory yields to answers (design 3) */
 

@@ -121,7 +121,7 @@ struct weight {
     int32_t rows, cols; /* LINEAR [rows,cols]; TABLE [V,D]; NORM, GATE: slots or 0, D; ROPE: n_pos,
                          * hd/2; FF, MOE: D, D */
     int32_t width;      /* FF, MOE: the widest hidden layer */
-    int32_t n_expert, n_active;
+    int32_t n_expert, n_routed, n_shared;
     uint64_t row_flops;    /* of one row through it */
     uint64_t expert_bytes; /* MOE: of one expert, a part of bytes */
 };

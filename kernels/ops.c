@@ -171,10 +171,11 @@ enum rxt_status op_moe_add(struct lane *ln, struct tensor x, const struct weight
 {
     assert(moe->kind == WEIGHT_MOE);
     CHECK(act_ok(ln, x, moe->cols) && norm_ok(norm, x) && moe->width <= ln->limits.max_width &&
-          moe->n_expert <= ln->limits.max_expert && moe->n_active <= ln->limits.max_active);
+          moe->n_expert <= ln->limits.max_expert &&
+          moe->n_routed + moe->n_shared <= ln->limits.max_active);
     if (x.rows == 0)
         return RXT_OK;
-    int64_t used = (int64_t)x.rows * moe->n_active; /* experts, at most */
+    int64_t used = (int64_t)x.rows * moe->n_routed; /* experts, at most */
     uint64_t unused = used < moe->n_expert ? (uint64_t)(moe->n_expert - used) : 0;
     count_op((uint64_t)x.rows * moe->row_flops,
              moe->bytes - unused * moe->expert_bytes + 2 * tensor_bytes(x));

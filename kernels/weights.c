@@ -194,7 +194,8 @@ enum rxt_status weight_moe(struct weight **out, struct backend *be, const struct
     w->rows = w->cols = dim;
     w->width = d->expert[0].w2.cols;
     w->n_expert = d->n_expert;
-    w->n_active = d->top_k;
+    w->n_routed = d->top_k;
+    w->n_shared = d->n_shared;
     w->row_flops =
         2 * (uint64_t)d->n_expert * (uint64_t)dim + (uint64_t)d->top_k * ff_flops(&d->expert[0]);
     if (d->n_shared > 0) {

@@ -2,6 +2,9 @@
 
 #include "kernels/base/cpu.h"
 #include "kernels/base/mem.h"
+#include "kernels/cpu/ff_impl.h"
+#include "kernels/cpu/linear_impl.h"
+#include "kernels/cpu/moe_impl.h"
 #include "kernels/cpu/norm_impl.h"
 
 #include <assert.h>
@@ -74,6 +77,9 @@ void cpu_free(struct backend *be, void *p)
 static struct scratch_need need_of_all(const struct lane_limits *l)
 {
     const struct scratch_need need[] = {
+        ff_need(l),
+        linear_need(l),
+        moe_need(l),
         norm_need(l),
     };
     struct scratch_need most = {0};

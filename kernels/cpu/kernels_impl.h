@@ -9,7 +9,12 @@
 #include <stdint.h>
 
 /* One a line, sorted. */
-#define KERNELS(X) X(norm_rows)
+#define KERNELS(X) \
+    X(gemm)        \
+    X(moe_round)   \
+    X(moe_route)   \
+    X(moe_sum)     \
+    X(norm_rows)
 
 struct kernels {
 #define KERNELS_FIELD(name) \

@@ -37,7 +37,8 @@ struct scratch_need norm_need(const struct lane_limits *l)
     };
 }
 
-struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const struct weight *norm)
+struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const int32_t *row,
+                        const struct weight *norm)
 {
     if (!norm)
         return x;
@@ -48,6 +49,7 @@ struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const struct weigh
         .norm = (const struct cpu_norm *)norm,
         .out = y.data,
         .x = x.data,
+        .row = row,
         .out_stride = y.stride,
         .x_stride = x.stride,
     };

@@ -12,11 +12,12 @@ struct cpu_norm {
     float eps;
 };
 
-/* A task: rows [first, last) of out = norm(x). Item = row. */
+/* A task: out[r,:] = norm(x[row ? row[r] : r,:]). Item = row. */
 struct norm_job {
     const struct cpu_norm *norm;
     float *out;
     const float *x;
+    const int32_t *row;
     int64_t out_stride, x_stride;
 };
 
@@ -25,8 +26,9 @@ void cpu_norm_destroy(struct weight *w);
 
 /* Shared scratch of norm_rows: max_rows rows of max_width. */
 struct scratch_need norm_need(const struct lane_limits *l);
-/* The rows of x, normalised into shared scratch of the lane (stride = cols); x itself if norm is
- * NULL. Lent until lane_done. */
-struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const struct weight *norm);
+/* x.rows rows, those of x or the ones that row names, normalised into shared scratch of the lane
+ * (stride = cols), lent until lane_done. norm NULL: x itself; then row must be NULL too. */
+struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const int32_t *row,
+                        const struct weight *norm);
 
 #endif

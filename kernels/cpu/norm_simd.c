@@ -47,8 +47,8 @@ void SIMD(norm_rows)(const void *arg, int32_t first, int32_t last, void *scratch
     (void)scratch;
     const struct norm_job *job = arg;
     for (int32_t r = first; r < last; r++) {
-        float *out = job->out + r * job->out_stride; // out[r,:]
-        const float *x = job->x + r * job->x_stride; // x[r,:]
+        float *out = job->out + r * job->out_stride;                            // out[r,:]
+        const float *x = job->x + (job->row ? job->row[r] : r) * job->x_stride; // x[row[r],:]
         if (job->norm->kind == NORM_RMS)
             rms(job->norm, out, x);
         else

@@ -1,11 +1,23 @@
 /* The CPU backend's row of every op of kernels/backend_impl.h. */
 #include "kernels/cpu/cpu_impl.h"
+#include "kernels/cpu/ff_impl.h"
+#include "kernels/cpu/linear_impl.h"
+#include "kernels/cpu/moe_impl.h"
 #include "kernels/cpu/norm_impl.h"
 
 static void weight_free(struct backend *be, struct weight *w)
 {
     (void)be;
     switch (w->kind) {
+    case WEIGHT_LINEAR:
+        cpu_linear_destroy(w);
+        break;
+    case WEIGHT_FF:
+        cpu_ff_destroy(w);
+        break;
+    case WEIGHT_MOE:
+        cpu_moe_destroy(w);
+        break;
     case WEIGHT_NORM:
         cpu_norm_destroy(w);
         break;
@@ -27,5 +39,13 @@ const struct backend_ops cpu_ops = {
     .download = cpu_copy,
     .copy = cpu_copy,
     .weight_destroy = weight_free,
+    .weight_linear = cpu_weight_linear,
     .weight_norm = cpu_weight_norm,
+    .weight_ff = cpu_weight_ff,
+    .weight_moe = cpu_weight_moe,
+    .linear = cpu_linear,
+    .linear_add = cpu_linear_add,
+    .ff_add = cpu_ff_add,
+    .moe_add = cpu_moe_add,
+    .head = cpu_head,
 };

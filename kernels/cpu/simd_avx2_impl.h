@@ -4,8 +4,10 @@
 
 #include <immintrin.h>
 
-#define SIMD_TILE_ROWS 6 /* 12 accumulators of 16 registers */
-#define SIMD_TILE_VECS 1
+/* The tile of cpu/gemm_simd.c: rows, and vecs for a number of rows. */
+#define SIMD_TILE_ROWS 6
+#define SIMD_TILE_VECS(n_row) \
+    ((n_row) == 1 ? 4 : (n_row) <= 3 ? 2 : 1) /* 8 to 12 of 16 registers */
 
 struct vec {
     __m256 lo, hi;
@@ -132,10 +134,10 @@ SIMD_INLINE struct vec vec_lt(struct vec a, struct vec b, struct vec x, struct v
     return (struct vec){_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
                         _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
 }
-SIMD_INLINE struct vec vec_keep(struct vec a, int n)
+SIMD_INLINE struct vec vec_pick(struct vec a, int n, struct vec b)
 {
-    return (struct vec){_mm256_and_ps(a.lo, _mm256_castsi256_ps(simd_first(n))),
-                        _mm256_and_ps(a.hi, _mm256_castsi256_ps(simd_first(n - 8)))};
+    return (struct vec){_mm256_blendv_ps(b.lo, a.lo, _mm256_castsi256_ps(simd_first(n))),
+                        _mm256_blendv_ps(b.hi, a.hi, _mm256_castsi256_ps(simd_first(n - 8)))};
 }
 SIMD_INLINE struct vec vec_abs(struct vec a)
 {

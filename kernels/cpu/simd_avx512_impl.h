@@ -4,8 +4,9 @@
 
 #include <immintrin.h>
 
-#define SIMD_TILE_ROWS 6 /* 24 accumulators of 32 registers */
-#define SIMD_TILE_VECS 4
+/* The tile of cpu/gemm_simd.c: rows, and vecs for a number of rows. */
+#define SIMD_TILE_ROWS 6
+#define SIMD_TILE_VECS(n_row) 4 /* up to 24 accumulators of 32 registers */
 
 struct vec {
     __m512 v;
@@ -110,9 +111,9 @@ SIMD_INLINE struct vec vec_lt(struct vec a, struct vec b, struct vec x, struct v
 {
     return (struct vec){_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
 }
-SIMD_INLINE struct vec vec_keep(struct vec a, int n)
+SIMD_INLINE struct vec vec_pick(struct vec a, int n, struct vec b)
 {
-    return (struct vec){_mm512_maskz_mov_ps(simd_first(n), a.v)};
+    return (struct vec){_mm512_mask_mov_ps(b.v, simd_first(n), a.v)};
 }
 SIMD_INLINE struct vec vec_abs(struct vec a)
 {

@@ -13,6 +13,7 @@
  *   vec_min(a, b)      a < b ? a : b
  *   vec_lt(a, b, x, y) a < b ? x : y
  *   *_n(..., n)        the first n lanes, 0 <= n <= 16; a load gives 0 in the others
+ *   vec_pick(a, n, b)  the first n lanes of a, the others of b
  *   vec_keep(a, n)     the first n lanes of a, 0 in the others
  *   vec_sum(a)         ((lane i + lane i+8) + 4 apart) + 2 apart) + 1 apart
  *   vec_top(a)         the largest lane by the same tree of vec_max(low, high) */
@@ -43,6 +44,11 @@
 SIMD_INLINE struct vec vec_zero(void)
 {
     return vec_set(0.0f);
+}
+
+SIMD_INLINE struct vec vec_keep(struct vec a, int n)
+{
+    return vec_pick(a, n, vec_zero());
 }
 
 /* Lanes of the next vec when n elements are left: n, at most VEC. */

@@ -5,8 +5,9 @@
 
 #include <math.h>
 
+/* The tile of cpu/gemm_simd.c: rows, and vecs for a number of rows. */
 #define SIMD_TILE_ROWS 1
-#define SIMD_TILE_VECS 1
+#define SIMD_TILE_VECS(n_row) 1
 
 struct vec {
     float v[VEC];
@@ -118,9 +119,9 @@ SIMD_INLINE struct vec vec_lt(struct vec a, struct vec b, struct vec x, struct v
 {
     SIMD_EACH(a.v[i] < b.v[i] ? x.v[i] : y.v[i]);
 }
-SIMD_INLINE struct vec vec_keep(struct vec a, int n)
+SIMD_INLINE struct vec vec_pick(struct vec a, int n, struct vec b)
 {
-    SIMD_EACH(i < n ? a.v[i] : 0.0f);
+    SIMD_EACH(i < n ? a.v[i] : b.v[i]);
 }
 SIMD_INLINE struct vec vec_abs(struct vec a)
 {

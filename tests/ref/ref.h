@@ -49,6 +49,17 @@ void ref_attention(enum ref_mode mode, float *out, const struct ref_attention *a
 /* out[r,:] = norm(x[r,:]) by d; slot = r mod d->ema_rms.n for NORM_MIX_SLOT. */
 void ref_norm(enum ref_mode mode, float *out, const float *x, int n_row, const struct norm_desc *d);
 
+/* out[r,:] = W x[r,:] + b; bias NULL or absent: zero. The head is this in float32. */
+void ref_linear(enum ref_mode mode, float *out, const float *x, int n_row,
+                const struct host_matrix *w, const struct host_vector *bias);
+/* x[i] += y[i]: a residual. */
+void ref_add(enum ref_mode mode, float *x, const float *y, int n_value);
+
+/* out[r,:] = FF(x[r,:]), without norm and residual. Spec 2.6. */
+void ref_ff(enum ref_mode mode, float *out, const float *x, int n_row, const struct ff_desc *d);
+/* out[r,:] = MoE(x[r,:]), without norm and residual. Spec 2.6, 6.1. */
+void ref_moe(enum ref_mode mode, float *out, const float *x, int n_row, const struct moe_desc *d);
+
 /* out[i] = mean of x[0][i] .. x[n-1][i]. */
 void ref_mean(enum ref_mode mode, float *out, const float *const *x, int n, int n_value);
 

@@ -1,0 +1,54 @@
+/* The properties every op over independent rows has, checked on every instruction set of this
+ * machine, with one and two threads, with weights stored as float32 and as bf16:
+ *   - the result is within a bound of the reference;
+ *   - a row has the same bits alone and in batches of any size, among other rows or NaN rows;
+ *   - nothing outside the output is written, and rows may be strided;
+ *   - creation of the weights survives running out of memory at any point;
+ *   - the bits are those recorded: a change of them is a new kernel number (design 4). */
+#ifndef RXT_TESTS_ROW_OP_H
+#define RXT_TESTS_ROW_OP_H
+
+#include "kernels/backend.h"
+
+#define ROW_OP_ROWS 64 /* of the largest batch */
+
+enum row_op_kind {
+    ROW_OP_STORE,    /* out = f(x) */
+    ROW_OP_ADD,      /* out += f(x) */
+    ROW_OP_IN_PLACE, /* x = f(x): out is x */
+};
+
+struct row_op {
+    enum row_op_kind kind;
+    int32_t in_cols, out_cols;
+    void *arg; /* of the functions below */
+    /* Weights into arg (a failure leaves none there), and away again. */
+    enum rxt_status (*create)(void *arg, struct backend *be, enum dtype storage);
+    void (*destroy)(void *arg, struct backend *be);
+    enum rxt_status (*run)(void *arg, struct lane *ln, struct tensor out, struct tensor x);
+    /* out[n_row, out_cols], which holds what the op finds there. */
+    void (*ref)(void *arg, float *out, const float *x, int n_row);
+    double bound;  /* of |result - reference| */
+    uint64_t hash; /* of ROW_OP_ROWS results; values are drawn from seed 1 */
+};
+void row_op_check(const struct row_op *op);
+
+/* ---- what such tests are made of ---- */
+
+/* A backend with one lane, of an instruction set ("scalar", ...) that this machine may lack:
+ * false then. Limits that suit small tests. */
+struct setting {
+    struct backend *be;
+    struct lane *ln;
+};
+bool setting_open(struct setting *s, const char *isa, int n_thread);
+void setting_close(struct setting *s);
+
+/* n values N(0,1) * scale, each exact in bf16; the caller frees. stream: another one, other
+ * values. */
+float *random_values(int64_t n, float scale, uint64_t stream);
+/* Views of such values. */
+struct host_matrix matrix_of(const float *data, int32_t rows, int32_t cols);
+struct host_vector vector_of(const float *data, int32_t n);
+
+#endif
