@@ -42,7 +42,7 @@ static void cut_to_code_point(char *s, size_t len)
         s[i - 1] = '\0';
 }
 
-enum rxt_status rxt_fail(struct rxt_error *err, enum rxt_status st, const char *fmt, ...)
+enum rxt_status(rxt_fail)(struct rxt_error *err, enum rxt_status st, const char *fmt, ...)
 {
     if (err) {
         va_list ap;
