@@ -8,6 +8,7 @@ build=(
     libxxhash-dev                              # hashes of models and memory images
     libsqlite3-dev libsodium-dev               # the store
     libjansson-dev                             # JSON
+    libpcre2-dev libutf8proc-dev               # the tokenizer
     libcmocka-dev                              # unit tests, configured with every build
 )
 test=(clang llvm libclang-rt-dev python3-venv ca-certificates) # fuzzers, oracles
