@@ -25,6 +25,16 @@ void host_vector_read(float *out, const struct host_vector *v)
         out[i] = v->data ? host_element(v->data, v->dtype, i) : 0.0f;
 }
 
+float *host_vector_cut(struct arena *a, const struct host_vector *v)
+{
+    if (!v->data)
+        return NULL;
+    float *out = arena_cut(a, (size_t)v->n, sizeof *out);
+    if (out)
+        host_vector_read(out, v);
+    return out;
+}
+
 void host_row_read(float *out, const struct host_matrix *m, int32_t row, int32_t first, int32_t n)
 {
     int64_t at = (int64_t)(m->row_of ? m->row_of[row] : row) * m->cols + first, step = 1;

@@ -3,11 +3,15 @@
 #define RXT_KERNELS_HOST_IMPL_H
 
 #include "kernels/backend.h"
+#include "kernels/base/arena.h"
 
 /* Element i of an array of dtype t. */
 float host_element(const void *data, enum dtype t, int64_t i);
 /* All n elements of v into out; zeros if v is absent (out then needs n elements all the same). */
 void host_vector_read(float *out, const struct host_vector *v);
+/* The same into memory cut from the arena. NULL if v is absent, while planning, or if it does not
+ * fit. */
+float *host_vector_cut(struct arena *a, const struct host_vector *v);
 /* Elements (row, first .. first + n) of m, through row_of or transposed. */
 void host_row_read(float *out, const struct host_matrix *m, int32_t row, int32_t first, int32_t n);
 

@@ -3,9 +3,13 @@
 #include "kernels/base/cpu.h"
 #include "kernels/base/mem.h"
 #include "kernels/cpu/ff_impl.h"
+#include "kernels/cpu/full_attention_impl.h"
+#include "kernels/cpu/gate_impl.h"
 #include "kernels/cpu/linear_impl.h"
+#include "kernels/cpu/mem_kv_impl.h"
 #include "kernels/cpu/moe_impl.h"
 #include "kernels/cpu/norm_impl.h"
+#include "kernels/cpu/sample_impl.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -77,10 +81,8 @@ void cpu_free(struct backend *be, void *p)
 static struct scratch_need need_of_all(const struct lane_limits *l)
 {
     const struct scratch_need need[] = {
-        ff_need(l),
-        linear_need(l),
-        moe_need(l),
-        norm_need(l),
+        ff_need(l),  full_attention_need(l), gate_need(l),   linear_need(l), mem_kv_need(l),
+        moe_need(l), norm_need(l),           sample_need(l),
     };
     struct scratch_need most = {0};
     for (size_t i = 0; i < sizeof need / sizeof need[0]; i++) {

@@ -9,12 +9,21 @@
 #include <stdint.h>
 
 /* One a line, sorted. */
-#define KERNELS(X) \
-    X(gemm)        \
-    X(moe_round)   \
-    X(moe_route)   \
-    X(moe_sum)     \
-    X(norm_rows)
+#define KERNELS(X)   \
+    X(attend)        \
+    X(convert_rows)  \
+    X(finite_rows)   \
+    X(gate_blend)    \
+    X(gate_memories) \
+    X(gate_status)   \
+    X(gemm)          \
+    X(mean_rows)     \
+    X(moe_round)     \
+    X(moe_route)     \
+    X(moe_sum)       \
+    X(norm_rows)     \
+    X(sample_rows)   \
+    X(store_keys)
 
 struct kernels {
 #define KERNELS_FIELD(name) \

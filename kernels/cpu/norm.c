@@ -1,26 +1,47 @@
 #include "kernels/cpu/norm_impl.h"
 
 #include "kernels/base/mem.h"
+#include "kernels/cpu/ops_impl.h"
 #include "kernels/host_impl.h"
+
+/* Cuts the weight and its arrays; run once to plan and once to fill. */
+static struct cpu_norm *lay_out(struct arena *a, const struct norm_desc *d)
+{
+    struct cpu_norm *w = arena_cut(a, 1, sizeof *w);
+    float *weight = host_vector_cut(a, &d->weight), *bias = host_vector_cut(a, &d->bias);
+    float *scale = host_vector_cut(a, &d->scale), *gate = host_vector_cut(a, &d->gate);
+    float *ema_rms = host_vector_cut(a, &d->ema_rms);
+    if (!w)
+        return NULL;
+    static const float eps[] = {[NORM_RMS] = 0x1p-23f,
+                                [NORM_LAYER] = 1e-5f,
+                                [NORM_MIX_LAYER] = 1e-5f,
+                                [NORM_MIX_RMS] = 1e-6f,
+                                [NORM_MIX_SLOT] = 1e-6f};
+    *w = (struct cpu_norm){
+        .kind = d->kind,
+        .dim = d->dim,
+        .n_slot = d->kind == NORM_MIX_SLOT ? d->ema_rms.n : 0,
+        .eps = eps[d->kind],
+        .scale_by_slot = d->scale_by_slot,
+        .weight = weight,
+        .bias = bias,
+        .scale = scale,
+        .gate = gate,
+        .ema_rms = ema_rms,
+    };
+    return w;
+}
 
 enum rxt_status cpu_weight_norm(struct weight **out, struct backend *be, const struct norm_desc *d)
 {
     (void)be;
-    if (d->kind != NORM_RMS && d->kind != NORM_LAYER)
-        return RXT_EUNSUPPORTED;
-    struct cpu_norm *w = mem_alloc(sizeof *w + 2 * (size_t)d->dim * sizeof(float));
-    if (!w)
-        return RXT_ENOMEM;
-    float *values = (float *)(w + 1);
-    host_vector_read(values, &d->weight);
-    if (d->kind == NORM_LAYER)
-        host_vector_read(values + d->dim, &d->bias);
-    w->kind = d->kind;
-    w->dim = d->dim;
-    w->weight = values;
-    w->bias = values + d->dim;
-    w->eps = d->kind == NORM_RMS ? 0x1p-23f : 1e-5f;
-    w->base.bytes = sizeof *w + 2 * (size_t)d->dim * sizeof(float);
+    struct arena a = arena_plan();
+    lay_out(&a, d);
+    size_t bytes = a.used;
+    TRY(arena_create(&a, bytes));
+    struct cpu_norm *w = lay_out(&a, d); /* first in the arena: its address is the block's */
+    w->base.bytes = bytes;
     *out = &w->base;
     return RXT_OK;
 }
@@ -35,6 +56,12 @@ struct scratch_need norm_need(const struct lane_limits *l)
     return (struct scratch_need){
         .shared = (size_t)l->max_rows * (size_t)l->max_width * sizeof(float) + CPU_ALIGN,
     };
+}
+
+static void run(struct cpu_lane *ln, const struct norm_job *job, struct tensor x)
+{
+    /* some 8 operations an element */
+    lane_run(ln, ln->be->k->norm_rows, job, x.rows, 8 * (uint64_t)x.rows * (uint64_t)x.cols);
 }
 
 struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const int32_t *row,
@@ -53,7 +80,20 @@ struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const int32_t *row
         .out_stride = y.stride,
         .x_stride = x.stride,
     };
-    /* some 8 operations an element */
-    lane_run(ln, ln->be->k->norm_rows, &job, x.rows, 8 * (uint64_t)x.rows * (uint64_t)x.cols);
+    run(ln, &job, x);
     return y;
+}
+
+enum rxt_status cpu_norm(struct lane *ln, struct tensor out, struct tensor x,
+                         const struct weight *norm)
+{
+    const struct norm_job job = {
+        .norm = (const struct cpu_norm *)norm,
+        .out = out.data,
+        .x = x.data,
+        .out_stride = out.stride,
+        .x_stride = x.stride,
+    };
+    run(cpu_lane(ln), &job, x);
+    return RXT_OK;
 }

@@ -1,4 +1,6 @@
-/* Norms of the CPU backend: the weight, and rows through it for the ops that fuse a norm. */
+/* Norms of the CPU backend: the weight, and rows through it for the ops that fuse a norm.
+ *
+ * Order of a row's sums: 16 lanes and vec_sum; mean = sum / D; then 1 / sqrt. */
 #ifndef RXT_CPU_NORM_IMPL_H
 #define RXT_CPU_NORM_IMPL_H
 
@@ -7,9 +9,11 @@
 struct cpu_norm {
     struct weight base;
     enum norm_kind kind;
-    int32_t dim, n_slot;        /* n_slot 0: nothing depends on the slot */
-    const float *weight, *bias; /* [D]; weight of LAYER and RMS, bias of LAYER */
+    int32_t dim, n_slot; /* n_slot 0: nothing depends on the slot */
     float eps;
+    bool scale_by_slot;
+    float *weight, *bias;          /* [D]; what the kind does not have is NULL */
+    float *scale, *gate, *ema_rms; /* of the mixes: [D] or [S]; [1] or [S]; [S] */
 };
 
 /* A task: out[r,:] = norm(x[row ? row[r] : r,:]). Item = row. */

@@ -1,9 +1,13 @@
 /* The CPU backend's row of every op of kernels/backend_impl.h. */
-#include "kernels/cpu/cpu_impl.h"
+#include "kernels/cpu/ops_impl.h"
+
+#include "kernels/cpu/embed_impl.h"
 #include "kernels/cpu/ff_impl.h"
+#include "kernels/cpu/gate_impl.h"
 #include "kernels/cpu/linear_impl.h"
 #include "kernels/cpu/moe_impl.h"
 #include "kernels/cpu/norm_impl.h"
+#include "kernels/cpu/rope_impl.h"
 
 static void weight_free(struct backend *be, struct weight *w)
 {
@@ -21,7 +25,14 @@ static void weight_free(struct backend *be, struct weight *w)
     case WEIGHT_NORM:
         cpu_norm_destroy(w);
         break;
-    default:
+    case WEIGHT_TABLE:
+        cpu_table_destroy(w);
+        break;
+    case WEIGHT_ROPE:
+        cpu_rope_destroy(w);
+        break;
+    case WEIGHT_GATE:
+        cpu_gate_destroy(w);
         break;
     }
 }
@@ -40,7 +51,6 @@ const struct backend_ops cpu_ops = {
     .copy = cpu_copy,
     .weight_destroy = weight_free,
     .weight_linear = cpu_weight_linear,
-    .weight_norm = cpu_weight_norm,
     .weight_ff = cpu_weight_ff,
     .weight_moe = cpu_weight_moe,
     .linear = cpu_linear,
@@ -48,4 +58,25 @@ const struct backend_ops cpu_ops = {
     .ff_add = cpu_ff_add,
     .moe_add = cpu_moe_add,
     .head = cpu_head,
+    .weight_table = cpu_weight_table,
+    .weight_norm = cpu_weight_norm,
+    .weight_rope = cpu_weight_rope,
+    .weight_gate = cpu_weight_gate,
+    .kv_plan = cpu_kv_plan,
+    .kv_create = cpu_kv_create,
+    .kv_destroy = cpu_kv_destroy,
+    .mem_kv_plan = cpu_mem_kv_plan,
+    .mem_kv_create = cpu_mem_kv_create,
+    .mem_kv_destroy = cpu_mem_kv_destroy,
+    .mem_kv = cpu_mem_kv,
+    .embed = cpu_embed,
+    .self_attention = cpu_self_attention,
+    .cross_attention = cpu_cross_attention,
+    .full_attention = cpu_full_attention,
+    .sample = cpu_sample,
+    .norm = cpu_norm,
+    .mean = cpu_mean,
+    .gate = cpu_gate,
+    .convert = cpu_convert,
+    .finite = cpu_finite,
 };

@@ -75,7 +75,7 @@ static size_t guarded_floats(int32_t rows, int32_t cols)
     return (size_t)rows * (size_t)(cols + PAD) + 2 * MARGIN;
 }
 
-static struct tensor guarded(struct backend *be, const float *values, int32_t rows, int32_t cols)
+struct tensor guarded(struct backend *be, const float *values, int32_t rows, int32_t cols)
 {
     size_t n = guarded_floats(rows, cols);
     uint32_t *all = backend_alloc(be, n * sizeof *all);
@@ -89,8 +89,7 @@ static struct tensor guarded(struct backend *be, const float *values, int32_t ro
     return t;
 }
 
-/* Copies the values out, looks at the guards and frees it all. */
-static void guarded_take(struct backend *be, struct tensor t, float *values)
+void guarded_take(struct backend *be, struct tensor t, float *values)
 {
     uint32_t *all = (uint32_t *)t.data - MARGIN;
     size_t n = guarded_floats(t.rows, t.cols);
@@ -141,8 +140,7 @@ static void run_batch(const struct row_op *op, struct setting *s, const struct v
     free(x);
 }
 
-static void assert_same_bits(const float *a, const float *b, int32_t n, const char *what,
-                             int32_t row)
+void assert_same_bits(const float *a, const float *b, int32_t n, const char *what, int32_t row)
 {
     if (memcmp(a, b, (size_t)n * sizeof *a) == 0)
         return;
@@ -201,6 +199,15 @@ static uint64_t hash_of(const float *v, size_t n)
     return h;
 }
 
+void assert_bits_recorded(const float *v, size_t n, uint64_t recorded)
+{
+    uint64_t hash = hash_of(v, n);
+    if (hash != recorded)
+        fail_msg("the bits changed: hash 0x%" PRIX64 ", recorded 0x%" PRIX64
+                 "; if that is meant, raise the kernel number and record the new one",
+                 hash, recorded);
+}
+
 struct creation {
     const struct row_op *op;
     struct backend *be;
@@ -248,11 +255,7 @@ void row_op_check(const struct row_op *op)
                 op->destroy(op->arg, s.be);
                 setting_close(&s);
             }
-    uint64_t hash = hash_of(v.alone, n_out);
-    if (hash != op->hash)
-        fail_msg("the bits changed: hash 0x%" PRIX64 ", recorded 0x%" PRIX64
-                 "; if that is meant, raise the kernel number and record the new one",
-                 hash, op->hash);
+    assert_bits_recorded(v.alone, n_out, op->hash);
     free(v.x);
     free(v.start);
     free(v.alone);

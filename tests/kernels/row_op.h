@@ -51,4 +51,13 @@ float *random_values(int64_t n, float scale, uint64_t stream);
 struct host_matrix matrix_of(const float *data, int32_t rows, int32_t cols);
 struct host_vector vector_of(const float *data, int32_t n);
 
+/* A copy of values[rows,cols] with a padded stride, among guards; guarded_take copies it out (NULL:
+ * not), fails if a guard was written, and frees it. */
+struct tensor guarded(struct backend *be, const float *values, int32_t rows, int32_t cols);
+void guarded_take(struct backend *be, struct tensor t, float *values);
+
+void assert_same_bits(const float *a, const float *b, int32_t n, const char *what, int32_t row);
+/* Fails, naming the new hash, if the values are not those whose hash was recorded. */
+void assert_bits_recorded(const float *v, size_t n, uint64_t recorded);
+
 #endif

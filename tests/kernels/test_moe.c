@@ -116,9 +116,12 @@ static void check(struct mixture m, uint64_t hash)
 static void routed_only(void **state)
 {
     (void)state;
-    check((struct mixture){.n_expert = 8, .top_k = 2, .width = 24, .gated = true}, 0x35E0F0646E8602EF);
-    check((struct mixture){.n_expert = 3, .top_k = 3, .width = 20, .local_bias = true}, 0x7D38F922F1D48C64);
-    check((struct mixture){.n_expert = 1, .top_k = 1, .width = 10, .global_bias = true}, 0xEB226E35F20BEF0C);
+    check((struct mixture){.n_expert = 8, .top_k = 2, .width = 24, .gated = true},
+          0x35E0F0646E8602EF);
+    check((struct mixture){.n_expert = 3, .top_k = 3, .width = 20, .local_bias = true},
+          0x7D38F922F1D48C64);
+    check((struct mixture){.n_expert = 1, .top_k = 1, .width = 10, .global_bias = true},
+          0xEB226E35F20BEF0C);
 }
 
 static void with_shared(void **state)

@@ -36,7 +36,8 @@ static struct token *ranked(const float *logits, int n_vocab, const struct sampl
     double total = 0, sum = 0;
     for (int i = 0; i < n; i++)
         total += exp((double)t[i].z - t[0].z);
-    for (int i = 0; how->top_p < 1 && i < n; i++) {
+    bool top_p = how->top_p > 0 && how->top_p < 1;
+    for (int i = 0; top_p && i < n; i++) {
         sum += exp((double)t[i].z - t[0].z);
         if (sum > how->top_p * total)
             n = i + 1; /* the token that crosses stays */

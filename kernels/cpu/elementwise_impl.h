@@ -1,0 +1,22 @@
+/* Jobs of the ops that go through matrices element by element. Item = row. */
+#ifndef RXT_CPU_ELEMENTWISE_IMPL_H
+#define RXT_CPU_ELEMENTWISE_IMPL_H
+
+#include "kernels/cpu/cpu_impl.h"
+
+#include <stdatomic.h>
+
+struct convert_job {
+    struct tensor out, x; /* F32 or BF16 each */
+};
+struct finite_job {
+    struct tensor x; /* F32 or BF16 */
+    atomic_bool *bad;
+};
+struct mean_job {
+    struct tensor out;
+    const struct tensor *x;
+    int32_t n;
+};
+
+#endif

@@ -1,0 +1,59 @@
+#include "kernels/cpu/embed_impl.h"
+
+#include "kernels/base/bf16.h"
+#include "kernels/base/mem.h"
+#include "kernels/cpu/ops_impl.h"
+#include "kernels/host_impl.h"
+
+#include <string.h>
+
+enum rxt_status cpu_weight_table(struct weight **out, struct backend *be,
+                                 const struct host_matrix *m)
+{
+    (void)be;
+    struct cpu_table *w = mem_alloc(sizeof *w);
+    if (!w)
+        return RXT_ENOMEM;
+    w->m = *m;
+    w->base.bytes = sizeof *w;
+    *out = &w->base;
+    return RXT_OK;
+}
+
+void cpu_table_destroy(struct weight *w)
+{
+    mem_free(w);
+}
+
+struct embed_job {
+    struct tensor out;
+    const struct host_matrix *m;
+    const int32_t *id;
+};
+
+/* Item = row. */
+static void embed_rows(const void *arg, int32_t first, int32_t last, void *scratch)
+{
+    (void)scratch;
+    const struct embed_job *job = arg;
+    const struct host_matrix *m = job->m;
+    for (int32_t r = first; r < last; r++) {
+        float *out = (float *)job->out.data + r * job->out.stride; // out[r,:]
+        int64_t at = (int64_t)job->id[r] * m->cols;                // table[id[r],:]
+        if (m->dtype == DTYPE_F32)
+            memcpy(out, (const float *)m->data + at, (size_t)m->cols * sizeof *out);
+        else if (m->dtype == DTYPE_BF16)
+            for (int32_t c = 0; c < m->cols; c++)
+                out[c] = bf16_to_f32(((const bf16 *)m->data)[at + c]);
+        else
+            host_row_read(out, m, job->id[r], 0, m->cols);
+    }
+}
+
+enum rxt_status cpu_embed(struct lane *ln, struct tensor out, const struct weight *table,
+                          const int32_t *id)
+{
+    const struct embed_job job = {out, &((const struct cpu_table *)table)->m, id};
+    lane_run(cpu_lane(ln), embed_rows, &job, out.rows, 4 * (uint64_t)out.rows * (uint64_t)out.cols);
+    return RXT_OK;
+}

@@ -1,0 +1,79 @@
+#include "kernels/cpu/gate_impl.h"
+
+#include "kernels/base/mem.h"
+#include "kernels/cpu/ops_impl.h"
+#include "kernels/host_impl.h"
+
+/* Cuts the weight and its arrays; run once to plan and once to fill. */
+static struct cpu_gate *lay_out(struct arena *a, const struct gate_desc *d)
+{
+    struct cpu_gate *w = arena_cut(a, 1, sizeof *w);
+    float *g = host_vector_cut(a, &d->g), *b = host_vector_cut(a, &d->b);
+    float *status_w = host_vector_cut(a, &d->status_w), *m = NULL;
+    if (d->kind == GATE_LINEAR)
+        m = arena_cut(a, (size_t)d->w.rows * (size_t)d->w.cols, sizeof *m);
+    if (d->kind == GATE_LINEAR && !d->b.data) /* absent: zero */
+        b = arena_cut(a, (size_t)d->w.rows, sizeof *b);
+    if (!w)
+        return NULL;
+    for (int32_t r = 0; m && r < d->w.rows; r++)
+        host_row_read(m + (int64_t)r * d->w.cols, &d->w, r, 0, d->w.cols);
+    *w = (struct cpu_gate){
+        .kind = d->kind,
+        .tanh = d->tanh,
+        .per_slot = d->per_slot,
+        .n_slot = d->n_slot,
+        .dim = d->dim,
+        .g = g,
+        .w = m,
+        .b = b,
+        .status_w = status_w,
+    };
+    if (d->status_b.data)
+        host_vector_read(&w->status_b, &d->status_b);
+    return w;
+}
+
+enum rxt_status cpu_weight_gate(struct weight **out, struct backend *be, const struct gate_desc *d)
+{
+    (void)be;
+    struct arena a = arena_plan();
+    lay_out(&a, d);
+    size_t bytes = a.used;
+    TRY(arena_create(&a, bytes));
+    struct cpu_gate *w = lay_out(&a, d); /* first in the arena: its address is the block's */
+    w->base.bytes = bytes;
+    *out = &w->base;
+    return RXT_OK;
+}
+
+void cpu_gate_destroy(struct weight *w)
+{
+    mem_free(w);
+}
+
+struct scratch_need gate_need(const struct lane_limits *l)
+{
+    return (struct scratch_need){.shared = (size_t)l->max_rows * sizeof(float) + CPU_ALIGN};
+}
+
+enum rxt_status cpu_gate(struct lane *base, struct tensor out, struct tensor old,
+                         struct tensor new_, const struct weight *gate)
+{
+    struct cpu_lane *ln = cpu_lane(base);
+    const struct cpu_gate *w = (const struct cpu_gate *)gate;
+    const struct kernels *k = ln->be->k;
+    uint64_t size = (uint64_t)out.rows * (uint64_t)out.cols;
+    struct gate_job job = {w, out, old, new_, NULL};
+    if (w->kind == GATE_ELEMENTWISE || w->kind == GATE_LINEAR) {
+        job.status = lane_cut(ln, (size_t)out.rows, sizeof *job.status);
+        lane_run(ln, k->gate_status, &job, out.rows, 4 * size);
+        if (!w->per_slot)
+            lane_run(ln, k->gate_memories, &job, out.rows / w->n_slot, 2 * (uint64_t)out.rows);
+    }
+    uint64_t mix =
+        w->kind == GATE_LINEAR && w->per_slot ? 2 * (uint64_t)out.rows * (uint64_t)w->n_slot : 0;
+    lane_run(ln, k->gate_blend, &job, out.rows, 4 * size + mix);
+    lane_done(ln);
+    return RXT_OK;
+}

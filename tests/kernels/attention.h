@@ -1,0 +1,56 @@
+/* What the tests of the three attention ops share: head shapes, angles, lanes, comparisons. */
+#ifndef RXT_TESTS_ATTENTION_H
+#define RXT_TESTS_ATTENTION_H
+
+#include "tests/kernels/row_op.h"
+#include "tests/lib/test.h"
+#include "tests/ref/ref.h"
+
+#include <math.h>
+
+#define MAX_POS 320 /* positions of the tables of angles */
+
+/* A shape of heads with or without rotation; n_token: of the longest sequence tried with it. */
+struct shape {
+    struct heads heads;
+    bool rope;
+    int n_token;
+};
+
+/* Every case of spec 2.4 (mha, gqa, mqa, sqa, reverse), every width of a panel, odd sizes, more
+ * queries a group than a tile has rows, every gate; sequences across one, two and three blocks. */
+static const struct shape shapes[] = {
+    {{4, 2, 32, ACT_NONE}, true, 300},     {{2, 2, 16, ACT_SIGMOID}, true, 140},
+    {{2, 1, 64, ACT_NONE}, true, 140},     {{4, 2, 12, ACT_SILU}, true, 40},
+    {{2, 4, 8, ACT_GELU}, true, 40},       {{8, 1, 24, ACT_RELU}, true, 40},
+    {{3, 3, 2, ACT_LINEAR}, true, 40},     {{30, 1, 6, ACT_NONE}, false, 20},
+    {{1, 3, 48, ACT_SIGMOID}, false, 40},  {{2, 1, 80, ACT_NONE}, true, 40},
+    {{1, 1, 130, ACT_SIGMOID}, false, 40}, {{1, 1, 256, ACT_NONE}, true, 40},
+};
+enum { N_SHAPE = sizeof shapes / sizeof shapes[0] };
+
+static inline int heads_out_cols(struct heads h)
+{
+    return (h.n_q > h.n_kv ? h.n_q : h.n_kv) * h.dim;
+}
+static inline int heads_gate_cols(struct heads h)
+{
+    return h.gate == ACT_NONE ? 0 : heads_out_cols(h);
+}
+
+/* Instruction sets and thread counts: number i of N_WAY; false if this machine lacks it. The lane
+ * is wide enough for the shapes above. */
+enum { N_WAY = 6 };
+bool way_open(struct setting *s, int i);
+
+/* Angles [MAX_POS, dim/2]; the caller frees. */
+float *angles_of(int dim);
+struct weight *rope_of(struct backend *be, const float *angle, int dim);
+
+/* A deterministic stream of small numbers: at least 1, at most n. */
+int small_number(uint64_t *state, int n);
+
+/* |got - want| <= bound everywhere. */
+void assert_near_all(const float *got, const float *want, size_t n, double bound);
+
+#endif
