@@ -42,10 +42,11 @@ CREATE TABLE session (
     origin_name TEXT NOT NULL, -- of an import
     origin_version INTEGER NOT NULL,
     created_us INTEGER NOT NULL,
-    seal INTEGER NOT NULL, -- XXH3-64 over what is fixed
+    seal INTEGER NOT NULL, -- XXH3-64 over what is fixed, save the origin, which may be erased
     flags INTEGER NOT NULL,
     held_reason TEXT NOT NULL,
     applied INTEGER NOT NULL CHECK (applied >= base),
+    state_seal INTEGER NOT NULL, -- XXH3-64 over what moves
     UNIQUE (tenant, name)
 ) STRICT;
 CREATE INDEX session_origin ON session (origin) WHERE origin IS NOT NULL;

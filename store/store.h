@@ -330,7 +330,8 @@ enum rxt_status store_checkpoint(struct store *s, struct rxt_error *err);
 /* A consistent copy of the whole file at `path`, which must not exist (EEXIST), made while others
  * write; durable on return. From a read-only handle it holds nobody up. */
 enum rxt_status store_backup(struct store *s, const char *path, struct rxt_error *err);
-/* Walks every page of the file. ECORRUPT with the first finding. */
+/* Walks every page of the file. ECORRUPT with the first finding, also for a page that cannot be
+ * read. */
 enum rxt_status store_check(struct store *s, struct rxt_error *err);
 
 /* Hash of a file that is slow to read, remembered by path, size and time of change (design 5).

@@ -184,9 +184,9 @@ static enum rxt_status prune(struct store *s, int64_t session, uint64_t base, ui
 static enum rxt_status prune_one(struct store *s, int64_t session, uint32_t keep,
                                  struct rxt_error *err)
 {
-    struct session_bounds b;
-    TRY(session_bounds(s, session, &b, err));
-    return prune(s, session, b.base, keep, err);
+    struct store_session x;
+    TRY(session_by_id(s, session, &x, err));
+    return prune(s, session, x.base, keep, err);
 }
 
 enum rxt_status store_image_prune(struct store *s, int64_t session, uint32_t keep,

@@ -30,6 +30,16 @@ static uint64_t seal_of(const struct store_session *x)
     return XXH3_64bits_digest(&h);
 }
 
+static uint64_t state_seal_of(const struct store_session *x)
+{
+    XXH3_state_t h;
+    (void)XXH3_64bits_reset(&h);
+    seal_u64(&h, x->flags);
+    seal_text(&h, x->held_reason);
+    seal_u64(&h, x->applied);
+    return XXH3_64bits_digest(&h);
+}
+
 /* Columns of SQL_SESSION. */
 static enum rxt_status session_read(struct query *q, struct store_session *x, struct rxt_error *err)
 {
@@ -53,10 +63,12 @@ static enum rxt_status session_read(struct query *q, struct store_session *x, st
     x->flags = (uint32_t)column_count(q, 17, UINT32_MAX);
     column_text(q, 18, x->held_reason, sizeof x->held_reason);
     x->applied = column_count(q, 19, STORE_VERSION_MAX);
-    x->head = column_count(q, 20, STORE_VERSION_MAX);
-    x->used_us = column_int(q, 21);
+    uint64_t state_seal = column_u64(q, 20);
+    x->head = column_count(q, 21, STORE_VERSION_MAX);
+    x->used_us = column_int(q, 22);
     TRY(query_check(q, "read a session", err));
-    if (seal != seal_of(x) || x->applied < x->base || x->head < x->applied)
+    if (seal != seal_of(x) || state_seal != state_seal_of(x) || x->applied < x->base ||
+        x->head < x->applied)
         return rxt_fail(err, RXT_ECORRUPT, "row of session %s is damaged (store %s)", x->name,
                         q->s->path);
     return RXT_OK;
@@ -114,6 +126,7 @@ enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t
     bind_u64(&q, seal_of(x));
     bind_int(&q, x->flags);
     bind_u64(&q, x->applied);
+    bind_u64(&q, state_seal_of(x));
     enum rxt_status st = query_done(&q, "make a session", err);
     if (st == RXT_EEXIST)
         return rxt_fail(err, st, "session %s is there already", x->name);
@@ -187,23 +200,25 @@ enum rxt_status store_session_list(struct store *s, const char *tenant, const ch
     return st == RXT_ENOTFOUND ? RXT_OK : st;
 }
 
-enum rxt_status session_bounds(struct store *s, int64_t session, struct session_bounds *b,
-                               struct rxt_error *err)
+enum rxt_status session_write(struct store *s, const struct store_session *x, struct rxt_error *err)
 {
-    struct query q = query_open(s, SQL_SESSION_BOUNDS);
-    bind_int(&q, session);
-    enum rxt_status st = query_row(&q, "read a session", err);
-    if (st == RXT_OK) {
-        b->flags = (uint32_t)column_count(&q, 0, UINT32_MAX);
-        b->base = column_count(&q, 1, STORE_VERSION_MAX);
-        b->applied = column_count(&q, 2, STORE_VERSION_MAX);
-        b->head = column_count(&q, 3, STORE_VERSION_MAX);
-        st = query_check(&q, "read a session", err);
-    } else if (st == RXT_ENOTFOUND) {
-        st = rxt_fail(err, st, "there is no session %" PRId64, session);
-    }
-    query_close(&q);
-    return st;
+    struct query q = query_open(s, SQL_SESSION_STATE);
+    bind_int(&q, x->id);
+    bind_int(&q, x->flags);
+    bind_text(&q, x->held_reason);
+    bind_u64(&q, x->applied);
+    bind_u64(&q, state_seal_of(x));
+    return query_done(&q, "write the state of a session", err);
+}
+
+static enum rxt_status set_state(struct store *s, int64_t session, uint32_t flags,
+                                 const char *reason, struct rxt_error *err)
+{
+    struct store_session x;
+    TRY(session_by_id(s, session, &x, err));
+    x.flags = flags;
+    (void)memccpy(x.held_reason, reason, 0, sizeof x.held_reason);
+    return session_write(s, &x, err);
 }
 
 enum rxt_status store_session_set_state(struct store *s, int64_t session, uint32_t flags,
@@ -218,12 +233,5 @@ enum rxt_status store_session_set_state(struct store *s, int64_t session, uint32
     if (!(flags & STORE_HELD) && reason[0])
         return rxt_fail(err, RXT_EINVAL, "a reason, but the session is not held");
     TRY(tx_begin(s, err));
-    struct query q = query_open(s, SQL_SESSION_STATE);
-    bind_int(&q, session);
-    bind_int(&q, flags);
-    bind_text(&q, reason);
-    enum rxt_status st = query_done(&q, "set the state of a session", err);
-    if (st == RXT_OK && sqlite3_changes(s->db) != 1)
-        st = rxt_fail(err, RXT_ENOTFOUND, "there is no session %" PRId64, session);
-    return tx_end(s, st, err);
+    return tx_end(s, set_state(s, session, flags, reason, err), err);
 }

@@ -105,14 +105,11 @@ enum rxt_status schema_open(struct store *s, const struct schema_list *list, str
 
 /* ---- session.c -------------------------------------------------------------------------- */
 
-struct session_bounds {
-    uint32_t flags;
-    uint64_t base, applied, head;
-};
 /* ENOTFOUND with a sentence. */
-enum rxt_status session_bounds(struct store *s, int64_t session, struct session_bounds *b,
-                               struct rxt_error *err);
 enum rxt_status session_by_id(struct store *s, int64_t session, struct store_session *out,
+                              struct rxt_error *err);
+/* In a transaction. Writes what moves of a session: flags, held_reason, applied. */
+enum rxt_status session_write(struct store *s, const struct store_session *x,
                               struct rxt_error *err);
 /* Inserts the row; origin 0 = none. Fills in x->id. In a transaction. */
 enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t origin,

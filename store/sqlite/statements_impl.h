@@ -14,7 +14,7 @@
     "SELECT s.id, s.tenant, s.name, s.model_hash, s.model_name, s.dtype, s.n_layer, s.n_slot," \
     " s.embed_dim, s.init, s.generator, s.seed, s.base, coalesce(o.name, s.origin_name),"      \
     " s.origin_version, s.created_us, s.seal, s.flags, s.held_reason, s.applied,"              \
-    " coalesce(t.version, s.base), coalesce(t.wall_us, s.created_us)"                          \
+    " s.state_seal, coalesce(t.version, s.base), coalesce(t.wall_us, s.created_us)"            \
     " FROM session s LEFT JOIN session o ON o.id = s.origin LEFT JOIN turn t ON t.key = " SQL_HEAD
 
 #define SQL_TURN                                                                           \
@@ -36,18 +36,16 @@
     X(SESSION_CREATE,                                                                              \
       "INSERT INTO session (tenant, name, model_hash, model_name, dtype, n_layer, n_slot,"         \
       " embed_dim, init, generator, seed, base, origin, origin_name, origin_version, created_us,"  \
-      " seal, flags, held_reason, applied)"                                                        \
+      " seal, flags, held_reason, applied, state_seal)"                                            \
       " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,"  \
-      " '', ?19)")                                                                                 \
+      " '', ?19, ?20)")                                                                            \
     X(SESSION_GET, SQL_SESSION " WHERE s.tenant = ?1 AND s.name = ?2")                             \
     X(SESSION_ID, "SELECT id FROM session WHERE tenant = ?1 AND name = ?2")                        \
     X(SESSION_BY_ID, SQL_SESSION " WHERE s.id = ?1")                                               \
     X(SESSION_LIST, SQL_SESSION " WHERE s.tenant = ?1 AND s.name > ?2 ORDER BY s.name LIMIT ?3")   \
-    X(SESSION_STATE, "UPDATE session SET flags = ?2, held_reason = ?3 WHERE id = ?1")              \
-    X(SESSION_APPLIED, "UPDATE session SET applied = ?2 WHERE id = ?1 AND applied = ?2 - 1")       \
+    X(SESSION_STATE, "UPDATE session SET flags = ?2, held_reason = ?3, applied = ?4, state_seal "  \
+                     "= ?5 WHERE id = ?1")                                                         \
     X(SESSION_DELETE, "DELETE FROM session WHERE id = ?1")                                         \
-    X(SESSION_BOUNDS, "SELECT s.flags, s.base, s.applied, coalesce(" SQL_HEAD                      \
-                      " & 0x7fffffff, s.base) FROM session s WHERE s.id = ?1")                     \
     X(TURN_PUT, "INSERT INTO turn (key, session, state, version, request, candidate, kind,"        \
                 " read_version, parent, n_query, temperature, top_p, top_k, seed, finish,"         \
                 " bit_class, wall_us, seal, ids, query_text, answer_text)"                         \
@@ -60,7 +58,7 @@
     X(TURN_MOVE, "UPDATE turn SET key = ?2, state = ?3, version = ?4 WHERE key = ?1")              \
     X(TURN_EXPIRE, "UPDATE turn SET state = 3 WHERE session = ?1 AND request = ?2 AND state = 2")  \
     X(TURN_REQUESTS, "SELECT request, candidate, state, version FROM turn"                         \
-                     " WHERE key > ?1 AND key < ?2 ORDER BY key DESC LIMIT ?3")                    \
+                     " WHERE key > ?1 AND key <= ?2 ORDER BY key DESC")                            \
     X(TURN_PARENT, "SELECT min(parent) FROM turn WHERE key > ?1 AND key <= ?2 AND kind = 3")       \
     X(TURN_COPY,                                                                                   \
       "INSERT INTO turn (key, session, state, version, request, candidate, kind, read_version,"    \

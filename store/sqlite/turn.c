@@ -65,15 +65,15 @@ static enum rxt_status aside_key(struct store *s, int64_t session, int64_t *key,
     return RXT_OK;
 }
 
-static enum rxt_status version_check(const struct session_bounds *b, uint64_t version,
+static enum rxt_status version_check(const struct store_session *x, uint64_t version,
                                      struct rxt_error *err)
 {
-    if (b->head == STORE_VERSION_MAX)
+    if (x->head == STORE_VERSION_MAX)
         return rxt_fail(err, RXT_ELIMIT, "session has all %u versions it can have",
                         STORE_VERSION_MAX);
-    if (version != b->head + 1)
+    if (version != x->head + 1)
         return rxt_fail(err, RXT_ESTALE, "row commits version %" PRIu64 ", next is %" PRIu64,
-                        version, b->head + 1);
+                        version, x->head + 1);
     return RXT_OK;
 }
 
@@ -108,30 +108,30 @@ static enum rxt_status row_insert(struct store *s, int64_t session, int64_t key,
     return query_done(&q, "write a journal row", err);
 }
 
-static enum rxt_status held(const struct session_bounds *b, struct rxt_error *err)
+static enum rxt_status held(const struct store_session *x, struct rxt_error *err)
 {
-    if (b->flags & STORE_HELD)
+    if (x->flags & STORE_HELD)
         return rxt_fail(err, RXT_EHELD,
                         "session is held at version %" PRIu64 ": rewind or replay it first",
-                        b->applied);
+                        x->applied);
     return RXT_OK;
 }
 
 static enum rxt_status put(struct store *s, int64_t session, const struct store_turn *t,
                            struct rxt_error *err)
 {
-    struct session_bounds b;
-    TRY(session_bounds(s, session, &b, err));
+    struct store_session x;
+    TRY(session_by_id(s, session, &x, err));
     if (t->kind == STORE_TURN || t->kind == STORE_REMEMBER)
-        TRY(held(&b, err));
-    if (t->kind == STORE_REWIND && (t->parent < b.base || t->parent > b.head))
+        TRY(held(&x, err));
+    if (t->kind == STORE_REWIND && (t->parent < x.base || t->parent > x.head))
         return rxt_fail(err, RXT_ENOTFOUND,
                         "cannot rewind to version %" PRIu64 ": the session has %" PRIu64
                         " to %" PRIu64,
-                        t->parent, b.base, b.head);
+                        t->parent, x.base, x.head);
     if (t->state == STORE_LIVE)
-        TRY(version_check(&b, t->version, err));
-    if (t->read_version > b.head)
+        TRY(version_check(&x, t->version, err));
+    if (t->read_version > x.head)
         return rxt_fail(err, RXT_ESTALE, "row read version %" PRIu64 ", which is not there yet",
                         t->read_version);
     int64_t key = key_of(session, t->version);
@@ -157,17 +157,15 @@ enum rxt_status store_turn_put(struct store *s, int64_t session, const struct st
 static enum rxt_status applied(struct store *s, int64_t session, uint64_t version,
                                struct rxt_error *err)
 {
-    struct session_bounds b;
-    TRY(session_bounds(s, session, &b, err));
-    if (version != b.applied + 1 || version > b.head)
+    struct store_session x;
+    TRY(session_by_id(s, session, &x, err));
+    if (version != x.applied + 1 || version > x.head)
         return rxt_fail(err, RXT_ESTALE,
                         "version %" PRIu64 " cannot be applied: applied is %" PRIu64
                         ", journaled %" PRIu64,
-                        version, b.applied, b.head);
-    struct query q = query_open(s, SQL_SESSION_APPLIED);
-    bind_int(&q, session);
-    bind_u64(&q, version);
-    return query_done(&q, "mark a turn applied", err);
+                        version, x.applied, x.head);
+    x.applied = version;
+    return session_write(s, &x, err);
 }
 
 enum rxt_status store_turn_applied(struct store *s, int64_t session, uint64_t version,
@@ -190,11 +188,11 @@ static enum rxt_status move(struct store *s, int64_t from, int64_t to, enum stor
 
 static enum rxt_status give_up(struct store *s, int64_t session, uint32_t *n, struct rxt_error *err)
 {
-    struct session_bounds b;
+    struct store_session x;
     int64_t key;
-    TRY(session_bounds(s, session, &b, err));
-    *n = (uint32_t)(b.head - b.applied);
-    for (uint64_t v = b.applied + 1; v <= b.head; v++) {
+    TRY(session_by_id(s, session, &x, err));
+    *n = (uint32_t)(x.head - x.applied);
+    for (uint64_t v = x.applied + 1; v <= x.head; v++) {
         TRY(aside_key(s, session, &key, err));
         TRY(move(s, key_of(session, v), key, STORE_VOID, v, err));
     }
@@ -221,10 +219,10 @@ static enum rxt_status expire(struct store *s, int64_t session, const uint8_t *r
 static enum rxt_status choose(struct store *s, int64_t session, const uint8_t *request,
                               uint32_t candidate, uint64_t version, struct rxt_error *err)
 {
-    struct session_bounds b;
-    TRY(session_bounds(s, session, &b, err));
-    TRY(held(&b, err));
-    TRY(version_check(&b, version, err));
+    struct store_session x;
+    TRY(session_by_id(s, session, &x, err));
+    TRY(held(&x, err));
+    TRY(version_check(&x, version, err));
     struct query q = query_open(s, SQL_TURN_FIND);
     bind_int(&q, session);
     bind_blob(&q, request, STORE_REQUEST_BYTES);

@@ -82,6 +82,17 @@ static enum rxt_status row_copy(struct query *q, struct store_turn *t, struct rx
     return RXT_OK;
 }
 
+/* Session, state and version, which the seal leaves out, are what the key says. */
+static bool in_place(const struct query *q, const struct store_turn *t)
+{
+    uint64_t key = column_u64(q, 0);
+    if (key >> 32 != (uint64_t)t->session)
+        return false;
+    if (t->state == STORE_LIVE)
+        return (uint32_t)key == t->version;
+    return ((uint32_t)key & KEY_ASIDE) && (t->state == STORE_UNDECIDED || t->state == STORE_VOID);
+}
+
 /* Columns of SQL_TURN. */
 static enum rxt_status row_read(struct query *q, struct store_turn *t, struct rxt_error *err)
 {
@@ -103,7 +114,7 @@ static enum rxt_status row_read(struct query *q, struct store_turn *t, struct rx
     t->wall_us = column_int(q, 16);
     TRY(row_copy(q, t, err));
     TRY(query_check(q, "read a journal row", err));
-    if (column_u64(q, 17) != turn_seal(t) || t->n_query > t->n_ids)
+    if (column_u64(q, 17) != turn_seal(t) || t->n_query > t->n_ids || !in_place(q, t))
         return rxt_fail(err, RXT_ECORRUPT,
                         "journal row of version %" PRIu64 " of session %" PRId64
                         " is damaged (store %s)",
@@ -153,21 +164,31 @@ enum rxt_status store_turn_next(struct store *s, int64_t session, uint64_t after
     return st;
 }
 
-/* Live rows are counted by version, the others by their place among themselves. */
-static enum rxt_status in_window(struct store *s, int64_t session, int64_t key,
-                                 struct rxt_error *err)
+/* Key of the last row of a session that is live, or that is not; ENOTFOUND. */
+static enum rxt_status last_key(struct store *s, int64_t session, bool live, int64_t *key,
+                                struct rxt_error *err)
 {
-    bool live = (key & (int64_t)KEY_ASIDE) == 0;
     struct query q = query_open(s, SQL_TURN_LAST_KEY);
     bind_int(&q, key_of(session, live ? 0 : KEY_ASIDE));
     bind_int(&q, key_of(session, live ? KEY_ASIDE : KEY_END));
     enum rxt_status st = query_row(&q, "read the journal", err);
-    if (st == RXT_OK && column_int(&q, 0) - key >= STORE_WINDOW)
-        st = rxt_fail(err, RXT_EEXPIRED,
-                      "request id is older than the last %d turns: its answer is not kept at hand",
-                      STORE_WINDOW);
+    if (st == RXT_OK)
+        *key = column_int(&q, 0);
     query_close(&q);
     return st;
+}
+
+/* Live rows are counted by version, the others by their place among themselves. */
+static enum rxt_status in_window(struct store *s, int64_t session, int64_t key,
+                                 struct rxt_error *err)
+{
+    int64_t last = 0;
+    TRY(last_key(s, session, (key & (int64_t)KEY_ASIDE) == 0, &last, err));
+    if (last - key < STORE_WINDOW)
+        return RXT_OK;
+    return rxt_fail(err, RXT_EEXPIRED,
+                    "request id is older than the last %d turns: its answer is not kept at hand",
+                    STORE_WINDOW);
 }
 
 enum rxt_status store_turn_find(struct store *s, int64_t session,
@@ -188,14 +209,17 @@ enum rxt_status store_turn_find(struct store *s, int64_t session,
     return st == RXT_OK ? in_window(s, session, key, err) : st;
 }
 
-static enum rxt_status requests(struct store *s, int64_t session, uint64_t from, uint64_t to,
+/* Adds the window of one sort of rows to out. */
+static enum rxt_status requests(struct store *s, int64_t session, bool live,
                                 struct store_request *out, size_t *n, struct rxt_error *err)
 {
+    int64_t last = 0, none = key_of(session, live ? 0 : KEY_ASIDE);
+    enum rxt_status st = last_key(s, session, live, &last, err);
+    if (st != RXT_OK)
+        return st == RXT_ENOTFOUND ? RXT_OK : st;
     struct query q = query_open(s, SQL_TURN_REQUESTS);
-    bind_int(&q, key_of(session, from));
-    bind_int(&q, key_of(session, to));
-    bind_int(&q, STORE_WINDOW);
-    enum rxt_status st;
+    bind_int(&q, last - STORE_WINDOW > none ? last - STORE_WINDOW : none);
+    bind_int(&q, last);
     while ((st = query_row(&q, "read the request ids", err)) == RXT_OK) {
         struct store_request *r = &out[*n];
         column_bytes(&q, 0, r->id, sizeof r->id);
@@ -216,6 +240,6 @@ enum rxt_status store_turn_requests(struct store *s, int64_t session,
                                     struct rxt_error *err)
 {
     *n = 0;
-    TRY(requests(s, session, 0, KEY_ASIDE, out, n, err));
-    return requests(s, session, KEY_ASIDE, KEY_END, out, n, err);
+    TRY(requests(s, session, true, out, n, err));
+    return requests(s, session, false, out, n, err);
 }

@@ -4,6 +4,7 @@
 
 #include "store/store.h"
 
+#include "tests/fault/vfs.h"
 #include "tests/lib/test.h"
 
 #include <sqlite3.h>
@@ -35,11 +36,9 @@ static inline void must_(struct fixture *fx, enum rxt_status st, const char *cal
             fail_msg("\"%s\" does not say \"%s\"", (fx)->err.text, word); \
     } while (0)
 
-/* Without a sync a verb: what the disk keeps is the matter of test_vfs and test_kill. */
 static inline void fixture_open(struct fixture *fx)
 {
-    const struct store_options quick = {.sync = STORE_SYNC_NORMAL};
-    must(fx, store_open(&fx->s, fx->path, &quick, &fx->err));
+    must(fx, store_open(&fx->s, fx->path, NULL, &fx->err));
     must(fx, store_lease_take(fx->s, &fx->err));
 }
 
@@ -47,6 +46,7 @@ static inline int fixture_setup(void **state)
 {
     struct fixture *fx = calloc(1, sizeof *fx);
     assert_non_null(fx);
+    fault_vfs_install();
     fx->dir = test_dir_make();
     snprintf(fx->path, sizeof fx->path, "%s/store.db", fx->dir);
     fixture_open(fx);
@@ -63,6 +63,19 @@ static inline int fixture_teardown(void **state)
     test_dir_remove(fx->dir);
     free(fx);
     return 0;
+}
+
+/* An empty store in the same place. */
+static inline void fixture_renew(struct fixture *fx)
+{
+    static const char *const end[] = {"", "-wal", "-shm", "-lease"};
+    char path[320];
+    store_close(&fx->s);
+    for (size_t i = 0; i < sizeof end / sizeof *end; i++) {
+        snprintf(path, sizeof path, "%s%s", fx->path, end[i]);
+        remove(path);
+    }
+    fixture_open(fx);
 }
 
 #define store_unit_test(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)

@@ -206,8 +206,7 @@ static void erase_waits_for_readers(void **state)
     struct fixture *fx = *state;
     struct store_session a = session_make(fx, "a"), x;
     store_close(&fx->s);
-    const struct store_options quick = {.busy_ms = 20, .sync = STORE_SYNC_NORMAL},
-                               look = {.read_only = true};
+    const struct store_options quick = {.busy_ms = 20}, look = {.read_only = true};
     struct store *reader;
     must(fx, store_open(&fx->s, fx->path, &quick, &fx->err));
     must(fx, store_lease_take(fx->s, &fx->err));
