@@ -26,6 +26,7 @@ static void bind_memory_norm(struct bind *b, const char *prefix, const struct co
         break;
     case CONFIG_NORM_POSITIONAL:
         out->kind = NORM_MIX_SLOT;
+        out->scale_by_slot = !m->norm_per_dim;
         out->scale = m->norm_per_dim ? bind_vector(b, prefix, "scale", d)
                                      : bind_vector_2d(b, prefix, "scale", m->n_slot, 1);
         out->gate = bind_vector_2d(b, prefix, "gate", m->n_slot, 1);

@@ -12,16 +12,16 @@ void token_put(struct tokenizer *t, struct json_reader *r, enum token_flag origi
                const char *s, size_t len)
 {
     if (memchr(s, '\0', len)) {
-        json_fail(r, RXT_EUNSUPPORTED, "token", "NUL in its string");
+        reader_fail(r, RXT_EUNSUPPORTED, "token", "NUL in its string");
         return;
     }
     enum rxt_status st = token_vocab_put(&t->vocab, origin, id, s, len);
     if (st == RXT_EEXIST)
-        json_fail(r, RXT_EFORMAT, "token", "its string or its id is there already");
+        reader_fail(r, RXT_EFORMAT, "token", "its string or its id is there already");
     else if (st == RXT_ELIMIT)
-        json_fail(r, st, "token", "id of 1048576 or more, or a string of more than 338 letters");
+        reader_fail(r, st, "token", "id of 1048576 or more, or a string of more than 338 letters");
     else if (st != RXT_OK)
-        json_fail(r, st, "token", rxt_status_text(st));
+        reader_fail(r, st, "token", rxt_status_text(st));
 }
 
 /* ---- added tokens ----------------------------------------------------------------------- */
@@ -34,9 +34,9 @@ static void place_added(struct tokenizer *t, struct json_reader *r, const char *
 {
     uint32_t known = token_vocab_find(&t->vocab, s, len);
     if (known != TOKEN_NONE && t->vocab.entry[known].flags & TOKEN_ADDED)
-        json_fail(r, RXT_EFORMAT, "added_tokens", "a string given twice");
+        reader_fail(r, RXT_EFORMAT, "added_tokens", "a string given twice");
     else if (id != (known != TOKEN_NONE ? known : *next))
-        json_fail(r, RXT_EFORMAT, "added_tokens", "id is neither the vocabulary's nor the next");
+        reader_fail(r, RXT_EFORMAT, "added_tokens", "id is neither the vocabulary's nor the next");
     else if (known == TOKEN_NONE)
         token_put(t, r, TOKEN_ADDED, (*next)++, s, len);
 }
@@ -53,31 +53,31 @@ static void read_added(struct tokenizer *t, struct json_reader *r, uint32_t *nex
     bool *const flag[] = {NULL,      NULL,          &a.single_word, &a.lstrip,
                           &a.rstrip, &a.normalized, &a.special};
     uint32_t seen = 0;
-    if (!json_enter(r, '{'))
+    if (!reader_enter(r, '{'))
         return;
-    for (int f; (f = json_field(r, "added_tokens", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "added_tokens", names, &seen)) >= 0;) {
         if (f == ID)
-            (void)json_uint(r, "id", TOKEN_ID_MAX - 1, &a.id);
+            (void)reader_uint(r, "id", TOKEN_ID_MAX - 1, &a.id);
         else if (f == CONTENT)
-            (void)json_string(r, "content", buf, sizeof buf, &s, &len);
+            (void)reader_string(r, "content", buf, sizeof buf, &s, &len);
         else
-            (void)json_bool(r, names[f], flag[f]);
+            (void)reader_bool(r, names[f], flag[f]);
     }
-    if (json_status(r) != RXT_OK)
+    if (reader_status(r) != RXT_OK)
         return;
     if (seen != 0x7F || len == 0) {
-        json_fail(r, RXT_EFORMAT, "added_tokens", "a field is missing or empty");
+        reader_fail(r, RXT_EFORMAT, "added_tokens", "a field is missing or empty");
         return;
     }
     place_added(t, r, s, len, a.id, next);
-    if (json_status(r) != RXT_OK)
+    if (reader_status(r) != RXT_OK)
         return;
     uint16_t *flags = &t->vocab.entry[a.id].flags;
     *flags |= TOKEN_ADDED;
     if (a.special) {
         *flags |= TOKEN_SPECIAL;
         if (*flags & TOKEN_MADE)
-            json_fail(r, RXT_EUNSUPPORTED, "added_tokens", "special, but plain text yields it");
+            reader_fail(r, RXT_EUNSUPPORTED, "added_tokens", "special, but plain text yields it");
     }
     t->added[t->n_added++] = a;
 }
@@ -86,21 +86,21 @@ static void read_all_added(struct tokenizer *t, struct json_reader *r)
 {
     size_t cap = 0;
     struct json_reader count = *r;
-    if (json_enter(&count, '['))
-        for (; json_item(&count); cap++)
-            json_skip(&count);
-    r->st = json_status(&count);
+    if (reader_enter(&count, '['))
+        for (; reader_item(&count); cap++)
+            reader_skip(&count);
+    r->st = reader_status(&count);
     if (cap > ADDED_MAX)
-        json_fail(r, RXT_ELIMIT, "added_tokens", "more than 65536");
-    if (cap == 0 || !json_enter(r, '['))
+        reader_fail(r, RXT_ELIMIT, "added_tokens", "more than 65536");
+    if (cap == 0 || !reader_enter(r, '['))
         return;
     t->added = mem_alloc_n(cap, sizeof *t->added);
     if (!t->added) {
-        json_fail(r, RXT_ENOMEM, "added_tokens", rxt_status_text(RXT_ENOMEM));
+        reader_fail(r, RXT_ENOMEM, "added_tokens", rxt_status_text(RXT_ENOMEM));
         return;
     }
     uint32_t next = (uint32_t)t->vocab.n_token;
-    while (json_item(r))
+    while (reader_item(r))
         read_added(t, r, &next);
 }
 
@@ -113,16 +113,16 @@ static void check_decoder(struct json_reader *r)
     const char *key, *type;
     size_t len, type_len;
     bool byte_level = false;
-    if (json_null(r) || !json_enter(r, '{'))
+    if (reader_null(r) || !reader_enter(r, '{'))
         return;
-    while (json_key(r, buf, sizeof buf, &key, &len)) {
+    while (reader_key(r, buf, sizeof buf, &key, &len)) {
         if (len != 4 || memcmp(key, "type", 4) != 0)
-            json_skip(r);
-        else if (json_string(r, "type", buf, sizeof buf, &type, &type_len))
+            reader_skip(r);
+        else if (reader_string(r, "type", buf, sizeof buf, &type, &type_len))
             byte_level = type_len == 9 && memcmp(type, "ByteLevel", 9) == 0;
     }
     if (!byte_level)
-        json_fail(r, RXT_EUNSUPPORTED, "decoder", "only ByteLevel or null");
+        reader_fail(r, RXT_EUNSUPPORTED, "decoder", "only ByteLevel or null");
 }
 
 static void check_version(struct json_reader *r)
@@ -130,9 +130,9 @@ static void check_version(struct json_reader *r)
     char buf[JSON_KEY_MAX];
     const char *s;
     size_t len;
-    if (json_string(r, "version", buf, sizeof buf, &s, &len) &&
+    if (reader_string(r, "version", buf, sizeof buf, &s, &len) &&
         !(len == 3 && memcmp(s, "1.0", 3) == 0))
-        json_fail(r, RXT_EUNSUPPORTED, "version", "only 1.0");
+        reader_fail(r, RXT_EUNSUPPORTED, "version", "only 1.0");
 }
 
 enum rxt_status token_file_read(struct tokenizer *t, const char *name, const char *text, size_t len,
@@ -154,21 +154,21 @@ enum rxt_status token_file_read(struct tokenizer *t, const char *name, const cha
         "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
     struct json_reader r, added;
     uint32_t seen = 0;
-    json_start(&r, name, text, len, err);
+    reader_start(&r, name, text, len, err);
     added = r;
-    if (!json_enter(&r, '{'))
-        return json_status(&r);
-    for (int f; (f = json_field(&r, "tokenizer", names, &seen)) >= 0;) {
+    if (!reader_enter(&r, '{'))
+        return reader_status(&r);
+    for (int f; (f = reader_field(&r, "tokenizer", names, &seen)) >= 0;) {
         switch (f) {
         case VERSION:
             check_version(&r);
             break;
         case ADDED_TOKENS: /* later, when the vocabulary is known */
             added = r;
-            json_skip(&r);
+            reader_skip(&r);
             break;
         case NORMALIZER:
-            if (!json_null(&r))
+            if (!reader_null(&r))
                 token_normalizer_read(t, &r);
             break;
         case PRE_TOKENIZER:
@@ -181,14 +181,14 @@ enum rxt_status token_file_read(struct tokenizer *t, const char *name, const cha
             token_model_read(t, &r);
             break;
         default:
-            json_skip(&r);
+            reader_skip(&r);
         }
     }
-    json_finish(&r);
+    reader_finish(&r);
     if ((seen & (1u << MODEL | 1u << PRE_TOKENIZER)) != (1u << MODEL | 1u << PRE_TOKENIZER))
-        json_fail(&r, RXT_EFORMAT, "tokenizer", "no model or no pre_tokenizer");
-    if (json_status(&r) != RXT_OK || !(seen >> ADDED_TOKENS & 1))
-        return json_status(&r);
+        reader_fail(&r, RXT_EFORMAT, "tokenizer", "no model or no pre_tokenizer");
+    if (reader_status(&r) != RXT_OK || !(seen >> ADDED_TOKENS & 1))
+        return reader_status(&r);
     read_all_added(t, &added);
-    return json_status(&added);
+    return reader_status(&added);
 }

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <string.h>
 
-void json_fail(struct json_reader *r, enum rxt_status st, const char *what, const char *why)
+void reader_fail(struct json_reader *r, enum rxt_status st, const char *what, const char *why)
 {
     if (r->st != RXT_OK)
         return;
@@ -13,20 +13,20 @@ void json_fail(struct json_reader *r, enum rxt_status st, const char *what, cons
         rxt_fail(r->err, st, "%s: byte %zu: %s: %s", r->name, (size_t)(r->at - r->text), what, why);
 }
 
-enum rxt_status json_status(const struct json_reader *r)
+enum rxt_status reader_status(const struct json_reader *r)
 {
     return r->st;
 }
 
-void json_start(struct json_reader *r, const char *name, const char *text, size_t len,
-                struct rxt_error *err)
+void reader_start(struct json_reader *r, const char *name, const char *text, size_t len,
+                  struct rxt_error *err)
 {
     *r = (struct json_reader){
         .name = name, .text = text, .at = text, .end = text + len, .st = RXT_OK, .err = err};
     size_t good = utf8_valid(text, len);
     r->at = text + good;
     if (good < len)
-        json_fail(r, RXT_EUTF8, "text", "not valid UTF-8");
+        reader_fail(r, RXT_EUTF8, "text", "not valid UTF-8");
     r->at = text;
 }
 
@@ -36,7 +36,7 @@ static void skip_space(struct json_reader *r)
         r->at++;
 }
 
-char json_peek(struct json_reader *r)
+char reader_peek(struct json_reader *r)
 {
     if (r->st != RXT_OK)
         return '\0';
@@ -46,21 +46,21 @@ char json_peek(struct json_reader *r)
     return *r->at;
 }
 
-void json_finish(struct json_reader *r)
+void reader_finish(struct json_reader *r)
 {
-    (void)json_peek(r); /* a NUL byte is no end of the text */
+    (void)reader_peek(r); /* a NUL byte is no end of the text */
     if (r->st == RXT_OK && r->at != r->end)
-        json_fail(r, RXT_EFORMAT, "text", "more than one JSON value");
+        reader_fail(r, RXT_EFORMAT, "text", "more than one JSON value");
 }
 
-bool json_enter(struct json_reader *r, char bracket)
+bool reader_enter(struct json_reader *r, char bracket)
 {
-    if (json_peek(r) != bracket) {
-        json_fail(r, RXT_EFORMAT, "value", bracket == '{' ? "not an object" : "not an array");
+    if (reader_peek(r) != bracket) {
+        reader_fail(r, RXT_EFORMAT, "value", bracket == '{' ? "not an object" : "not an array");
         return false;
     }
     if (r->depth == JSON_DEPTH_MAX) {
-        json_fail(r, RXT_ELIMIT, "value", "nested deeper than 64 levels");
+        reader_fail(r, RXT_ELIMIT, "value", "nested deeper than 64 levels");
         return false;
     }
     r->at++;
@@ -72,7 +72,7 @@ bool json_enter(struct json_reader *r, char bracket)
 /* Goes past the comma before the next element, or past the bracket that closes the container. */
 static bool more(struct json_reader *r, char close)
 {
-    char c = json_peek(r);
+    char c = reader_peek(r);
     if (r->st != RXT_OK)
         return false;
     assert(r->depth > 0);
@@ -84,7 +84,7 @@ static bool more(struct json_reader *r, char close)
     }
     if (!r->first) {
         if (c != ',') {
-            json_fail(r, RXT_EFORMAT, "text", close == ']' ? "no , or ]" : "no , or }");
+            reader_fail(r, RXT_EFORMAT, "text", close == ']' ? "no , or ]" : "no , or }");
             return false;
         }
         r->at++;
@@ -93,35 +93,35 @@ static bool more(struct json_reader *r, char close)
     return true;
 }
 
-bool json_item(struct json_reader *r)
+bool reader_item(struct json_reader *r)
 {
     return more(r, ']');
 }
 
-bool json_key(struct json_reader *r, char *buf, size_t cap, const char **key, size_t *len)
+bool reader_key(struct json_reader *r, char *buf, size_t cap, const char **key, size_t *len)
 {
-    if (!more(r, '}') || !json_string(r, "name of a field", buf, cap, key, len))
+    if (!more(r, '}') || !reader_string(r, "name of a field", buf, cap, key, len))
         return false;
-    if (json_peek(r) != ':') {
-        json_fail(r, RXT_EFORMAT, "text", "no : after the name of a field");
+    if (reader_peek(r) != ':') {
+        reader_fail(r, RXT_EFORMAT, "text", "no : after the name of a field");
         return false;
     }
     r->at++;
     return true;
 }
 
-int json_field(struct json_reader *r, const char *what, const char *const names[], uint32_t *seen)
+int reader_field(struct json_reader *r, const char *what, const char *const names[], uint32_t *seen)
 {
     char buf[JSON_KEY_MAX];
     const char *key;
     size_t len;
-    if (!json_key(r, buf, sizeof buf, &key, &len))
+    if (!reader_key(r, buf, sizeof buf, &key, &len))
         return -1;
     for (int i = 0; names[i]; i++) {
         if (strlen(names[i]) != len || memcmp(names[i], key, len) != 0)
             continue;
         if (*seen >> i & 1) {
-            json_fail(r, RXT_EFORMAT, names[i], "field given twice");
+            reader_fail(r, RXT_EFORMAT, names[i], "field given twice");
             return -1;
         }
         *seen |= UINT32_C(1) << i;
@@ -132,7 +132,7 @@ int json_field(struct json_reader *r, const char *what, const char *const names[
     memcpy(text, "unknown field ", 14);
     memcpy(text + 14, key, shown);
     text[14 + shown] = '\0';
-    json_fail(r, RXT_EUNSUPPORTED, what, text);
+    reader_fail(r, RXT_EUNSUPPORTED, what, text);
     return -1;
 }
 
@@ -223,7 +223,7 @@ static bool read_string(struct json_reader *r, const char *what, char *buf, size
     for (;;) {
         size_t plain = (size_t)(p - run);
         if (buf && (n > cap || plain > cap - n)) {
-            json_fail(r, RXT_ELIMIT, what, "string too long");
+            reader_fail(r, RXT_ELIMIT, what, "string too long");
             return false;
         }
         if (buf)
@@ -231,8 +231,8 @@ static bool read_string(struct json_reader *r, const char *what, char *buf, size
         n += plain;
         r->at = p;
         if (p == r->end || (unsigned char)*p < 0x20) {
-            json_fail(r, RXT_EFORMAT, what,
-                      p == r->end ? "string without an end" : "control character in a string");
+            reader_fail(r, RXT_EFORMAT, what,
+                        p == r->end ? "string without an end" : "control character in a string");
             return false;
         }
         p++;
@@ -240,13 +240,13 @@ static bool read_string(struct json_reader *r, const char *what, char *buf, size
             break;
         int32_t cp = escape(&p, r->end);
         if (cp < 0) {
-            json_fail(r, RXT_EFORMAT, what, "bad escape in a string");
+            reader_fail(r, RXT_EFORMAT, what, "bad escape in a string");
             return false;
         }
         char utf8[4];
         size_t k = utf8_put(cp, utf8);
         if (buf && (n > cap || k > cap - n)) {
-            json_fail(r, RXT_ELIMIT, what, "string too long");
+            reader_fail(r, RXT_ELIMIT, what, "string too long");
             return false;
         }
         if (buf)
@@ -261,11 +261,11 @@ static bool read_string(struct json_reader *r, const char *what, char *buf, size
     return true;
 }
 
-bool json_string(struct json_reader *r, const char *what, char *buf, size_t cap, const char **s,
-                 size_t *len)
+bool reader_string(struct json_reader *r, const char *what, char *buf, size_t cap, const char **s,
+                   size_t *len)
 {
-    if (json_peek(r) != '"') {
-        json_fail(r, RXT_EFORMAT, what, "not a string");
+    if (reader_peek(r) != '"') {
+        reader_fail(r, RXT_EFORMAT, what, "not a string");
         return false;
     }
     return read_string(r, what, buf, cap, s, len);
@@ -276,9 +276,9 @@ static bool is_digit(const struct json_reader *r)
     return r->at < r->end && *r->at >= '0' && *r->at <= '9';
 }
 
-bool json_uint(struct json_reader *r, const char *what, uint32_t max, uint32_t *v)
+bool reader_uint(struct json_reader *r, const char *what, uint32_t max, uint32_t *v)
 {
-    (void)json_peek(r);
+    (void)reader_peek(r);
     if (r->st != RXT_OK)
         return false;
     uint64_t value = 0;
@@ -288,11 +288,11 @@ bool json_uint(struct json_reader *r, const char *what, uint32_t max, uint32_t *
     bool whole = r->at > start && !(*start == '0' && r->at - start > 1) &&
                  !(r->at < r->end && (*r->at == '.' || *r->at == 'e' || *r->at == 'E'));
     if (value > max) {
-        json_fail(r, RXT_ELIMIT, what, "number too large");
+        reader_fail(r, RXT_ELIMIT, what, "number too large");
         return false;
     }
     if (!whole) {
-        json_fail(r, RXT_EFORMAT, what, "not a whole number of 0 or more");
+        reader_fail(r, RXT_EFORMAT, what, "not a whole number of 0 or more");
         return false;
     }
     *v = (uint32_t)value;
@@ -308,27 +308,27 @@ static bool take_word(struct json_reader *r, const char *word)
     return true;
 }
 
-bool json_bool(struct json_reader *r, const char *what, bool *v)
+bool reader_bool(struct json_reader *r, const char *what, bool *v)
 {
-    char c = json_peek(r);
+    char c = reader_peek(r);
     if (take_word(r, c == 't' ? "true" : "false")) {
         *v = c == 't';
         return true;
     }
-    json_fail(r, RXT_EFORMAT, what, "not true or false");
+    reader_fail(r, RXT_EFORMAT, what, "not true or false");
     return false;
 }
 
-bool json_null(struct json_reader *r)
+bool reader_null(struct json_reader *r)
 {
-    (void)json_peek(r);
+    (void)reader_peek(r);
     return take_word(r, "null");
 }
 
 static void skip_digits(struct json_reader *r)
 {
     if (!is_digit(r))
-        json_fail(r, RXT_EFORMAT, "number", "a digit is missing");
+        reader_fail(r, RXT_EFORMAT, "number", "a digit is missing");
     while (is_digit(r))
         r->at++;
 }
@@ -353,32 +353,32 @@ static void skip_number(struct json_reader *r)
     }
 }
 
-void json_skip(struct json_reader *r)
+void reader_skip(struct json_reader *r)
 {
     const char *s;
     size_t len;
     bool b;
-    switch (json_peek(r)) {
+    switch (reader_peek(r)) {
     case '{':
-        if (json_enter(r, '{'))
-            while (json_key(r, NULL, 0, &s, &len))
-                json_skip(r);
+        if (reader_enter(r, '{'))
+            while (reader_key(r, NULL, 0, &s, &len))
+                reader_skip(r);
         return;
     case '[':
-        if (json_enter(r, '['))
-            while (json_item(r))
-                json_skip(r);
+        if (reader_enter(r, '['))
+            while (reader_item(r))
+                reader_skip(r);
         return;
     case '"':
         (void)read_string(r, "string", NULL, 0, &s, &len);
         return;
     case 't':
     case 'f':
-        (void)json_bool(r, "value", &b);
+        (void)reader_bool(r, "value", &b);
         return;
     case 'n':
-        if (!json_null(r))
-            json_fail(r, RXT_EFORMAT, "value", "not null");
+        if (!reader_null(r))
+            reader_fail(r, RXT_EFORMAT, "value", "not null");
         return;
     case '-':
     case '0':
@@ -394,6 +394,6 @@ void json_skip(struct json_reader *r)
         skip_number(r);
         return;
     default:
-        json_fail(r, RXT_EFORMAT, "text", "a value is missing");
+        reader_fail(r, RXT_EFORMAT, "text", "a value is missing");
     }
 }

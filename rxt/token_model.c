@@ -14,10 +14,10 @@ static void read_vocab(struct tokenizer *t, struct json_reader *r)
     const char *s;
     size_t len;
     uint32_t id;
-    if (!json_enter(r, '{'))
+    if (!reader_enter(r, '{'))
         return;
-    while (json_key(r, buf, sizeof buf, &s, &len))
-        if (json_uint(r, "id of a token", TOKEN_ID_MAX - 1, &id))
+    while (reader_key(r, buf, sizeof buf, &s, &len))
+        if (reader_uint(r, "id of a token", TOKEN_ID_MAX - 1, &id))
             token_put(t, r, TOKEN_MODEL, id, s, len);
 }
 
@@ -25,7 +25,7 @@ static uint32_t find_part(struct tokenizer *t, struct json_reader *r, const char
 {
     uint32_t id = len ? token_vocab_find(&t->vocab, s, len) : TOKEN_NONE;
     if (id == TOKEN_NONE)
-        json_fail(r, RXT_EFORMAT, "merges", "a part or the result is not in the vocabulary");
+        reader_fail(r, RXT_EFORMAT, "merges", "a part or the result is not in the vocabulary");
     return id;
 }
 
@@ -38,12 +38,12 @@ static void put_merge(struct tokenizer *t, struct json_reader *r, const char *le
     uint32_t a = find_part(t, r, left, n_left);
     uint32_t b = find_part(t, r, right, n_right);
     uint32_t made = find_part(t, r, whole, n_left + n_right);
-    if (json_status(r) != RXT_OK)
+    if (reader_status(r) != RXT_OK)
         return;
     t->vocab.entry[made].flags |= TOKEN_MADE;
     enum rxt_status st = token_merges_put(&t->merges, a, b, rank, made);
     if (st != RXT_OK)
-        json_fail(r, st, "merges", rxt_status_text(st));
+        reader_fail(r, st, "merges", rxt_status_text(st));
 }
 
 /* "left right". False for the comment that the format this comes from begins with. */
@@ -52,14 +52,14 @@ static bool read_merge_line(struct tokenizer *t, struct json_reader *r, uint32_t
     char buf[2 * RXT_PIECE_MAX];
     const char *s;
     size_t len;
-    if (!json_string(r, "merges", buf, sizeof buf, &s, &len))
+    if (!reader_string(r, "merges", buf, sizeof buf, &s, &len))
         return false;
     if (len >= 8 && memcmp(s, "#version", 8) == 0)
         return false;
     const char *space = memchr(s, ' ', len);
     size_t n_left = space ? (size_t)(space - s) : 0, n_right = space ? len - n_left - 1 : 0;
     if (!space || memchr(space + 1, ' ', n_right))
-        json_fail(r, RXT_EFORMAT, "merges", "not two parts with a space between");
+        reader_fail(r, RXT_EFORMAT, "merges", "not two parts with a space between");
     else
         put_merge(t, r, s, n_left, space + 1, n_right, rank);
     return true;
@@ -71,19 +71,19 @@ static void read_merge_pair(struct tokenizer *t, struct json_reader *r, uint32_t
     char buf[2][RXT_PIECE_MAX];
     const char *part[2];
     size_t len[2], n = 0;
-    if (!json_enter(r, '['))
+    if (!reader_enter(r, '['))
         return;
-    for (; json_item(r); n++) {
+    for (; reader_item(r); n++) {
         if (n == 2) {
-            json_fail(r, RXT_EFORMAT, "merges", "more than two parts");
+            reader_fail(r, RXT_EFORMAT, "merges", "more than two parts");
             return;
         }
-        if (!json_string(r, "merges", buf[n], sizeof buf[n], &part[n], &len[n]))
+        if (!reader_string(r, "merges", buf[n], sizeof buf[n], &part[n], &len[n]))
             return;
     }
     if (n < 2)
-        json_fail(r, RXT_EFORMAT, "merges", "less than two parts");
-    else if (json_status(r) == RXT_OK)
+        reader_fail(r, RXT_EFORMAT, "merges", "less than two parts");
+    else if (reader_status(r) == RXT_OK)
         put_merge(t, r, part[0], len[0], part[1], len[1], rank);
 }
 
@@ -91,15 +91,15 @@ static void read_merges(struct tokenizer *t, struct json_reader *r)
 {
     uint32_t rank = 0;
     if (token_merges_init(&t->merges) != RXT_OK)
-        json_fail(r, RXT_ENOMEM, "merges", rxt_status_text(RXT_ENOMEM));
-    if (!json_enter(r, '['))
+        reader_fail(r, RXT_ENOMEM, "merges", rxt_status_text(RXT_ENOMEM));
+    if (!reader_enter(r, '['))
         return;
-    while (json_item(r)) {
+    while (reader_item(r)) {
         if (rank == MERGE_MAX) {
-            json_fail(r, RXT_ELIMIT, "merges", "more than 16777216");
+            reader_fail(r, RXT_ELIMIT, "merges", "more than 16777216");
             return;
         }
-        if (json_peek(r) == '"')
+        if (reader_peek(r) == '"')
             rank += read_merge_line(t, r, rank);
         else
             read_merge_pair(t, r, rank++);
@@ -113,14 +113,14 @@ static void expect_off(struct json_reader *r, const char *field)
     const char *s;
     size_t len = 0;
     bool on = false;
-    char c = json_peek(r);
-    bool off = json_null(r);
+    char c = reader_peek(r);
+    bool off = reader_null(r);
     if (c == '"')
-        off = json_string(r, field, buf, sizeof buf, &s, &len) && len == 0;
+        off = reader_string(r, field, buf, sizeof buf, &s, &len) && len == 0;
     else if (c == 't' || c == 'f')
-        off = json_bool(r, field, &on) && !on;
+        off = reader_bool(r, field, &on) && !on;
     if (!off)
-        json_fail(r, RXT_EUNSUPPORTED, field, "only null, false or empty");
+        reader_fail(r, RXT_EUNSUPPORTED, field, "only null, false or empty");
 }
 
 static void find_letters(struct tokenizer *t)
@@ -164,47 +164,47 @@ void token_model_read(struct tokenizer *t, struct json_reader *r)
     size_t len, unk_len = 0;
     uint32_t seen = 0;
     struct json_reader merges = *r; /* they are read when the vocabulary is known */
-    if (!json_enter(r, '{'))
+    if (!reader_enter(r, '{'))
         return;
-    for (int f; (f = json_field(r, "model", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "model", names, &seen)) >= 0;) {
         switch (f) {
         case TYPE:
-            if (json_string(r, "type", buf, sizeof buf, &s, &len) &&
+            if (reader_string(r, "type", buf, sizeof buf, &s, &len) &&
                 !(len == 3 && memcmp(s, "BPE", 3) == 0))
-                json_fail(r, RXT_EUNSUPPORTED, "type of model", "only BPE");
+                reader_fail(r, RXT_EUNSUPPORTED, "type of model", "only BPE");
             break;
         case UNK:
-            if (!json_null(r))
-                (void)json_string(r, "unk_token", unk_buf, sizeof unk_buf, &unk, &unk_len);
+            if (!reader_null(r))
+                (void)reader_string(r, "unk_token", unk_buf, sizeof unk_buf, &unk, &unk_len);
             break;
         case FUSE_UNK:
-            (void)json_bool(r, "fuse_unk", &t->fuse_unk);
+            (void)reader_bool(r, "fuse_unk", &t->fuse_unk);
             break;
         case IGNORE_MERGES:
-            (void)json_bool(r, "ignore_merges", &t->ignore_merges);
+            (void)reader_bool(r, "ignore_merges", &t->ignore_merges);
             break;
         case VOCAB:
             read_vocab(t, r);
             break;
         case MERGES:
             merges = *r;
-            json_skip(r);
+            reader_skip(r);
             break;
         default:
             expect_off(r, names[f]);
         }
     }
-    if (json_status(r) != RXT_OK)
+    if (reader_status(r) != RXT_OK)
         return;
     if (!(seen >> VOCAB & 1) || !(seen >> MERGES & 1)) {
-        json_fail(r, RXT_EFORMAT, "model", "no vocab or no merges");
+        reader_fail(r, RXT_EFORMAT, "model", "no vocab or no merges");
         return;
     }
     read_merges(t, &merges);
-    r->st = json_status(&merges);
+    r->st = reader_status(&merges);
     find_letters(t);
     t->unk = unk ? token_vocab_find(&t->vocab, unk, unk_len) : TOKEN_NONE;
     for (int b = 0; b < 256; b++)
         if (unk && t->unk == TOKEN_NONE && t->byte_id[b] == TOKEN_NONE)
-            json_fail(r, RXT_EFORMAT, "unk_token", "needed, but not in the vocabulary");
+            reader_fail(r, RXT_EFORMAT, "unk_token", "needed, but not in the vocabulary");
 }

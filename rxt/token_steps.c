@@ -31,14 +31,14 @@ static void read_typed(struct tokenizer *t, struct json_reader *r, const char *w
     const char *key, *type = "";
     size_t len, type_len = 0;
     struct json_reader ahead = *r;
-    if (json_enter(&ahead, '{'))
-        while (json_key(&ahead, buf, sizeof buf, &key, &len)) {
+    if (reader_enter(&ahead, '{'))
+        while (reader_key(&ahead, buf, sizeof buf, &key, &len)) {
             if (equals(key, len, "type"))
-                (void)json_string(&ahead, "type", type_buf, sizeof type_buf, &type, &type_len);
+                (void)reader_string(&ahead, "type", type_buf, sizeof type_buf, &type, &type_len);
             else
-                json_skip(&ahead);
+                reader_skip(&ahead);
         }
-    r->st = json_status(&ahead);
+    r->st = reader_status(&ahead);
     if (r->st != RXT_OK)
         return;
     for (; types->name; types++)
@@ -48,14 +48,14 @@ static void read_typed(struct tokenizer *t, struct json_reader *r, const char *w
         }
     char text[JSON_KEY_MAX + 32] = "type is not supported: ";
     memcpy(text + strlen(text), type, type_len);
-    json_fail(r, RXT_EUNSUPPORTED, what, text);
+    reader_fail(r, RXT_EUNSUPPORTED, what, text);
 }
 
 /* Fails if a field of `need` (a bit for each) did not come. */
 static void need_fields(struct json_reader *r, const char *what, uint32_t seen, uint32_t need)
 {
     if ((seen & need) != need)
-        json_fail(r, RXT_EFORMAT, what, "a field is missing");
+        reader_fail(r, RXT_EFORMAT, what, "a field is missing");
 }
 
 /* A copy of a string. */
@@ -63,13 +63,13 @@ static void read_text(struct json_reader *r, const char *what, char **text, size
 {
     char buf[TEXT_MAX];
     const char *s;
-    if (!json_string(r, what, buf, sizeof buf, &s, len))
+    if (!reader_string(r, what, buf, sizeof buf, &s, len))
         return;
     *text = mem_alloc(*len + 1);
     if (*text)
         memcpy(*text, s, *len);
     else
-        json_fail(r, RXT_ENOMEM, what, rxt_status_text(RXT_ENOMEM));
+        reader_fail(r, RXT_ENOMEM, what, rxt_status_text(RXT_ENOMEM));
 }
 
 static void read_expression(struct json_reader *r, struct token_pattern *p)
@@ -78,7 +78,7 @@ static void read_expression(struct json_reader *r, struct token_pattern *p)
     const char *s;
     size_t len;
     struct rxt_error why = {""};
-    if (!json_string(r, "Regex", buf, sizeof buf, &s, &len))
+    if (!reader_string(r, "Regex", buf, sizeof buf, &s, &len))
         return;
     if (equals(s, len, TOKEN_GPT2)) {
         p->kind = PATTERN_GPT2;
@@ -87,7 +87,7 @@ static void read_expression(struct json_reader *r, struct token_pattern *p)
     p->kind = PATTERN_REGEX;
     enum rxt_status st = token_regex_create(&p->regex, s, len, &why);
     if (st != RXT_OK)
-        json_fail(r, st, "pattern", why.text[0] ? why.text : rxt_status_text(st));
+        reader_fail(r, st, "pattern", why.text[0] ? why.text : rxt_status_text(st));
 }
 
 /* {"String": ".."} or {"Regex": ".."} */
@@ -96,22 +96,22 @@ static void read_pattern(struct json_reader *r, struct token_pattern *p)
     enum { STRING, REGEX };
     static const char *const names[] = {"String", "Regex", NULL};
     uint32_t seen = 0;
-    if (!json_enter(r, '{'))
+    if (!reader_enter(r, '{'))
         return;
-    for (int f; (f = json_field(r, "pattern", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "pattern", names, &seen)) >= 0;) {
         if (seen == 3) {
-            json_fail(r, RXT_EFORMAT, "pattern", "both String and Regex");
+            reader_fail(r, RXT_EFORMAT, "pattern", "both String and Regex");
         } else if (f == REGEX) {
             read_expression(r, p);
         } else {
             p->kind = PATTERN_LITERAL;
             read_text(r, "String", &p->literal, &p->len);
             if (p->len == 0)
-                json_fail(r, RXT_EUNSUPPORTED, "pattern", "empty string");
+                reader_fail(r, RXT_EUNSUPPORTED, "pattern", "empty string");
         }
     }
     if (seen == 0)
-        json_fail(r, RXT_EFORMAT, "pattern", "neither String nor Regex");
+        reader_fail(r, RXT_EFORMAT, "pattern", "neither String nor Regex");
 }
 
 /* ---- normalizer ------------------------------------------------------------------------- */
@@ -119,7 +119,7 @@ static void read_pattern(struct json_reader *r, struct token_pattern *p)
 static struct token_normal *new_normal(struct tokenizer *t, struct json_reader *r, int kind)
 {
     if (t->n_normal == TOKEN_STEP_MAX) {
-        json_fail(r, RXT_ELIMIT, "normalizer", "more than 16 steps");
+        reader_fail(r, RXT_ELIMIT, "normalizer", "more than 16 steps");
         return NULL;
     }
     struct token_normal *n = &t->normal[t->n_normal++];
@@ -142,11 +142,11 @@ static void read_normal(struct tokenizer *t, struct json_reader *r, int kind)
                                              : 0;
     uint32_t seen = 0;
     struct token_normal *n = new_normal(t, r, kind);
-    if (!n || !json_enter(r, '{'))
+    if (!n || !reader_enter(r, '{'))
         return;
-    for (int f; (f = json_field(r, "normalizer", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "normalizer", names, &seen)) >= 0;) {
         if (f == TYPE)
-            json_skip(r);
+            reader_skip(r);
         else if (f == PATTERN)
             read_pattern(r, &n->pattern);
         else
@@ -160,13 +160,13 @@ static void read_normalizers(struct tokenizer *t, struct json_reader *r, int kin
     (void)kind;
     static const char *const names[] = {"type", "normalizers", NULL};
     uint32_t seen = 0;
-    if (!json_enter(r, '{'))
+    if (!reader_enter(r, '{'))
         return;
-    for (int f; (f = json_field(r, "normalizer", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "normalizer", names, &seen)) >= 0;) {
         if (f == 0)
-            json_skip(r);
-        else if (json_enter(r, '['))
-            while (json_item(r))
+            reader_skip(r);
+        else if (reader_enter(r, '['))
+            while (reader_item(r))
                 token_normalizer_read(t, r);
     }
     need_fields(r, "normalizer", seen, 3);
@@ -193,10 +193,10 @@ void token_normalizer_read(struct tokenizer *t, struct json_reader *r)
 static struct token_split *new_split(struct tokenizer *t, struct json_reader *r)
 {
     if (t->has_byte_level)
-        json_fail(r, RXT_EUNSUPPORTED, "pre_tokenizer", "a step after ByteLevel");
+        reader_fail(r, RXT_EUNSUPPORTED, "pre_tokenizer", "a step after ByteLevel");
     else if (t->n_split == TOKEN_STEP_MAX)
-        json_fail(r, RXT_ELIMIT, "pre_tokenizer", "more than 16 steps");
-    return json_status(r) == RXT_OK ? &t->split[t->n_split++] : NULL;
+        reader_fail(r, RXT_ELIMIT, "pre_tokenizer", "more than 16 steps");
+    return reader_status(r) == RXT_OK ? &t->split[t->n_split++] : NULL;
 }
 
 static void read_behavior(struct json_reader *r, enum token_behavior *behavior)
@@ -206,14 +206,14 @@ static void read_behavior(struct json_reader *r, enum token_behavior *behavior)
     char buf[JSON_KEY_MAX];
     const char *s;
     size_t len;
-    if (!json_string(r, "behavior", buf, sizeof buf, &s, &len))
+    if (!reader_string(r, "behavior", buf, sizeof buf, &s, &len))
         return;
     for (int i = 0; i < 5; i++)
         if (equals(s, len, names[i])) {
             *behavior = (enum token_behavior)i;
             return;
         }
-    json_fail(r, RXT_EUNSUPPORTED, "behavior", "unknown");
+    reader_fail(r, RXT_EUNSUPPORTED, "behavior", "unknown");
 }
 
 static void read_split(struct tokenizer *t, struct json_reader *r, int kind)
@@ -223,17 +223,17 @@ static void read_split(struct tokenizer *t, struct json_reader *r, int kind)
     static const char *const names[] = {"type", "pattern", "behavior", "invert", NULL};
     uint32_t seen = 0;
     struct token_split *split = new_split(t, r);
-    if (!split || !json_enter(r, '{'))
+    if (!split || !reader_enter(r, '{'))
         return;
-    for (int f; (f = json_field(r, "Split", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "Split", names, &seen)) >= 0;) {
         if (f == TYPE)
-            json_skip(r);
+            reader_skip(r);
         else if (f == PATTERN)
             read_pattern(r, &split->pattern);
         else if (f == BEHAVIOR)
             read_behavior(r, &split->behavior);
         else
-            (void)json_bool(r, "invert", &split->invert);
+            (void)reader_bool(r, "invert", &split->invert);
     }
     need_fields(r, "Split", seen, 0xF);
 }
@@ -245,13 +245,13 @@ static void read_digits(struct tokenizer *t, struct json_reader *r, int kind)
     uint32_t seen = 0;
     bool individual = false;
     struct token_split *split = new_split(t, r);
-    if (!split || !json_enter(r, '{'))
+    if (!split || !reader_enter(r, '{'))
         return;
-    for (int f; (f = json_field(r, "Digits", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "Digits", names, &seen)) >= 0;) {
         if (f == 0)
-            json_skip(r);
+            reader_skip(r);
         else
-            (void)json_bool(r, names[f], &individual);
+            (void)reader_bool(r, names[f], &individual);
     }
     need_fields(r, "Digits", seen, 3);
     split->pattern.kind = PATTERN_NUMBER;
@@ -267,18 +267,18 @@ static void read_byte_level(struct tokenizer *t, struct json_reader *r, int kind
     uint32_t seen = 0;
     bool trim; /* moves offsets, not ids */
     if (t->has_byte_level)
-        json_fail(r, RXT_EUNSUPPORTED, "pre_tokenizer", "a step after ByteLevel");
-    if (!json_enter(r, '{'))
+        reader_fail(r, RXT_EUNSUPPORTED, "pre_tokenizer", "a step after ByteLevel");
+    if (!reader_enter(r, '{'))
         return;
     t->has_byte_level = t->gpt2_split = true;
-    for (int f; (f = json_field(r, "ByteLevel", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "ByteLevel", names, &seen)) >= 0;) {
         if (f == TYPE)
-            json_skip(r);
+            reader_skip(r);
         else
-            (void)json_bool(r, names[f],
-                            f == ADD_PREFIX_SPACE ? &t->add_prefix_space
-                            : f == USE_REGEX      ? &t->gpt2_split
-                                                  : &trim);
+            (void)reader_bool(r, names[f],
+                              f == ADD_PREFIX_SPACE ? &t->add_prefix_space
+                              : f == USE_REGEX      ? &t->gpt2_split
+                                                    : &trim);
     }
     need_fields(r, "ByteLevel", seen, 1u << ADD_PREFIX_SPACE);
 }
@@ -299,13 +299,13 @@ static void read_pre_tokenizers(struct tokenizer *t, struct json_reader *r, int 
     (void)kind;
     static const char *const names[] = {"type", "pretokenizers", NULL};
     uint32_t seen = 0;
-    if (!json_enter(r, '{'))
+    if (!reader_enter(r, '{'))
         return;
-    for (int f; (f = json_field(r, "pre_tokenizer", names, &seen)) >= 0;) {
+    for (int f; (f = reader_field(r, "pre_tokenizer", names, &seen)) >= 0;) {
         if (f == 0)
-            json_skip(r);
-        else if (json_enter(r, '['))
-            while (json_item(r))
+            reader_skip(r);
+        else if (reader_enter(r, '['))
+            while (reader_item(r))
                 read_pre_tokenizer(t, r);
     }
     need_fields(r, "pre_tokenizer", seen, 3);
@@ -315,5 +315,5 @@ void token_pre_tokenizer_read(struct tokenizer *t, struct json_reader *r)
 {
     read_pre_tokenizer(t, r);
     if (!t->has_byte_level)
-        json_fail(r, RXT_EUNSUPPORTED, "pre_tokenizer", "no ByteLevel: only byte-level BPE");
+        reader_fail(r, RXT_EUNSUPPORTED, "pre_tokenizer", "no ByteLevel: only byte-level BPE");
 }

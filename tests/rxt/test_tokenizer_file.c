@@ -340,16 +340,16 @@ static void strings(void **state)
         char buf[32];
         const char *s;
         size_t len, n = strlen(table[i].want);
-        json_start(&r, "test", table[i].json, strlen(table[i].json), NULL);
-        assert_true(json_string(&r, "string", buf, sizeof buf, &s, &len));
-        json_finish(&r);
-        assert_ok(json_status(&r));
+        reader_start(&r, "test", table[i].json, strlen(table[i].json), NULL);
+        assert_true(reader_string(&r, "string", buf, sizeof buf, &s, &len));
+        reader_finish(&r);
+        assert_ok(reader_status(&r));
         assert_int_equal(len, n);
         assert_memory_equal(s, table[i].want, n);
         for (size_t cap = 0; cap < n; cap++) {
-            json_start(&r, "test", table[i].json, strlen(table[i].json), NULL);
-            assert_false(json_string(&r, "string", buf, cap, &s, &len));
-            assert_status(RXT_ELIMIT, json_status(&r));
+            reader_start(&r, "test", table[i].json, strlen(table[i].json), NULL);
+            assert_false(reader_string(&r, "string", buf, cap, &s, &len));
+            assert_status(RXT_ELIMIT, reader_status(&r));
         }
     }
 }
