@@ -239,6 +239,9 @@ static void test_all_memory_kinds(void **state)
             if (st != RXT_OK)
                 fail_msg("%s\n  %s", patch, f.err.text);
             const struct gate_desc *g = &f.ck->memory.layer[1].gate;
+            const struct norm_desc *n = &f.ck->memory.layer[1].norm_mem;
+            assert_int_equal(n->scale_by_slot, k % 5 == 4 && k % 4 >= 2);
+            assert_int_equal(n->scale.n, k % 5 == 0 ? 0 : n->scale_by_slot ? 12 : 32);
             assert_int_equal(g->status_w.data != NULL, !(k & 2) && k % 3 != 0);
             assert_int_equal(g->kind == GATE_LINEAR ? g->b.n : g->g.n, k & 1 ? 12 : 1);
             fixture_close(&f);
