@@ -37,11 +37,23 @@ float *host_vector_cut(struct arena *a, const struct host_vector *v)
 
 void host_row_read(float *out, const struct host_matrix *m, int32_t row, int32_t first, int32_t n)
 {
-    int64_t at = (int64_t)(m->row_of ? m->row_of[row] : row) * m->cols + first, step = 1;
     if (m->transposed) {
-        at = (int64_t)first * m->rows + row;
-        step = m->rows;
+        for (int32_t i = 0; i < n; i++)
+            out[i] = host_element(m->data, m->dtype, (int64_t)(first + i) * m->rows + row);
+        return;
     }
-    for (int32_t i = 0; i < n; i++)
-        out[i] = host_element(m->data, m->dtype, at + i * step);
+    int64_t at = (int64_t)(m->row_of ? m->row_of[row] : row) * m->cols + first;
+    const char *p = (const char *)m->data + (size_t)at * dtype_bytes(m->dtype);
+    if (m->dtype == DTYPE_F32) {
+        memcpy(out, p, (size_t)n * sizeof *out);
+    } else if (m->dtype == DTYPE_BF16) {
+        for (int32_t i = 0; i < n; i++) {
+            bf16 h;
+            memcpy(&h, p + (size_t)i * sizeof h, sizeof h);
+            out[i] = bf16_to_f32(h);
+        }
+    } else {
+        for (int32_t i = 0; i < n; i++)
+            out[i] = host_element(m->data, m->dtype, at + i);
+    }
 }

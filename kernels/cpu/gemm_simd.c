@@ -151,6 +151,20 @@ static void finish(const struct gemm_job *job, const struct gemm_group *g, int32
     }
 }
 
+SIMD_INLINE const float *row_of(const struct gemm_job *job, int32_t row)
+{
+    int32_t at = job->x_row ? job->x_row[row] : row;
+    return job->x + at * job->x_stride; // x[at,:]
+}
+
+/* Asks for a whole row at once: it may lie in the cache of the thread that made it, and the chain
+ * over k would wait for one line after another. */
+static void fetch_row(const float *x, int32_t k)
+{
+    for (int32_t i = 0; i < k; i += VEC)
+        __builtin_prefetch(x + i);
+}
+
 static void block(const struct gemm_job *job, const struct gemm_group *g, int32_t panel,
                   int32_t first, int32_t last)
 {
@@ -158,10 +172,8 @@ static void block(const struct gemm_job *job, const struct gemm_group *g, int32_
     const float *x[SIMD_TILE_ROWS];
     for (int32_t row = first; row < last; row += SIMD_TILE_ROWS) {
         int n_row = last - row < SIMD_TILE_ROWS ? last - row : SIMD_TILE_ROWS;
-        for (int r = 0; r < n_row; r++) {
-            int32_t at = job->x_row ? job->x_row[row + r] : row + r;
-            x[r] = job->x + at * job->x_stride; // x[at,:]
-        }
+        for (int r = 0; r < n_row; r++)
+            x[r] = row_of(job, row + r);
         multiply(&s, x, g->w, panel, n_row);
         finish(job, g, panel, &s, row, n_row);
     }
@@ -176,6 +188,8 @@ void SIMD(gemm)(const void *arg, int32_t first, int32_t last, void *scratch)
         while (i + 1 < job->n_group && job->group[i + 1].first_item <= item)
             i++;
         const struct gemm_group *g = &job->group[i];
+        if (item == first || item == g->first_item)
+            fetch_row(row_of(job, g->first_row), g->w->k);
         int32_t n_block = gemm_blocks(g);
         int32_t panel = (item - g->first_item) / n_block;
         int32_t from = (item - g->first_item) % n_block * GEMM_BLOCK;

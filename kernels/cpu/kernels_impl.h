@@ -18,6 +18,8 @@
     X(gate_status)   \
     X(gemm)          \
     X(mean_rows)     \
+    X(measure_fma)   \
+    X(measure_read)  \
     X(moe_round)     \
     X(moe_route)     \
     X(moe_sum)       \

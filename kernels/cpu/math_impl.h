@@ -1,7 +1,8 @@
 /* exp, sigmoid, tanh, erf and the activations over struct vec: our own polynomials, so that every
  * instruction set and every libm gives the same bits. Coefficients: minimax (Remez) fits of this
- * project, rounded to float32. Errors against double libm, measured by test_simd over all floats of
- * the ranges that matter: exp 1 ulp, sigmoid 3 ulp, tanh 3 ulp, erf 2 ulp. NaN in, NaN out. */
+ * project, rounded to float32. Largest errors against double libm (test_simd): exp 1.05 ulp,
+ * sigmoid 2.05, tanh 1.55, erf 1.3, silu 2.9; gelu the same where it is not tiny. NaN in, NaN out.
+ */
 #ifndef RXT_CPU_MATH_IMPL_H
 #define RXT_CPU_MATH_IMPL_H
 
@@ -60,8 +61,8 @@ SIMD_INLINE struct vec vec_erf(struct vec x)
     p = vec_fma(p, z, vec_set(-0x1.b8108cp-6f));
     p = vec_fma(p, z, vec_set(0x1.ce2e22p-4f));
     p = vec_fma(p, z, vec_set(-0x1.812744p-2f));
-    p = vec_fma(p, z, vec_set(0x1.20dd76p0f));
-    struct vec near = vec_mul(p, x);
+    p = vec_fma(p, z, vec_set(0x1.06eba80p-3f));
+    struct vec near = vec_fma(p, x, x);
     /* log erfc on [0.92, 4]; erf(4) rounds to 1 */
     struct vec u = vec_min(vec_set(4.0f), t);
     struct vec q = vec_set(-0x1.07e132p-16f);

@@ -5,6 +5,7 @@
 #include "kernels/cpu/ff_impl.h"
 #include "kernels/cpu/gate_impl.h"
 #include "kernels/cpu/linear_impl.h"
+#include "kernels/cpu/measure_impl.h"
 #include "kernels/cpu/moe_impl.h"
 #include "kernels/cpu/norm_impl.h"
 #include "kernels/cpu/rope_impl.h"
@@ -41,6 +42,7 @@ const struct backend_ops cpu_ops = {
     .destroy = cpu_destroy,
     .alloc = cpu_alloc,
     .free = cpu_free,
+    .measure = cpu_measure,
     .lane_create = cpu_lane_create,
     .lane_destroy = cpu_lane_destroy,
     .lane_bytes = cpu_lane_bytes,

@@ -7,7 +7,8 @@
 #include <assert.h>
 #include <string.h>
 
-#define K_BLOCK 64 /* of one column, read at a time: block and panel stay in the first cache */
+#define K_BLOCK 256 /* of one column, read at a time: long enough to be read ahead */
+#define C_BLOCK 32  /* columns at a time: the two vecs of a bf16 word */
 
 /* ---- which source row a packed column comes from ---- */
 
@@ -55,38 +56,50 @@ static void read_column(const struct pack_job *job, float *out, int32_t column, 
     host_row_read(out, &job->from.part[i], row, k, n);
 }
 
-static void write_f32(float *out, float block[PANEL][K_BLOCK], int32_t width, int32_t n)
+/* A block of columns on its way, k running fastest: values, then bits as they are stored. */
+union block {
+    float value[C_BLOCK][K_BLOCK];
+    uint32_t bits[C_BLOCK][K_BLOCK];
+};
+
+/* In place: rows c and c + 16 become the words of row c. */
+static void join_pairs(union block *b, int32_t n)
 {
-    for (int32_t k = 0; k < n; k++, out += width)
-        for (int32_t c = 0; c < width; c++)
-            out[c] = block[c][k];
+    for (int32_t c = 0; c < 16; c++)
+        for (int32_t k = 0; k < n; k++) {
+            uint32_t low = bf16_from_f32(b->value[c][k]);
+            uint32_t high = bf16_from_f32(b->value[c + 16][k]);
+            b->bits[c][k] = low | high << 16;
+        }
 }
 
-static void write_bf16(uint32_t *out, float block[PANEL][K_BLOCK], int32_t width, int32_t n)
+/* out[k * step + i] = row first + i of the block, i < 16. */
+static void transpose16(uint32_t *out, size_t step, const union block *b, int32_t first, int32_t n)
 {
-    for (int32_t k = 0; k < n; k++)
-        for (int32_t c = 0; c < width; c += 32)
-            for (int32_t i = 0; i < 16; i++)
-                *out++ = bf16_from_f32(block[c + i][k]) |
-                         (uint32_t)bf16_from_f32(block[c + 16 + i][k]) << 16;
+    for (int32_t k = 0; k < n; k++, out += step)
+        for (int32_t i = 0; i < 16; i++)
+            out[i] = b->bits[first + i][k];
 }
 
 static void pack_panel(const struct pack_job *job, int32_t panel)
 {
     struct packed *p = job->to;
     int32_t first = panel * PANEL, width = panel_width(p, panel);
-    char *out = p->data + (size_t)first * (size_t)p->k * dtype_bytes(p->dtype);
-    float block[PANEL][K_BLOCK];
-    for (int32_t k = 0; k < p->k; k += K_BLOCK) {
-        int32_t n = p->k - k < K_BLOCK ? p->k - k : K_BLOCK;
-        for (int32_t c = 0; c < width; c++)
-            read_column(job, block[c], first + c, k, n);
-        if (p->dtype == DTYPE_F32)
-            write_f32((float *)out, block, width, n);
-        else
-            write_bf16((uint32_t *)out, block, width, n);
-        out += (size_t)n * (size_t)width * dtype_bytes(p->dtype);
-    }
+    int32_t per_word = p->dtype == DTYPE_F32 ? 1 : 2;
+    size_t step = (size_t)(width / per_word); /* words of one k */
+    uint32_t *out = (uint32_t *)(void *)p->data + (size_t)(first / per_word) * (size_t)p->k;
+    union block b;
+    for (int32_t c = 0; c < width; c += C_BLOCK)
+        for (int32_t k = 0; k < p->k; k += K_BLOCK) {
+            int32_t n = p->k - k < K_BLOCK ? p->k - k : K_BLOCK;
+            for (int32_t i = 0; i < C_BLOCK; i++)
+                read_column(job, b.value[i], first + c + i, k, n);
+            if (per_word == 2)
+                join_pairs(&b, n);
+            uint32_t *to = out + (size_t)k * step + c / per_word;
+            for (int32_t i = 0; i < C_BLOCK / per_word; i += 16)
+                transpose16(to + i, step, &b, i, n);
+        }
 }
 
 static void pack_panels(const void *arg, int32_t first, int32_t last, void *scratch)

@@ -17,7 +17,7 @@
 #define QUIET_US 50       /* without an answer task, before a memory lane starts a round */
 #define ROUND_US 200      /* of memory work between two looks at the answer lanes */
 #define GIVE_WAY_US 1000  /* an answer lane waits for one round of memory work at most */
-#define ALONE_WORK 20000  /* below this a task is over before the workers have heard of it */
+#define ALONE_WORK 100000 /* below this a task is over before the workers have heard of it */
 #define CHUNK_WORK 100000 /* of the smallest chunk that is worth one more claim */
 #define CHUNKS_A_THREAD 4 /* at most: what a slow thread leaves can be taken by the others */
 
@@ -118,16 +118,20 @@ static void work_on_round(struct pool *p, int self, uint32_t round)
         atomic_fetch_add_explicit(&p->done, n, memory_order_release);
 }
 
+/* The same number of chunks for every thread, as many as are worth it. */
+static int32_t chunks_of(const struct pool *p, const struct task *t)
+{
+    uint64_t n = t->work / CHUNK_WORK / (uint64_t)p->n_thread;
+    int32_t each = n > CHUNKS_A_THREAD ? CHUNKS_A_THREAD : n > 1 ? (int32_t)n : 1;
+    while (each > 1 && each * p->n_thread > t->n_item)
+        each--;
+    return each * p->n_thread < t->n_item ? each * p->n_thread : t->n_item;
+}
+
 /* Runs the task with the workers, which the caller has. */
 static void run_together(struct pool *p, const struct task *t)
 {
-    int32_t n_chunk = t->work / CHUNK_WORK < 4096 ? (int32_t)(t->work / CHUNK_WORK) : 4096;
-    if (n_chunk > CHUNKS_A_THREAD * p->n_thread)
-        n_chunk = CHUNKS_A_THREAD * p->n_thread;
-    if (n_chunk < p->n_thread)
-        n_chunk = p->n_thread;
-    if (n_chunk > t->n_item)
-        n_chunk = t->n_item;
+    int32_t n_chunk = chunks_of(p, t);
     uint32_t round = ++p->round;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     for (int i = p->n_thread - 1; i >= 0; i--) {
