@@ -36,6 +36,16 @@ struct tensor tensor_rows(struct tensor t, int32_t first, int32_t n)
 
 /* ---- backend ---- */
 
+const char *backend_ops_missing(const struct backend_ops *ops)
+{
+#define CHECK_ROW(result, name, args) \
+    if (!ops->name)                   \
+        return #name;
+    BACKEND_OPS(CHECK_ROW)
+#undef CHECK_ROW
+    return NULL;
+}
+
 enum rxt_status backend_create(struct backend **out, const struct backend_config *cfg,
                                struct rxt_error *err)
 {
@@ -45,7 +55,17 @@ enum rxt_status backend_create(struct backend **out, const struct backend_config
         return rxt_fail(err, RXT_EUNSUPPORTED, "backend cuda is not built in; use cpu");
     if (strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0)
         return rxt_fail(err, RXT_EINVAL, "backend '%s': use cpu, cuda or auto", name);
-    return cpu_backend_create(out, cfg, err);
+    struct backend *be;
+    TRY(cpu_backend_create(&be, cfg, err));
+    const char *missing = backend_ops_missing(be->ops);
+    if (missing) {
+        enum rxt_status st =
+            rxt_fail(err, RXT_EUNSUPPORTED, "backend %s lacks the op %s", be->name, missing);
+        be->ops->destroy(be);
+        return st;
+    }
+    *out = be;
+    return RXT_OK;
 }
 
 void backend_destroy(struct backend **be)

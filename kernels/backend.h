@@ -307,9 +307,9 @@ enum rxt_status op_head(struct lane *ln, struct tensor logits, struct tensor x, 
                         const struct weight *norm, const struct weight *head);
 
 /* How one token is drawn (spec 5): temperature 0 = greedy, lowest id wins a tie; top_k 0 and top_p
- * 0 or 1 = off. The draw is random_at(seed, RANDOM_SAMPLE, turn, position). choice: if n_choice > 0 the
- * token is the one of these ids with the highest logit, the earlier one only if strictly greater
- * (thinking mode auto, spec 1.5), and nothing is drawn. */
+ * 0 or 1 = off. The draw is random_at(seed, RANDOM_SAMPLE, turn, position). choice: if n_choice > 0
+ * the token is the one of these ids with the highest logit, the earlier one only if strictly
+ * greater (thinking mode auto, spec 1.5), and nothing is drawn. */
 struct sampling {
     float temperature;
     int32_t top_k;

@@ -87,6 +87,9 @@ struct backend_ops {
 #undef BACKEND_OPS_FIELD
 };
 
+/* The name of a row that is missing, or NULL: there is no silent fallback. */
+const char *backend_ops_missing(const struct backend_ops *ops);
+
 struct backend {
     const struct backend_ops *ops;
     const char *name, *bit_class;
