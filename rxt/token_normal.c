@@ -6,6 +6,15 @@
 #include <string.h>
 #include <utf8proc.h>
 
+/* A normalizer can make a text grow without bound, if its replacements are long. */
+static enum rxt_status check_growth(const struct token_scratch *s, size_t n)
+{
+    return n <= TOKENIZER_TEXT_MAX
+               ? RXT_OK
+               : rxt_fail(s->err, RXT_ELIMIT, "text grows beyond %zu bytes when normalized",
+                          TOKENIZER_TEXT_MAX);
+}
+
 /* Code points of a run, in s->points. */
 static int32_t *points_of(struct token_scratch *s)
 {
@@ -74,6 +83,7 @@ static enum rxt_status normalize_run(struct token_scratch *s, const char *text, 
         assert(k > 0 && k <= ONE_MAX);
         n_cp += (size_t)k;
         s->points.n = n_cp * sizeof cp;
+        TRY(check_growth(s, n_cp));
     }
     TRY(token_buffer_room(&s->points, n_cp * sizeof(int32_t))); /* for sorting */
     int32_t *cp = points_of(s);
@@ -95,7 +105,9 @@ static enum rxt_status normalize_form(struct token_scratch *s, const char *text,
         TRY(token_buffer_put(out, text + i, plain - i));
         while (run < n && (unsigned char)text[run] >= 0x80)
             run++;
-        TRY(normalize_run(s, text + plain, run - plain, options, out));
+        if (plain < run)
+            TRY(normalize_run(s, text + plain, run - plain, options, out));
+        TRY(check_growth(s, out->n));
         i = run;
     }
     return RXT_OK;
@@ -135,6 +147,7 @@ static enum rxt_status replace(struct token_scratch *s, const struct token_norma
         }
         TRY(token_buffer_put(out, text + done, from - done));
         TRY(token_buffer_put(out, step->text, step->len));
+        TRY(check_growth(s, out->n));
         done = at = last_end = to;
     }
     return token_buffer_put(out, text + done, n - done);
@@ -175,9 +188,6 @@ enum rxt_status token_normalize(struct token_scratch *s, const char *text, size_
         TRY(run_step(s, &s->t->normal[i], text, n, b));
         text = b->data;
         n = b->n;
-        if (n > TOKENIZER_TEXT_MAX)
-            return rxt_fail(s->err, RXT_ELIMIT, "text grows beyond %zu bytes when normalized",
-                            TOKENIZER_TEXT_MAX);
     }
     *out = text;
     *n_out = n;

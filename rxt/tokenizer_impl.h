@@ -16,7 +16,7 @@
 struct tokenizer; /* opaque */
 
 #define TOKENIZER_FILE_MAX ((size_t)128 << 20) /* bytes of a tokenizer.json */
-#define TOKENIZER_TEXT_MAX ((size_t)64 << 20)  /* bytes of a text to encode */
+#define TOKENIZER_TEXT_MAX ((size_t)16 << 20)  /* bytes of a text to encode, also normalized */
 
 /* Gives *out, read from a tokenizer.json. The error names file, byte and field. EIO, EFORMAT (not
  * a tokenizer), EUTF8, EUNSUPPORTED (a setting we do not have), ELIMIT, ENOMEM. */
