@@ -11,6 +11,9 @@ void reader_fail(struct json_reader *r, enum rxt_status st, const char *what, co
         return;
     r->st =
         rxt_fail(r->err, st, "%s: byte %zu: %s: %s", r->name, (size_t)(r->at - r->text), what, why);
+    for (char *c = r->err ? r->err->text : NULL; c && *c; c++)
+        if ((unsigned char)*c < 0x20) /* a name of the file's own may be anything */
+            *c = '?';
 }
 
 enum rxt_status reader_status(const struct json_reader *r)

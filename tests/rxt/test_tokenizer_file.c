@@ -75,6 +75,7 @@ static void whole_files(void **state)
         {"{,\"version\":\"1.0\"}", RXT_EFORMAT, "not a string"},
         {"{\"version\":\"1.0\",\"version\":\"1.0\"}", RXT_EFORMAT, "version: field given twice"},
         {"{\"colour\":1}", RXT_EUNSUPPORTED, "unknown field colour"},
+        {"{\"a\\nb\":1}", RXT_EUNSUPPORTED, "unknown field a?b"},
         {"{\"padding\":01}", RXT_EFORMAT, "no , or }"},
         {"{\"padding\":1.}", RXT_EFORMAT, "digit is missing"},
         {"{\"padding\":-}", RXT_EFORMAT, "digit is missing"},
