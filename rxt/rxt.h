@@ -198,7 +198,8 @@ struct rxt_answer {
     int32_t n_query, n_answer;
     enum rxt_finish finish;
 };
-/* Called for each token with the complete text it adds (may be empty); false cancels the turn. */
+/* Called for each token with the complete text it adds (may be empty), and once more with id -1 if
+ * the answer ends inside a code point; false cancels the turn. */
 typedef bool (*rxt_on_token)(void *user, int32_t id, const char *text, size_t bytes);
 
 /* Answers one prompt from the current memory. The memory is not changed: rxt_session_update does

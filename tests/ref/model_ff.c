@@ -156,6 +156,8 @@ void plain_moe(const struct ref_model *m, const json_t *cfg, const char *name, c
     int n_shared = plain_int(cfg, "num_shared_experts", 1);
     bool legacy = plain_maybe(m, "%s.experts.0.fc2.weight", name) != NULL;
     bool weighted = plain_bool(cfg, "moe_use_weighted_shared_experts", false);
+    bool amp = plain_bool(cfg, "router_amp", false) &&
+               !strcmp(plain_str(cfg, "router_dtype", "float32"), "bfloat16");
     const char *mode = plain_str(cfg, "moe_bias_mode", "global");
     const float *router = plain_weight(m, "%s.router.gate.weight", name);
     const struct file_tensor *bias = legacy ? NULL : plain_maybe(m, "%s.global_bias", name);
@@ -167,7 +169,7 @@ void plain_moe(const struct ref_model *m, const json_t *cfg, const char *name, c
         float *out = y + t * dim;
         int chosen[64];
         double sum = 1e-9;
-        route(router, plain_bool(cfg, "router_amp", false), in, dim, n_expert, p);
+        route(router, amp, in, dim, n_expert, p);
         for (int k = 0; k < top_k; k++) {
             int best = -1;
             for (int e = 0; e < n_expert; e++) {

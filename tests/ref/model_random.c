@@ -251,16 +251,17 @@ static void memory_norm(struct writer *w, const json_t *cfg, const char *prefix)
         vector(w, prefix, "gate", 1, 0.5f, 0.5f);
 }
 
-static void residual_gate(struct writer *w, const json_t *cfg, const char *prefix)
+/* on: the gate itself; a status may be in the file without one (spec 2.7). */
+static void residual_gate(struct writer *w, const json_t *cfg, const char *prefix, bool on)
 {
     int dim = plain_int(cfg, "embed_dim", 512), n_slot = plain_int(cfg, "stm_size", 1024);
     bool per_slot = plain_bool(cfg, "residual_per_slot_gate", true);
-    if (!strcmp(plain_str(cfg, "residual_gate_type", "static"), "linear")) {
+    if (on && !strcmp(plain_str(cfg, "residual_gate_type", "static"), "linear")) {
         linear(w, prefix, "gate.weight", per_slot ? n_slot : 1, n_slot);
         vector(w, prefix, "gate.bias", per_slot ? n_slot : 1, 0, 0.5f);
-    } else if (per_slot) {
+    } else if (on && per_slot) {
         matrix(w, prefix, "gate", n_slot, 1, 1);
-    } else {
+    } else if (on) {
         vector(w, prefix, "gate", 1, 0.7f, 0.3f);
     }
     if (!strcmp(plain_str(cfg, "residual_gate_slot_status_type", "mean"), "linear")) {
@@ -269,9 +270,10 @@ static void residual_gate(struct writer *w, const json_t *cfg, const char *prefi
     }
 }
 
-/* Attention, norm and gate of one kind in layer i; gate_list NULL: it has no gate. */
+/* Attention, norm and gate of one kind in layer i. */
 static void memory_block(struct writer *w, const json_t *cfg, int i, const char *attention_list,
-                         const char *norm_list, const char *gate_list, const char *fields)
+                         const char *norm_list, const char *gate_list, bool gate_on,
+                         const char *fields)
 {
     const char *p = "memory_attention.model";
     int dim = plain_int(cfg, "embed_dim", 512), hd = dim / plain_int(cfg, "att_heads", 16);
@@ -286,7 +288,7 @@ static void memory_block(struct writer *w, const json_t *cfg, int i, const char 
     print(sub, "%s.%s.%d", p, norm_list, i);
     memory_norm(w, cfg, sub);
     print(sub, "%s.%s.%d", p, gate_list, i);
-    residual_gate(w, cfg, sub);
+    residual_gate(w, cfg, sub, gate_on);
 }
 
 static void memory_attention(struct writer *w, const json_t *cfg, const char *variant)
@@ -296,23 +298,25 @@ static void memory_attention(struct writer *w, const json_t *cfg, const char *va
     int n_layer = plain_int(cfg, "num_layers", 12);
     bool self = !strcmp(variant, "self");
     bool interlayer = !self && strcmp(variant, "simple") != 0;
+    bool gated = plain_bool(cfg, "use_gated_residual", false);
     char sub[NAME];
     print(sub, "%s.stm.memory", p);
     fill(w, tensor_file_add(&w->file, sub, 4, n_layer, 1, n_slot, dim), 0, 1);
     for (int i = 0; i < n_layer; i++) {
         memory_block(w, cfg, i, "attention_layers", "memory_norm_layers", "residual_gate_layers",
-                     "");
+                     gated, "");
         print(sub, "%s.memory_input_norm_layers.%d", p, i);
         vector(w, sub, "weight", dim, 1, 0.2f);
         if (self)
             memory_block(w, cfg, i, "self_attention_layers", "self_memory_norm_layers",
-                         "self_residual_gate_layers", "self_");
+                         "self_residual_gate_layers",
+                         plain_bool(cfg, "use_gate_for_self_attention", false), "self_");
         if (interlayer)
             memory_block(w, cfg, i, "mean_attention_layers", "mean_memory_norm_layers",
-                         "mean_residual_gate_layers", "interlayer_");
+                         "mean_residual_gate_layers", gated, "interlayer_");
         if (interlayer && strcmp(variant, "interlayer") != 0) {
             print(sub, "%s.interlayer_gate_layers.%d", p, i);
-            residual_gate(w, cfg, sub);
+            residual_gate(w, cfg, sub, gated);
         }
     }
     if (interlayer) {
