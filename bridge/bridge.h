@@ -19,6 +19,8 @@
 #ifndef RXT_BRIDGE_H
 #define RXT_BRIDGE_H
 
+#include "kernels/base/count.h"
+#include "kernels/base/mem.h"
 #include "rxt/rxt.h"
 #include "store/store.h"
 
@@ -30,8 +32,9 @@ struct bridge;
 /* ---- open, run, close ------------------------------------------------------------------- */
 
 struct bridge_config {        /* zeroed = defaults */
-    const char *store_path;   /* SQLite file; its folder must exist; NULL = nothing is kept */
+    const char *store_path;   /* SQLite file; its folder must exist */
     enum dtype stm_dtype;     /* of sessions made from now on */
+    enum store_sync sync;     /* what a turn survives: power loss (default), or only kill -9 */
     bool keep_text;           /* store transcripts beside the token ids */
     size_t max_bytes;         /* resident sessions: STM, K/V, slots; 0 = 4 GiB */
     int32_t max_live;         /* turns that decode at the same time; 0 = 16 */
@@ -175,7 +178,8 @@ struct bridge_event { /* lent during the callback */
     uint64_t read_version, pending_version;
     struct bridge_usage usage;
 
-    /* MEMORY, and DONE of GET */
+    /* MEMORY, and DONE of every verb but ERASE and EXPORT. GET also gives the ids of the last turn
+     * (usage.n_query, usage.n_answer), none if there is no turn. */
     const struct bridge_session_info *info;
 
     /* ERROR, MEMORY_FAILED */
@@ -206,5 +210,14 @@ enum rxt_status bridge_call(struct bridge *b, const struct bridge_request *r,
 enum rxt_status bridge_list(struct bridge *b, const char *tenant, const char *after,
                             struct bridge_session_info *out, size_t cap, size_t *n,
                             struct rxt_error *err);
+
+/* What has been done since the process began (operations, heap) and since bridge_open (pages): the
+ * figures that must not depend on how many turns a session has had. Call it when idle. */
+struct bridge_stats {
+    struct count count;
+    struct mem_stats mem;
+    struct store_stats store;
+};
+enum rxt_status bridge_stats(struct bridge *b, struct bridge_stats *out, struct rxt_error *err);
 
 #endif

@@ -9,6 +9,7 @@ build=(
     libsqlite3-dev libsodium-dev               # the store
     libjansson-dev                             # JSON
     libpcre2-dev libutf8proc-dev               # the tokenizer
+    libedit-dev zlib1g-dev                     # the command line
     libcmocka-dev                              # unit tests, configured with every build
 )
 test=(clang llvm libclang-rt-dev python3-venv ca-certificates) # fuzzers, oracles

@@ -5,12 +5,16 @@
 #include <stdint.h>
 #include <time.h>
 
-/* Microseconds since an arbitrary start; never goes back. */
-static inline uint64_t clock_us(void)
+/* Nanoseconds and microseconds since an arbitrary start; never go back. */
+static inline uint64_t clock_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+static inline uint64_t clock_us(void)
+{
+    return clock_ns() / 1000u;
 }
 
 /* Microseconds since 1970, for rows that people read. */

@@ -1,0 +1,285 @@
+#include "bridge/memory_impl.h"
+
+#include "kernels/base/clock.h"
+#include "kernels/base/mem.h"
+
+#include <assert.h>
+#include <string.h>
+
+struct memory_lane {
+    const struct rxt_model *model;
+    struct rxt_worker *worker;
+    struct stm_pool *pool[2]; /* by dtype: F32, BF16; made when first needed */
+    int n_spare;
+    int32_t max_rows;
+    struct mailbox inbox;
+    struct mailbox *back;
+    struct memory_job *waiting, **waiting_last; /* taken in, not started; in order */
+    struct memory_job **batch;                  /* n_spare of them */
+    struct stm **batch_stm;
+    struct stm_spare **batch_spare;
+    int32_t *batch_offset, *batch_ids;
+    bool *batch_bad;
+    bool stopping;
+    pthread_t thread;
+};
+
+static struct memory_job *next_of(struct memory_job *job)
+{
+    return (struct memory_job *)job->mail.next;
+}
+
+static void give_back(struct memory_lane *l, struct memory_job *job, enum rxt_status st)
+{
+    job->status = st;
+    mailbox_post(l->back, &job->mail);
+}
+
+static enum rxt_status pool_of(struct memory_lane *l, enum dtype dtype, struct stm_pool **out)
+{
+    struct stm_pool **pool = &l->pool[dtype == DTYPE_BF16];
+    if (!*pool) {
+        struct stm_config cfg = rxt_model_stm(l->model, dtype);
+        TRY(stm_pool_create(pool, rxt_model_backend(l->model), &cfg, l->n_spare));
+    }
+    *out = *pool;
+    return RXT_OK;
+}
+
+/* The values [L,S,D] as the store keeps them. */
+static enum rxt_status copy_values(struct memory_job *job, struct lane *ln)
+{
+    const struct stm_config *cfg = stm_config_of(job->stm);
+    size_t layer_bytes = stm_bytes(cfg) / (size_t)cfg->n_layer;
+    for (int i = 0; i < cfg->n_layer; i++)
+        TRY(lane_download(ln, (char *)job->image + (size_t)i * layer_bytes,
+                          stm_read(job->stm, i).data, layer_bytes));
+    return RXT_OK;
+}
+
+/* K/V, hash and image of what has just been committed: all that readers and the store need. */
+static enum rxt_status publish(struct memory_lane *l, struct memory_job *job)
+{
+    struct lane *ln = rxt_worker_lane(l->worker);
+    TRY(rxt_read_build(job->read, l->worker, job->stm));
+    TRY(stm_hash(job->stm, ln, job->hash));
+    if (job->image)
+        TRY(copy_values(job, ln));
+    return lane_sync(ln);
+}
+
+/* Absorbs one interaction into each of the n memories of the batch: all of it or nothing. A device
+ * failure fails the whole batch, a result that is not finite only its own memory. */
+static void update_batch(struct memory_lane *l, int n)
+{
+    enum rxt_status st = RXT_OK;
+    uint64_t start = clock_us();
+    l->batch_offset[0] = 0;
+    int lent = 0;
+    for (; lent < n; lent++) {
+        struct memory_job *job = l->batch[lent];
+        struct stm_pool *pool = NULL;
+        TRY_OR(done, pool_of(l, stm_config_of(job->stm)->dtype, &pool));
+        l->batch_stm[lent] = job->stm;
+        l->batch_spare[lent] = stm_spare_take(pool);
+        assert(l->batch_spare[lent]); /* a batch has at most n_spare memories */
+        int32_t at = l->batch_offset[lent];
+        memcpy(l->batch_ids + at, job->step[0].ids, (size_t)job->step[0].n * sizeof(int32_t));
+        l->batch_offset[lent + 1] = at + job->step[0].n;
+    }
+    const struct ragged rows = {.n_seq = n, .offset = l->batch_offset};
+    st = rxt_update(l->worker, l->batch_stm, l->batch_spare, &rows, l->batch_ids, l->batch_bad);
+done:
+    for (int i = 0; i < n; i++) {
+        struct memory_job *job = l->batch[i];
+        enum rxt_status own = st == RXT_ENONFINITE && !l->batch_bad[i] ? RXT_OK : st;
+        if (own == RXT_OK)
+            own = stm_commit(job->stm, l->batch_spare[i], job->base);
+        if (i < lent) {
+            struct stm_pool *pool = l->pool[stm_config_of(job->stm)->dtype == DTYPE_BF16];
+            stm_spare_give(pool, &l->batch_spare[i]);
+        }
+        if (own == RXT_OK)
+            own = publish(l, job);
+        job->update_us = clock_us() - start;
+        give_back(l, job, own);
+    }
+}
+
+/* Takes jobs from the front of the queue while they fit into one batch: updates of any sessions. */
+static int next_batch(struct memory_lane *l)
+{
+    int n = 0;
+    int32_t rows = 0;
+    while (l->waiting && l->waiting->kind == MEMORY_UPDATE && n < l->n_spare) {
+        struct memory_job *job = l->waiting;
+        if (n > 0 && rows + job->step[0].n > l->max_rows)
+            break;
+        rows += job->step[0].n;
+        l->waiting = next_of(job);
+        l->batch[n++] = job;
+    }
+    if (!l->waiting)
+        l->waiting_last = &l->waiting;
+    return n;
+}
+
+static enum rxt_status absorb_steps(struct memory_lane *l, struct memory_job *job)
+{
+    struct stm_pool *pool = NULL;
+    TRY(pool_of(l, stm_config_of(job->stm)->dtype, &pool));
+    struct stm_spare *spare = stm_spare_take(pool);
+    assert(spare); /* no batch is running */
+    enum rxt_status st = RXT_OK;
+    for (int32_t i = 0; i < job->n_step && st == RXT_OK; i++) {
+        const int32_t offset[2] = {0, job->step[i].n};
+        const struct ragged rows = {.n_seq = 1, .offset = offset};
+        bool bad = false;
+        st = rxt_update(l->worker, &job->stm, &spare, &rows, job->step[i].ids, &bad);
+        if (st == RXT_OK)
+            st = stm_commit(job->stm, spare, stm_version(job->stm));
+    }
+    stm_spare_give(pool, &spare);
+    return st;
+}
+
+/* The version before the first step: given values, or an initial memory. */
+static enum rxt_status start_content(struct memory_lane *l, struct memory_job *job)
+{
+    struct lane *ln = rxt_worker_lane(l->worker);
+    uint64_t version = job->target - (uint64_t)job->n_step;
+    if (!job->stm) {
+        struct stm_config cfg = rxt_model_stm(l->model, job->dtype);
+        TRY(stm_create(&job->stm, ln, &cfg, job->values ? STM_ZEROS : job->init, job->seed));
+    }
+    if (job->values)
+        return stm_import(job->stm, ln, version, job->values, job->values_bytes);
+    return stm_restart(job->stm, ln, version, job->init, job->seed);
+}
+
+static void rebuild(struct memory_lane *l, struct memory_job *job)
+{
+    uint64_t start = clock_us();
+    enum rxt_status st = RXT_OK;
+    if (job->kind == MEMORY_REBUILD) {
+        st = start_content(l, job);
+        if (st == RXT_OK)
+            st = absorb_steps(l, job);
+    }
+    if (st == RXT_OK)
+        st = publish(l, job);
+    job->update_us = clock_us() - start;
+    give_back(l, job, st);
+}
+
+static void take_in(struct memory_lane *l, struct mail *mail)
+{
+    while (mail) {
+        struct memory_job *job = (struct memory_job *)mail;
+        mail = mail->next;
+        if (job->kind == MEMORY_STOP) {
+            l->stopping = true;
+            continue;
+        }
+        job->mail.next = NULL;
+        *l->waiting_last = job;
+        l->waiting_last = (struct memory_job **)&job->mail.next;
+    }
+}
+
+static void *run(void *arg)
+{
+    struct memory_lane *l = arg;
+    while (l->waiting || !l->stopping) {
+        if (!l->waiting)
+            mailbox_wait(&l->inbox, UINT64_MAX);
+        take_in(l, mailbox_take(&l->inbox));
+        if (!l->waiting)
+            continue;
+        int n = next_batch(l);
+        if (n > 0) {
+            update_batch(l, n);
+            continue;
+        }
+        struct memory_job *job = l->waiting;
+        l->waiting = next_of(job);
+        if (!l->waiting)
+            l->waiting_last = &l->waiting;
+        rebuild(l, job);
+    }
+    return NULL;
+}
+
+static void free_all(struct memory_lane *l)
+{
+    for (int i = 0; i < 2; i++)
+        stm_pool_destroy(&l->pool[i]);
+    rxt_worker_destroy(&l->worker);
+    mem_free(l->batch);
+    mem_free(l->batch_stm);
+    mem_free(l->batch_spare);
+    mem_free(l->batch_offset);
+    mem_free(l->batch_ids);
+    mem_free(l->batch_bad);
+    mem_free(l);
+}
+
+enum rxt_status memory_lane_create(struct memory_lane **out, const struct rxt_model *m, int n_spare,
+                                   struct mailbox *back)
+{
+    enum rxt_status st = RXT_ENOMEM;
+    struct memory_lane *l = mem_alloc(sizeof *l);
+    if (!l)
+        return RXT_ENOMEM;
+    l->model = m;
+    l->n_spare = n_spare;
+    l->back = back;
+    l->waiting_last = &l->waiting;
+    /* One interaction of the longest kind always fits; shorter ones share a batch. */
+    l->max_rows = rxt_model_info(m)->max_seq_len;
+    size_t n = (size_t)n_spare;
+    l->batch = mem_alloc_n(n, sizeof *l->batch);
+    l->batch_stm = mem_alloc_n(n, sizeof(struct stm *));
+    l->batch_spare = mem_alloc_n(n, sizeof *l->batch_spare);
+    l->batch_offset = mem_alloc_n(n + 1, sizeof *l->batch_offset);
+    l->batch_ids = mem_alloc_n((size_t)l->max_rows, sizeof *l->batch_ids);
+    l->batch_bad = mem_alloc_n(n, sizeof *l->batch_bad);
+    if (!l->batch || !l->batch_stm || !l->batch_spare || !l->batch_offset || !l->batch_ids ||
+        !l->batch_bad)
+        goto fail;
+    const struct rxt_worker_config cfg = {.priority = LANE_MEMORY,
+                                          .work = RXT_WORK_MEMORY,
+                                          .max_rows = l->max_rows,
+                                          .max_seq = n_spare};
+    TRY_OR(fail, rxt_worker_create(&l->worker, m, &cfg));
+    TRY_OR(fail, mailbox_create(&l->inbox));
+    if (pthread_create(&l->thread, NULL, run, l) != 0) {
+        mailbox_destroy(&l->inbox);
+        st = RXT_EIO;
+        goto fail;
+    }
+    *out = l;
+    return RXT_OK;
+fail:
+    free_all(l);
+    return st;
+}
+
+void memory_lane_destroy(struct memory_lane **lane)
+{
+    struct memory_lane *l = *lane;
+    if (!l)
+        return;
+    struct memory_job stop = {.kind = MEMORY_STOP};
+    mailbox_post(&l->inbox, &stop.mail);
+    pthread_join(l->thread, NULL);
+    mailbox_destroy(&l->inbox);
+    free_all(l);
+    *lane = NULL;
+}
+
+void memory_lane_post(struct memory_lane *l, struct memory_job *job)
+{
+    job->mail.kind = MAIL_JOB;
+    mailbox_post(&l->inbox, &job->mail);
+}

@@ -1,0 +1,309 @@
+#define _DEFAULT_SOURCE /* getentropy */
+#include "bridge/bridge_impl.h"
+
+#include "kernels/base/random.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What has been journaled is in the memory, and the store knows it. */
+static bool settled(const struct session *s)
+{
+    return !s->remember && !s->job_out && !s->apply_out && s->phase != SESSION_LOADING &&
+           (s->phase != SESSION_RESIDENT || s->row.applied == s->version);
+}
+
+/* Every verb but TURN, REMEMBER and GET is one piece of work for the writer, and DONE after it. */
+static void post(struct task *t, work_run run, work_done done, bool alone)
+{
+    t->work_out = true;
+    t->write.work.alone = alone;
+    bridge_post(t->bridge, &t->write.work, run, done, t);
+}
+
+static void finish_or_fail(struct work *w)
+{
+    struct task *t = w->owner;
+    t->work_out = false;
+    if (w->status != RXT_OK) {
+        turn_fail(t, w->status, w->error.text);
+        return;
+    }
+    event_done(t, true);
+    task_end(t);
+}
+
+/* ---- open ------------------------------------------------------------------------------- */
+
+static enum rxt_status run_open(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    struct store_session want = t->write.session;
+    enum rxt_status st =
+        store_session_get(store, t->r.tenant, t->r.session, &t->write.session, err);
+    if (st != RXT_ENOTFOUND)
+        return st;
+    t->write.session = want;
+    return store_session_create(store, &t->write.session, err);
+}
+
+static void open_done(struct work *w)
+{
+    struct task *t = w->owner;
+    struct session *s = t->session;
+    if (w->status == RXT_OK && s->phase == SESSION_COLD) {
+        s->row = t->write.session;
+        s->held = (s->row.flags & STORE_HELD) != 0;
+        s->version = s->row.applied;
+    }
+    finish_or_fail(w);
+}
+
+static void start_open(struct task *t)
+{
+    const struct rxt_info *info = rxt_model_info(t->bridge->model);
+    struct store_session *row = &t->write.session;
+    uint64_t seed = t->r.seed;
+    while (seed == 0)
+        if (getentropy(&seed, sizeof seed) != 0)
+            seed = t->submitted_us;
+    *row = (struct store_session){
+        .dtype = (uint32_t)t->bridge->cfg.stm_dtype,
+        .n_layer = (uint32_t)info->n_layer,
+        .n_slot = (uint32_t)info->n_slot,
+        .embed_dim = (uint32_t)info->embed_dim,
+        .init = (uint32_t)info->stm_init,
+        .generator = RANDOM_GENERATOR,
+        .seed = seed,
+    };
+    (void)snprintf(row->tenant, sizeof row->tenant, "%s", t->r.tenant);
+    (void)snprintf(row->name, sizeof row->name, "%s", t->r.session);
+    (void)snprintf(row->model_name, sizeof row->model_name, "%s", info->name);
+    memcpy(row->model_hash, info->hash, sizeof row->model_hash);
+    post(t, run_open, open_done, false);
+}
+
+/* ---- fork ------------------------------------------------------------------------------- */
+
+static enum rxt_status run_fork(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    struct store_session row;
+    TRY(store_session_get(store, t->r.tenant, t->r.session, &row, err));
+    uint64_t version = t->r.version == BRIDGE_HEAD ? row.applied : t->r.version;
+    return store_session_fork(store, row.id, version, t->r.to, NULL, err);
+}
+
+/* ---- rewind, reset ---------------------------------------------------------------------- */
+
+static enum rxt_status rewind_rows(struct task *t, struct store *store, struct rxt_error *err)
+{
+    struct store_session *row = &t->write.session;
+    if (row->flags & STORE_HELD) {
+        uint32_t flags = row->flags & ~(uint32_t)STORE_HELD;
+        TRY(store_turn_void(store, row->id, NULL, err));
+        TRY(store_session_set_state(store, row->id, flags, NULL, err));
+        row->head = row->applied;
+        row->flags = flags;
+    }
+    t->write.row.version = row->head + 1;
+    t->write.row.parent = t->r.verb == BRIDGE_REWIND ? t->r.version : 0;
+    TRY(store_turn_put(store, row->id, &t->write.row, err));
+    row->head++;
+    return RXT_OK;
+}
+
+/* A rewind is a row like a turn. On a held session it is the repair: what was journaled and never
+ * applied is given up first, in the same transaction. */
+static enum rxt_status run_rewind(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    struct store_session *row = &t->write.session;
+    TRY(store_session_get(store, t->r.tenant, t->r.session, row, err));
+    if (t->r.verb == BRIDGE_REWIND && (t->r.version > row->applied || t->r.version < row->base))
+        return rxt_fail(err, RXT_ENOTFOUND,
+                        "version %" PRIu64 " cannot be had: session has %" PRIu64 " to %" PRIu64,
+                        t->r.version, row->base, row->applied);
+    TRY(store_batch_begin(store, err));
+    enum rxt_status st = rewind_rows(t, store, err);
+    if (st == RXT_OK)
+        return store_batch_commit(store, err);
+    store_batch_abort(store);
+    return st;
+}
+
+static void rewind_done(struct work *w)
+{
+    struct task *t = w->owner;
+    struct session *s = t->session;
+    t->work_out = false;
+    if (w->status != RXT_OK) {
+        turn_fail(t, w->status, w->error.text);
+        return;
+    }
+    s->row = t->write.session;
+    s->held = false;
+    t->version = t->write.row.version;
+    turn_journaled(t);
+}
+
+static void start_rewind(struct task *t)
+{
+    struct store_turn *row = &t->write.row;
+    *row = (struct store_turn){
+        .kind = t->r.verb == BRIDGE_REWIND ? STORE_REWIND : STORE_RESET,
+        .state = STORE_LIVE,
+        .top_p = 1,
+    };
+    memcpy(row->request, t->r.id, sizeof row->request);
+    (void)snprintf(row->bit_class, sizeof row->bit_class, "%s",
+                   backend_bit_class(rxt_model_backend(t->bridge->model)));
+    task_move(t, TASK_JOURNAL);
+    post(t, run_rewind, rewind_done, true);
+}
+
+/* ---- erase ------------------------------------------------------------------------------ */
+
+static enum rxt_status run_erase(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    return store_session_erase(store, t->r.tenant, t->r.session, err);
+}
+
+static void erase_done(struct work *w)
+{
+    struct task *t = w->owner;
+    struct session *s = t->session;
+    if (w->status == RXT_OK) {
+        s->row = (struct store_session){0};
+        s->held = false;
+        s->version = 0;
+        s->n_last = s->n_last_query = 0;
+        memset(s->last_ids, 0, (size_t)t->bridge->max_seq_len * sizeof *s->last_ids);
+    }
+    finish_or_fail(w);
+}
+
+/* ---- export, import --------------------------------------------------------------------- */
+
+static enum rxt_status write_all(void *arg, const void *bytes, size_t n)
+{
+    int fd = *(int *)arg;
+    for (const char *p = bytes; n > 0;) {
+        ssize_t done = write(fd, p, n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return errno == ENOSPC ? RXT_EFULL : RXT_EIO;
+        p += done;
+        n -= (size_t)done;
+    }
+    return RXT_OK;
+}
+
+/* Under another name until it is whole and on the disk. */
+static enum rxt_status run_export(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    char part[4096];
+    int n = snprintf(part, sizeof part, "%s.part", t->r.path);
+    if (n < 0 || (size_t)n >= sizeof part)
+        return rxt_fail(err, RXT_ELIMIT, "the path is longer than %zu bytes", sizeof part - 6);
+    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", part, strerror(errno));
+    enum rxt_status st = store_export(store, t->r.tenant, t->r.session, true, write_all, &fd, err);
+    if (st == RXT_OK && fsync(fd) != 0)
+        st = rxt_fail(err, RXT_EIO, "cannot sync %.180s: %s", part, strerror(errno));
+    if (close(fd) != 0 && st == RXT_OK)
+        st = rxt_fail(err, RXT_EIO, "cannot close %.180s: %s", part, strerror(errno));
+    if (st == RXT_OK && rename(part, t->r.path) != 0)
+        st = rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", t->r.path, strerror(errno));
+    if (st != RXT_OK)
+        (void)unlink(part);
+    return st;
+}
+
+static enum rxt_status read_all(void *arg, void *bytes, size_t n)
+{
+    int fd = *(int *)arg;
+    for (char *p = bytes; n > 0;) {
+        ssize_t done = read(fd, p, n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return RXT_EIO;
+        if (done == 0)
+            return RXT_EFORMAT;
+        p += done;
+        n -= (size_t)done;
+    }
+    return RXT_OK;
+}
+
+static enum rxt_status run_import(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    int fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));
+    enum rxt_status st =
+        store_import(store, t->r.tenant, t->r.session, read_all, &fd, &t->write.session, err);
+    (void)close(fd);
+    return st;
+}
+
+/* ---- all -------------------------------------------------------------------------------- */
+
+bool verb_start(struct task *t)
+{
+    struct session *s = t->session;
+    if (t->work_out)
+        return false;
+    if (t->state == TASK_QUEUED)
+        task_move(t, TASK_LOADING);
+    switch (t->r.verb) {
+    case BRIDGE_OPEN:
+        start_open(t);
+        return false;
+    case BRIDGE_GET:
+        if (s->phase != SESSION_RESIDENT)
+            session_load(s);
+        if (s->phase != SESSION_RESIDENT || (!s->held && !settled(s)))
+            return false;
+        event_done(t, true);
+        task_end(t);
+        return true;
+    case BRIDGE_FORK:
+        if (settled(s))
+            post(t, run_fork, finish_or_fail, true);
+        return false;
+    case BRIDGE_REWIND:
+    case BRIDGE_RESET:
+        if (settled(s))
+            start_rewind(t);
+        return false;
+    case BRIDGE_ERASE:
+        if (!settled(s))
+            return false;
+        session_drop(s);
+        post(t, run_erase, erase_done, true);
+        return false;
+    case BRIDGE_EXPORT:
+        if (settled(s))
+            post(t, run_export, finish_or_fail, true);
+        return false;
+    case BRIDGE_IMPORT:
+        post(t, run_import, open_done, true);
+        return false;
+    case BRIDGE_TURN:
+    case BRIDGE_REMEMBER:
+        break;
+    }
+    return turn_start(t);
+}

@@ -1,0 +1,59 @@
+/* A bridge over the bundled model and a store in a temporary folder, and requests in one call. */
+#ifndef RXT_TESTS_BRIDGE_RIG_H
+#define RXT_TESTS_BRIDGE_RIG_H
+
+#include "bridge/bridge.h"
+
+#include "tests/lib/test.h"
+
+#define MODEL_DIR "models/preview-13m"
+
+struct rig {
+    struct rxt_model *model;
+    struct bridge *bridge;
+    char *dir;
+    char store[300];
+    struct bridge_config cfg;
+};
+
+/* model NULL: opens MODEL_DIR. cfg NULL: defaults. */
+void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg);
+void rig_close(struct rig *r);
+void rig_reopen(struct rig *r); /* closes the bridge in order and opens it again on its store */
+
+/* What came of a request. */
+struct outcome {
+    bool accepted, done, memory, stored, final;
+    enum bridge_event_kind last;
+    enum rxt_status status; /* of ERROR, CANCELLED or MEMORY_FAILED */
+    char error[256];
+    int n_token;      /* TOKEN events */
+    char text[4096];  /* their texts */
+    int32_t ids[512]; /* of DONE */
+    int32_t n_query, n_answer;
+    enum rxt_finish finish;
+    uint64_t read_version, pending_version;
+    struct bridge_session_info info;
+
+    struct bridge *bridge; /* for cancel_after */
+    uint64_t ticket;
+    int cancel_after; /* cancel at this many tokens; 0 = never */
+};
+void on_outcome(void *outcome, const struct bridge_event *e);
+
+struct bridge_request request(enum bridge_verb verb, const char *session);
+struct bridge_request question(const char *session, const char *query); /* greedy */
+
+/* Submits without waiting; the outcome fills while stepping. A refusal goes into it as well. */
+void submit(struct rig *r, const struct bridge_request *q, struct outcome *o);
+void step_until_final(struct rig *r, struct outcome *o);
+void step_until_idle(struct rig *r);
+/* Both, and the status of the outcome. */
+enum rxt_status call(struct rig *r, const struct bridge_request *q, struct outcome *o);
+
+/* Opens a session and answers the queries; asserts that all of it went well. out: the last one. */
+void open_session(struct rig *r, const char *session);
+void converse(struct rig *r, const char *session, const char *const *query, int n,
+              struct outcome *out);
+
+#endif

@@ -1,0 +1,101 @@
+/* An update that is not finite: nothing is committed, the session is held, and a rewind repairs it
+ * (S2, design 5). The model is the bundled one with an infinity in a bias of memory attention. */
+#include "tests/bridge/rig.h"
+
+#include <jansson.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char poisoned_tensor[] = "memory_attention.model.attention_layers.3.out_proj.bias";
+
+static void link_file(const char *dir, const char *name)
+{
+    char from[4200], to[512], cwd[4096];
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    (void)snprintf(from, sizeof from, "%s/%s/%s", cwd, MODEL_DIR, name);
+    (void)snprintf(to, sizeof to, "%s/%s", dir, name);
+    assert_int_equal(symlink(from, to), 0);
+}
+
+/* Where in the file the first value of the tensor lies. */
+static long offset_of(const char *bytes, uint64_t header_bytes)
+{
+    json_t *header = json_loadb(bytes + 8, header_bytes, 0, NULL);
+    const json_t *tensor = json_object_get(header, poisoned_tensor);
+    assert_non_null(tensor);
+    assert_string_equal(json_string_value(json_object_get(tensor, "dtype")), "BF16");
+    long at = (long)json_integer_value(json_array_get(json_object_get(tensor, "data_offsets"), 0));
+    json_decref(header);
+    return 8 + (long)header_bytes + at;
+}
+
+static void make_poisoned_model(const char *dir)
+{
+    char path[512];
+    struct stat size;
+    uint64_t header_bytes;
+    link_file(dir, "config.json");
+    link_file(dir, "tokenizer.json");
+    assert_int_equal(stat(MODEL_DIR "/model.safetensors", &size), 0);
+    char *bytes = malloc((size_t)size.st_size);
+    FILE *f = fopen(MODEL_DIR "/model.safetensors", "rb");
+    assert_true(bytes && f);
+    assert_int_equal(fread(bytes, 1, (size_t)size.st_size, f), size.st_size);
+    assert_int_equal(fclose(f), 0);
+    memcpy(&header_bytes, bytes, sizeof header_bytes);
+    const uint16_t infinity_bf16 = 0x7F80;
+    memcpy(bytes + offset_of(bytes, header_bytes), &infinity_bf16, sizeof infinity_bf16);
+    (void)snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, (size_t)size.st_size, f), size.st_size);
+    assert_int_equal(fclose(f), 0);
+    free(bytes);
+}
+
+static void non_finite_update_holds_the_session(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome o = {0}, before = {0};
+    char *dir = test_dir_make();
+    make_poisoned_model(dir);
+    rig_open(&r, dir, NULL);
+    open_session(&r, "held");
+    struct bridge_request get = request(BRIDGE_GET, "held");
+    assert_ok(call(&r, &get, &before));
+
+    struct bridge_request q = question("held", "hi");
+    assert_status(RXT_ENONFINITE, call(&r, &q, &o));
+    assert_true(o.done); /* it was journaled, and could not be remembered */
+    assert_int_equal(o.last, BRIDGE_MEMORY_FAILED);
+    for (int restarted = 0; restarted < 2; restarted++) {
+        assert_status(RXT_EHELD, call(&r, &q, &o));
+        assert_int_equal(o.n_token, 0);
+        struct bridge_request dry = q;
+        dry.dry_run = true;
+        assert_ok(call(&r, &dry, &o));
+        assert_true(o.n_token > 0);
+        assert_ok(call(&r, &get, &o));
+        assert_int_equal(o.info.state, BRIDGE_HELD);
+        assert_int_equal(o.info.version, 0);
+        assert_memory_equal(o.info.stm_hash, before.info.stm_hash, 16);
+        assert_true(o.info.held_reason[0]);
+        rig_reopen(&r);
+    }
+    struct bridge_request rewind = request(BRIDGE_REWIND, "held");
+    rewind.version = 0;
+    assert_ok(call(&r, &rewind, &o));
+    assert_ok(call(&r, &get, &o));
+    assert_int_equal(o.info.state, BRIDGE_RESIDENT);
+    assert_int_equal(o.info.version, 1);
+    assert_memory_equal(o.info.stm_hash, before.info.stm_hash, 16);
+    rig_close(&r);
+    test_dir_remove(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(non_finite_update_holds_the_session)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,269 @@
+/* Sessions: fork, rewind, reset, erase, export, import, eviction, damage, many at once. */
+#include "tests/bridge/rig.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct rig rig;
+
+static int open_rig(void **state)
+{
+    (void)state;
+    rig_open(&rig, NULL, NULL);
+    return 0;
+}
+
+static int close_rig(void **state)
+{
+    (void)state;
+    rig_close(&rig);
+    return 0;
+}
+
+static const char *const talk[] = {"hi, i'm Anna", "my pet is called Bruno", "how are you?",
+                                   "what is my name?", "what is my pet called?"};
+enum { TALK = sizeof talk / sizeof *talk };
+
+static void get(struct rig *r, const char *session, struct outcome *o)
+{
+    struct bridge_request q = request(BRIDGE_GET, session);
+    assert_ok(call(r, &q, o));
+}
+
+static void assert_same_memory(const struct outcome *a, const struct outcome *b)
+{
+    assert_true(a->info.has_hash && b->info.has_hash);
+    assert_memory_equal(a->info.stm_hash, b->info.stm_hash, 16);
+}
+
+/* outcome[i] = after turn i of the talk; [0] = version 0. */
+static void hashes_of_the_talk(struct rig *r, const char *session, struct outcome o[TALK + 1])
+{
+    open_session(r, session);
+    get(r, session, &o[0]);
+    for (int i = 0; i < TALK; i++) {
+        struct bridge_request q = question(session, talk[i]);
+        assert_ok(call(r, &q, &o[i + 1]));
+    }
+}
+
+static void fork_at_every_version(void **state)
+{
+    (void)state;
+    struct outcome o[TALK + 1] = {{0}}, f = {0};
+    hashes_of_the_talk(&rig, "trunk", o);
+    for (uint64_t v = 0; v <= TALK; v++) {
+        struct bridge_request q = request(BRIDGE_FORK, "trunk");
+        q.version = v;
+        (void)snprintf(q.to, sizeof q.to, "branch %d", (int)v);
+        assert_ok(call(&rig, &q, &f));
+        get(&rig, q.to, &f);
+        assert_int_equal(f.info.version, v);
+        assert_string_equal(f.info.origin, "trunk");
+        assert_int_equal(f.info.origin_version, v);
+        assert_same_memory(&f, &o[v]);
+        if (v == TALK)
+            continue;
+        struct bridge_request t = question(q.to, talk[v]); /* goes on as the trunk did */
+        assert_ok(call(&rig, &t, &f));
+        assert_same_memory(&f, &o[v + 1]);
+    }
+    get(&rig, "trunk", &f);
+    assert_same_memory(&f, &o[TALK]);
+    struct bridge_request q = request(BRIDGE_FORK, "trunk");
+    (void)snprintf(q.to, sizeof q.to, "branch 0");
+    assert_status(RXT_EEXIST, call(&rig, &q, &f));
+}
+
+static void rewind_and_reset_are_versions(void **state)
+{
+    (void)state;
+    struct outcome o[TALK + 1] = {{0}}, r = {0};
+    hashes_of_the_talk(&rig, "rewind", o);
+    struct bridge_request q = request(BRIDGE_REWIND, "rewind");
+    q.version = 2;
+    assert_ok(call(&rig, &q, &r));
+    assert_int_equal(r.info.version, TALK + 1);
+    assert_same_memory(&r, &o[2]);
+    struct bridge_request t = question("rewind", talk[2]);
+    assert_ok(call(&rig, &t, &r));
+    assert_int_equal(r.info.version, TALK + 2);
+    assert_same_memory(&r, &o[3]);
+    q = request(BRIDGE_RESET, "rewind");
+    assert_ok(call(&rig, &q, &r));
+    assert_same_memory(&r, &o[0]);
+    q = request(BRIDGE_REWIND, "rewind"); /* to a version behind a rewind, after a restart */
+    q.version = TALK + 2;
+    rig_reopen(&rig);
+    assert_ok(call(&rig, &q, &r));
+    assert_same_memory(&r, &o[3]);
+    assert_int_equal(r.info.version, TALK + 4);
+    q.version = 100;
+    assert_status(RXT_ENOTFOUND, call(&rig, &q, &r));
+}
+
+static void erased_is_gone(void **state)
+{
+    (void)state;
+    struct outcome o = {0};
+    converse(&rig, "gone", talk, 1, &o);
+    struct bridge_request q = request(BRIDGE_ERASE, "gone");
+    assert_ok(call(&rig, &q, &o));
+    q = request(BRIDGE_GET, "gone");
+    assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
+    open_session(&rig, "gone");
+    get(&rig, "gone", &o);
+    assert_int_equal(o.info.version, 0);
+    assert_int_equal(o.n_answer, 0);
+}
+
+static void export_and_import(void **state)
+{
+    (void)state;
+    struct outcome o[TALK + 1] = {{0}}, c = {0};
+    char path[400];
+    (void)snprintf(path, sizeof path, "%s/exported", rig.dir);
+    hashes_of_the_talk(&rig, "from", o);
+    struct bridge_request q = request(BRIDGE_EXPORT, "from");
+    q.path = path;
+    assert_ok(call(&rig, &q, &c));
+    q = request(BRIDGE_IMPORT, "into");
+    q.path = path;
+    assert_ok(call(&rig, &q, &c));
+    get(&rig, "into", &c);
+    assert_int_equal(c.info.version, TALK);
+    assert_same_memory(&c, &o[TALK]);
+    assert_status(RXT_EEXIST, call(&rig, &q, &c));
+    struct bridge_request a = question("from", "thank you"), b = question("into", "thank you");
+    assert_ok(call(&rig, &a, &o[0]));
+    assert_ok(call(&rig, &b, &c));
+    assert_same_memory(&o[0], &c);
+    q = request(BRIDGE_IMPORT, "nothing");
+    q.path = "tests/golden/README.md";
+    assert_status(RXT_EFORMAT, call(&rig, &q, &c));
+}
+
+/* Sessions that share every batch end with the bits they have alone, also when there is room for
+ * only one of them and each turn brings its session in again. */
+static void many_at_once_and_little_room(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    struct outcome alone[TALK + 1] = {{0}};
+    hashes_of_the_talk(&rig, "alone", alone);
+    for (int narrow = 0; narrow < 2; narrow++) {
+        struct rig r;
+        struct bridge_config cfg = {.max_live = 4, .prefill_rows = 5, .n_spare = 3};
+        cfg.max_bytes = narrow ? 1 : 0;
+        rig_open(&r, NULL, &cfg);
+        static struct outcome o[N][TALK];
+        memset(o, 0, sizeof o);
+        for (int s = 0; s < N; s++) {
+            char name[16];
+            (void)snprintf(name, sizeof name, "s%d", s);
+            open_session(&r, name);
+            for (int t = 0; t < TALK; t++) {
+                struct bridge_request q = question(name, talk[t]);
+                submit(&r, &q, &o[s][t]);
+            }
+        }
+        step_until_idle(&r);
+        for (int s = 0; s < N; s++)
+            for (int t = 0; t < TALK; t++) {
+                assert_true(o[s][t].memory);
+                assert_same_memory(&o[s][t], &alone[t + 1]);
+            }
+        rig_close(&r);
+    }
+}
+
+static void list_shows_what_is_there(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct rxt_error err = {0};
+    struct bridge_session_info info[4];
+    size_t n = 0;
+    struct outcome o = {0};
+    rig_open(&r, NULL, NULL);
+    assert_ok(bridge_list(r.bridge, "default", "", info, 4, &n, &err));
+    assert_int_equal(n, 0);
+    converse(&r, "b", talk, 2, &o);
+    open_session(&r, "a");
+    assert_ok(bridge_list(r.bridge, "default", "", info, 4, &n, &err));
+    assert_int_equal(n, 2);
+    assert_string_equal(info[0].session, "a");
+    assert_string_equal(info[1].session, "b");
+    assert_int_equal(info[1].version, 2);
+    assert_ok(bridge_list(r.bridge, "default", "a", info, 4, &n, &err));
+    assert_int_equal(n, 1);
+    rig_close(&r);
+}
+
+static void a_second_process_is_refused(void **state)
+{
+    (void)state;
+    struct bridge *second = NULL;
+    struct rxt_error err = {0};
+    struct bridge_config cfg = {.store_path = rig.store};
+    assert_status(RXT_EFENCED, bridge_open(&second, rig.model, &cfg, &err));
+    assert_true(err.text[0]);
+}
+
+/* The bundled model under another name: a config with one more newline is another model. */
+static void make_other_model(char *dir, size_t size)
+{
+    char from[4200], to[512], cwd[4096];
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    (void)snprintf(dir, size, "%s/older", rig.dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    const char *const linked[] = {"model.safetensors", "tokenizer.json"};
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(from, sizeof from, "%s/%s/%s", cwd, MODEL_DIR, linked[i]);
+        (void)snprintf(to, sizeof to, "%s/%s", dir, linked[i]);
+        assert_int_equal(symlink(from, to), 0);
+    }
+    (void)snprintf(to, sizeof to, "%s/config.json", dir);
+    FILE *in = fopen(MODEL_DIR "/config.json", "r"), *out = fopen(to, "w");
+    assert_true(in && out);
+    for (int c; (c = getc(in)) != EOF;)
+        assert_int_not_equal(putc(c, out), EOF);
+    assert_int_not_equal(putc('\n', out), EOF);
+    assert_int_equal(fclose(in), 0);
+    assert_int_equal(fclose(out), 0);
+}
+
+static void another_model_is_refused(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome o = {0};
+    char older[400];
+    make_other_model(older, sizeof older);
+    rig_open(&r, older, NULL);
+    converse(&r, "model", talk, 1, &o);
+    bridge_close(&r.bridge, 1000000);
+    rxt_model_close(&r.model);
+    assert_ok(rxt_model_open(&r.model, MODEL_DIR, NULL, NULL));
+    assert_ok(bridge_open(&r.bridge, r.model, &r.cfg, NULL));
+    struct bridge_request q = question("model", "hi");
+    assert_status(RXT_EMISMATCH, call(&r, &q, &o));
+    assert_non_null(strstr(o.error, "older"));
+    assert_non_null(strstr(o.error, "preview-13m"));
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fork_at_every_version),
+        cmocka_unit_test(rewind_and_reset_are_versions),
+        cmocka_unit_test(erased_is_gone),
+        cmocka_unit_test(export_and_import),
+        cmocka_unit_test(many_at_once_and_little_room),
+        cmocka_unit_test(list_shows_what_is_there),
+        cmocka_unit_test(a_second_process_is_refused),
+        cmocka_unit_test(another_model_is_refused),
+    };
+    return cmocka_run_group_tests(tests, open_rig, close_rig);
+}

@@ -1,0 +1,502 @@
+/* rxt chat: a conversation in the terminal, or a script of one. */
+#include "tools/rxt/cli.h"
+
+#include <errno.h>
+#include <histedit.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct {
+    const char *script, *system, *thinking, *stm_dtype;
+    bool json, keep_going, keep_text;
+    uint64_t seed;
+    double temperature, top_p;
+    int32_t top_k, max_tokens;
+} opt = {.temperature = 0.3, .top_p = 0.9, .thinking = "fast", .stm_dtype = "f32"};
+
+static const struct option options[] = {
+    {"script", OPTION_TEXT, &opt.script, "FILE",
+     "one question a line instead of a terminal; - = standard input"},
+    {"json", OPTION_FLAG, &opt.json, NULL, "with --script: one object a turn"},
+    {"keep-going", OPTION_FLAG, &opt.keep_going, NULL, "with --script: go on after a refused line"},
+    {"temperature", OPTION_REAL, &opt.temperature, "T", "0 = greedy (default: 0.3)"},
+    {"top-p", OPTION_REAL, &opt.top_p, "P",
+     "keep the likeliest tokens up to this mass (default: 0.9)"},
+    {"top-k", OPTION_INT, &opt.top_k, "K", "keep the K likeliest tokens (default: 0 = all)"},
+    {"max-tokens", OPTION_INT, &opt.max_tokens, "N", "of an answer (default: as many as fit)"},
+    {"seed", OPTION_SEED, &opt.seed, "N", "of a new session and of sampling (default: random)"},
+    {"system", OPTION_TEXT, &opt.system, "TEXT", "absorbed first when the session is new"},
+    {"thinking", OPTION_TEXT, &opt.thinking, "MODE", "fast (default), extended or auto"},
+    {"stm-dtype", OPTION_TEXT, &opt.stm_dtype, "TYPE",
+     "memory of a new session: f32 (default) or bf16"},
+    {"keep-text", OPTION_FLAG, &opt.keep_text, NULL, "store the text of questions beside the ids"},
+    OPTION_MORE(session_options),
+    {0},
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    interrupted = 1;
+}
+
+/* One turn on its way: what its events say. */
+struct chat_turn {
+    const struct rxt_model *model;
+    bool stream; /* print tokens as they come */
+    bool done, final;
+    enum rxt_status status;
+    char error[256];
+    char *answer; /* text so far */
+    size_t answer_bytes, answer_cap;
+    json_t *query_ids, *answer_ids;
+    enum rxt_finish finish;
+    struct bridge_usage usage;
+    struct bridge_session_info info;
+};
+
+static void keep_text_of(struct chat_turn *t, const char *text, size_t n)
+{
+    if (t->answer_bytes + n + 1 > t->answer_cap) {
+        size_t cap = 2 * t->answer_cap + n + 256;
+        char *p = realloc(t->answer, cap);
+        if (!p)
+            return;
+        t->answer = p;
+        t->answer_cap = cap;
+    }
+    memcpy(t->answer + t->answer_bytes, text, n);
+    t->answer_bytes += n;
+    t->answer[t->answer_bytes] = '\0';
+}
+
+static void on_event(void *user, const struct bridge_event *e)
+{
+    struct chat_turn *t = user;
+    t->final |= e->final;
+    switch (e->kind) {
+    case BRIDGE_ACCEPTED:
+        break;
+    case BRIDGE_TOKEN:
+        keep_text_of(t, e->text, e->text_bytes);
+        if (t->stream) {
+            (void)fwrite(e->text, 1, e->text_bytes, stdout);
+            (void)fflush(stdout);
+        }
+        break;
+    case BRIDGE_DONE:
+        t->done = true;
+        t->finish = e->finish;
+        t->query_ids = json_ids(e->ids, e->usage.n_query);
+        t->answer_ids = json_ids(e->ids + e->usage.n_query, e->usage.n_answer);
+        t->usage = e->usage;
+        t->info = *e->info;
+        break;
+    case BRIDGE_MEMORY:
+        t->usage = e->usage;
+        t->info = *e->info;
+        break;
+    case BRIDGE_MEMORY_FAILED:
+    case BRIDGE_CANCELLED:
+    case BRIDGE_ERROR:
+        t->status = e->status;
+        (void)snprintf(t->error, sizeof t->error, "%s", e->error);
+        break;
+    }
+}
+
+static void free_turn(struct chat_turn *t)
+{
+    free(t->answer);
+    json_decref(t->query_ids);
+    json_decref(t->answer_ids);
+}
+
+static enum rxt_thinking thinking_mode(void)
+{
+    if (strcmp(opt.thinking, "extended") == 0)
+        return RXT_EXTENDED;
+    return strcmp(opt.thinking, "auto") == 0 ? RXT_AUTO : RXT_FAST;
+}
+
+/* Runs one turn up to its last event. The first Ctrl-C ends the answer. */
+static enum rxt_status run_turn(struct bridge *b, struct chat_turn *t, const char *query,
+                                struct rxt_error *err)
+{
+    struct bridge_request r;
+    uint64_t ticket = 0;
+    TRY(session_request(&r, BRIDGE_TURN, common.session, err));
+    r.prompt = (struct rxt_prompt){.query = query, .thinking = thinking_mode()};
+    r.sampling = (struct sampling){.temperature = (float)opt.temperature,
+                                   .top_k = opt.top_k,
+                                   .top_p = (float)opt.top_p,
+                                   .seed = opt.seed};
+    r.max_tokens = opt.max_tokens;
+    TRY(bridge_submit(b, &r, on_event, t, &ticket, err));
+    while (!t->final) {
+        if (interrupted) {
+            interrupted = 0;
+            bridge_cancel(b, ticket);
+        }
+        if (!bridge_step(b))
+            bridge_wait(b, 50000);
+    }
+    return t->status == RXT_OK ? RXT_OK : rxt_fail(err, t->status, "%s", t->error);
+}
+
+static const char *finish_name(enum rxt_finish f)
+{
+    static const char *const name[] = {"eos", "length", "cancel"};
+    return name[f];
+}
+
+static json_t *turn_json(const char *query, const struct chat_turn *t)
+{
+    const struct bridge_usage *u = &t->usage;
+    return json_pack("{ss ss sO ss# sO ss sI so s{sI sI sI sI sI}}", "session", common.session,
+                     "query", query, "query_ids", t->query_ids, "answer",
+                     t->answer ? t->answer : "", (int)t->answer_bytes, "answer_ids", t->answer_ids,
+                     "finish", finish_name(t->finish), "version", (json_int_t)t->info.version,
+                     "stm_hash", json_hash(t->info.stm_hash), "timings", "queue_us",
+                     (json_int_t)u->queue_us, "first_token_us", (json_int_t)u->first_token_us,
+                     "answer_us", (json_int_t)u->answer_us, "journal_us", (json_int_t)u->journal_us,
+                     "memory_us", (json_int_t)u->memory_us);
+}
+
+/* ---- scripts ---------------------------------------------------------------------------- */
+
+static bool script_line(struct bridge *b, const struct rxt_model *m, const char *query)
+{
+    struct rxt_error err = {0};
+    struct chat_turn t = {.model = m, .stream = !opt.json};
+    if (!opt.json)
+        printf("> %s\n", query);
+    enum rxt_status st = run_turn(b, &t, query, &err);
+    if (!opt.json)
+        (void)putchar('\n');
+    if (st == RXT_OK && opt.json)
+        print_json(turn_json(query, &t));
+    if (st != RXT_OK && opt.json)
+        print_json(json_pack("{ss ss}", "error", err.text[0] ? err.text : rxt_status_text(st),
+                             "status", rxt_status_name(st)));
+    else if (st != RXT_OK)
+        (void)complain(st, &err);
+    free_turn(&t);
+    return st == RXT_OK;
+}
+
+static int run_script(struct bridge *b, const struct rxt_model *m)
+{
+    bool from_stdin = strcmp(opt.script, "-") == 0;
+    FILE *f = from_stdin ? stdin : fopen(opt.script, "r");
+    if (!f) {
+        (void)fprintf(stderr, "rxt: cannot read %s: %s\n", opt.script, strerror(errno));
+        return 1;
+    }
+    char *line = NULL;
+    size_t cap = 0;
+    int code = 0;
+    for (ssize_t n; (n = getline(&line, &cap, f)) >= 0 && !interrupted;) {
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+            line[--n] = '\0';
+        if (!script_line(b, m, line)) {
+            code = 1;
+            if (!opt.keep_going)
+                break;
+        }
+    }
+    free(line);
+    if (!from_stdin)
+        (void)fclose(f);
+    return code;
+}
+
+/* ---- terminal --------------------------------------------------------------------------- */
+
+static void print_stats(const struct bridge_session_info *i, const struct bridge_usage *u)
+{
+    printf("session %s, version %" PRIu64 ", %" PRIu64 " turns, memory ", i->session, i->version,
+           i->n_turn);
+    for (int k = 0; k < 16; k++)
+        printf("%02x", i->stm_hash[k]);
+    printf("\n");
+    if (u->n_answer > 0)
+        printf("last turn: first token %.2f ms, answer %.1f ms (%d + %d tokens), on disk %.1f ms, "
+               "remembered %.1f ms\n",
+               (double)u->first_token_us / 1e3, (double)u->answer_us / 1e3, u->n_query, u->n_answer,
+               (double)u->journal_us / 1e3, (double)u->memory_us / 1e3);
+}
+
+/* Versions whose content the conversation has had, newest on top: where /undo goes. */
+struct history {
+    uint64_t version[1024];
+    int n;
+};
+
+static void history_push(struct history *h, uint64_t version)
+{
+    if (h->n == (int)(sizeof h->version / sizeof *h->version)) {
+        memmove(h->version, h->version + 1, sizeof h->version - sizeof *h->version);
+        h->n--;
+    }
+    h->version[h->n++] = version;
+}
+
+static void note_info(void *user, const struct bridge_event *e)
+{
+    if (e->info)
+        *(struct bridge_session_info *)user = *e->info;
+}
+
+static void undo(struct bridge *b, struct history *h)
+{
+    struct rxt_error err = {0};
+    struct bridge_request r;
+    struct bridge_session_info info = {0};
+    if (h->n < 2) {
+        printf("(nothing to undo in this chat; rxt session rewind goes further back)\n");
+        return;
+    }
+    enum rxt_status st = session_request(&r, BRIDGE_REWIND, common.session, &err);
+    r.version = h->version[h->n - 2];
+    if (st == RXT_OK)
+        st = bridge_call(b, &r, note_info, &info, &err);
+    if (st != RXT_OK) {
+        (void)complain(st, &err);
+        return;
+    }
+    h->n--;
+    h->version[h->n - 1] = info.version;
+    printf("(the memory is again what it was at version %" PRIu64 "; that is version %" PRIu64
+           " now)\n",
+           r.version, info.version);
+}
+
+static void reset(struct bridge *b, struct history *h)
+{
+    struct rxt_error err = {0};
+    struct bridge_request r;
+    struct bridge_session_info info = {0};
+    enum rxt_status st = session_request(&r, BRIDGE_RESET, common.session, &err);
+    if (st == RXT_OK)
+        st = bridge_call(b, &r, note_info, &info, &err);
+    if (st != RXT_OK) {
+        (void)complain(st, &err);
+        return;
+    }
+    history_push(h, info.version);
+    printf("(the memory is empty again: version %" PRIu64 "; /undo brings it back)\n",
+           info.version);
+}
+
+static void fork_session(struct bridge *b, const char *to)
+{
+    struct rxt_error err = {0};
+    struct bridge_request r;
+    enum rxt_status st = session_request(&r, BRIDGE_FORK, common.session, &err);
+    r.version = BRIDGE_HEAD;
+    (void)snprintf(r.to, sizeof r.to, "%s", to);
+    if (st == RXT_OK)
+        st = bridge_call(b, &r, NULL, NULL, &err);
+    if (st != RXT_OK)
+        (void)complain(st, &err);
+    else
+        printf("(session \"%s\" now begins here; open it with --session %s)\n", to, to);
+}
+
+/* True if the line was a command; *leave for /quit. */
+static bool chat_command(struct bridge *b, const char *line, struct history *h,
+                         const struct chat_turn *last, bool *leave)
+{
+    if (line[0] != '/')
+        return false;
+    if (strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0)
+        *leave = true;
+    else if (strcmp(line, "/undo") == 0)
+        undo(b, h);
+    else if (strcmp(line, "/reset") == 0)
+        reset(b, h);
+    else if (strncmp(line, "/fork ", 6) == 0 && line[6])
+        fork_session(b, line + 6);
+    else if (strcmp(line, "/stats") == 0)
+        print_stats(&last->info, &last->usage);
+    else
+        printf("/undo        forget the last turn\n"
+               "/reset       forget everything\n"
+               "/fork NAME   a second session that begins here\n"
+               "/stats       version, memory hash and times of the last turn\n"
+               "/quit        leave; the session is kept\n");
+    return true;
+}
+
+static const char *prompt_text(EditLine *el)
+{
+    (void)el;
+    return "> ";
+}
+
+static void chat_line(struct bridge *b, const char *line, struct history *h, struct chat_turn *last)
+{
+    struct rxt_error err = {0};
+    struct chat_turn t = {.model = last->model, .stream = true};
+    enum rxt_status st = run_turn(b, &t, line, &err);
+    printf("\n");
+    if (st == RXT_ECANCELLED)
+        printf("(stopped: this turn is discarded and not remembered; Ctrl-C again leaves)\n");
+    else if (st != RXT_OK)
+        (void)complain(st, &err);
+    if (st == RXT_OK && t.finish == RXT_FINISH_LENGTH)
+        printf("(the answer reached the length limit)\n");
+    if (st == RXT_OK) {
+        history_push(h, t.info.version);
+        last->info = t.info;
+        last->usage = t.usage;
+    }
+    free_turn(&t);
+}
+
+static int run_terminal(struct bridge *b, const struct rxt_model *m,
+                        const struct bridge_session_info *start)
+{
+    struct history undo_list = {0};
+    struct chat_turn last = {.model = m, .info = *start};
+    EditLine *el = el_init("rxt", stdin, stdout, stderr);
+    History *lines = history_init();
+    HistEvent event;
+    if (!el || !lines)
+        return complain(RXT_ENOMEM, NULL);
+    (void)history(lines, &event, H_SETSIZE, 500);
+    (void)el_set(el, EL_PROMPT, prompt_text);
+    (void)el_set(el, EL_EDITOR, "emacs");
+    (void)el_set(el, EL_HIST, history, lines);
+    (void)el_set(el, EL_SIGNAL, 0);
+    history_push(&undo_list, start->version);
+    printf("%s, session \"%s\", version %" PRIu64 ". /help lists commands, Ctrl-D leaves.\n",
+           rxt_model_info(m)->name, common.session, start->version);
+    for (bool leave = false; !leave;) {
+        int n = 0;
+        interrupted = 0;
+        const char *got = el_gets(el, &n);
+        if (!got || n <= 0)
+            break;
+        char *line = strndup(got, (size_t)n);
+        if (!line)
+            break;
+        line[strcspn(line, "\r\n")] = '\0';
+        if (line[0]) {
+            (void)history(lines, &event, H_ENTER, line);
+            if (!chat_command(b, line, &undo_list, &last, &leave))
+                chat_line(b, line, &undo_list, &last);
+        }
+        free(line);
+    }
+    printf("\n(session \"%s\" is kept)\n", common.session);
+    history_end(lines);
+    el_end(el);
+    return 0;
+}
+
+/* ---- start ------------------------------------------------------------------------------ */
+
+/* A new session may absorb a system prompt before its first turn. */
+static enum rxt_status absorb_system(struct bridge *b, const struct rxt_model *m,
+                                     struct bridge_session_info *info, struct rxt_error *err)
+{
+    int32_t max = rxt_model_info(m)->max_seq_len;
+    struct bridge_request r;
+    size_t n = 0;
+    int32_t *ids = malloc((size_t)max * sizeof *ids);
+    if (!ids)
+        return RXT_ENOMEM;
+    enum rxt_status st = rxt_system_ids(m, opt.system, ids, (size_t)max, &n, err);
+    if (st == RXT_OK)
+        st = session_request(&r, BRIDGE_REMEMBER, common.session, err);
+    if (st == RXT_OK) {
+        r.ids = ids;
+        r.n_ids = n;
+        st = bridge_call(b, &r, note_info, info, err);
+    }
+    free(ids);
+    return st;
+}
+
+static enum rxt_status open_session(struct bridge *b, const struct rxt_model *m,
+                                    struct bridge_session_info *info, struct rxt_error *err)
+{
+    struct bridge_request r;
+    TRY(session_request(&r, BRIDGE_OPEN, common.session, err));
+    r.seed = opt.seed;
+    TRY(bridge_call(b, &r, NULL, NULL, err));
+    TRY(session_request(&r, BRIDGE_GET, common.session, err));
+    TRY(bridge_call(b, &r, note_info, info, err));
+    if (opt.system && info->n_turn == 0)
+        return absorb_system(b, m, info, err);
+    return RXT_OK;
+}
+
+static void catch_interrupts(void)
+{
+    /* Without SA_RESTART: a read at the prompt ends, and with it the chat. */
+    struct sigaction action = {.sa_handler = on_interrupt};
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigaction(SIGINT, &action, NULL);
+}
+
+static bool one_of(const char *what, const char *value, const char *const *words)
+{
+    for (int i = 0; words[i]; i++)
+        if (strcmp(value, words[i]) == 0)
+            return true;
+    (void)fprintf(stderr, "rxt: --%s %s: use one of", what, value);
+    for (int i = 0; words[i]; i++)
+        (void)fprintf(stderr, " %s", words[i]);
+    (void)fprintf(stderr, "\n");
+    return false;
+}
+
+int command_chat(int argc, char **argv)
+{
+    struct command_line line = {
+        .usage = "rxt chat [OPTIONS]",
+        .about =
+            "Talks to a model that remembers. Every turn is on disk before it is reported, so the\n"
+            "conversation goes on where it was, also after a crash. With --script FILE it plays\n"
+            "the questions of a file; a refused line ends it with exit code 1.",
+        .options = options,
+    };
+    int code = command_line_parse(&line, argc, argv);
+    if (code >= 0)
+        return code;
+    if (!one_of("thinking", opt.thinking,
+                (const char *const[]){"fast", "extended", "auto", NULL}) ||
+        !one_of("stm-dtype", opt.stm_dtype, (const char *const[]){"f32", "bf16", NULL}))
+        return EXIT_USAGE;
+    struct rxt_error err = {0};
+    struct rxt_model *m = NULL;
+    struct bridge *b = NULL;
+    struct bridge_session_info info = {0};
+    struct bridge_config cfg = {
+        .stm_dtype = strcmp(opt.stm_dtype, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32,
+        .keep_text = opt.keep_text,
+    };
+    enum rxt_status st = open_model(&m, &err);
+    if (st == RXT_OK)
+        st = open_bridge(&b, m, &cfg, &err);
+    if (st == RXT_OK)
+        st = open_session(b, m, &info, &err);
+    if (st != RXT_OK) {
+        code = complain(st, &err);
+    } else {
+        catch_interrupts();
+        code = opt.script ? run_script(b, m) : run_terminal(b, m, &info);
+    }
+    bridge_close(&b, CLOSE_DEADLINE_US);
+    rxt_model_close(&m);
+    return code;
+}

@@ -1,0 +1,67 @@
+/* What the subcommands of `rxt` share: their table, the model and store they open, their output. */
+#ifndef RXT_TOOLS_CLI_H
+#define RXT_TOOLS_CLI_H
+
+#include "bridge/bridge.h"
+#include "tools/rxt/options.h"
+
+#include <jansson.h>
+
+/* One a file; argv[0] is the subcommand. They return the exit code of the program. */
+int command_bench(int argc, char **argv);
+int command_chat(int argc, char **argv);
+int command_recall(int argc, char **argv);
+int command_remember(int argc, char **argv);
+int command_session(int argc, char **argv);
+int command_verify(int argc, char **argv);
+
+extern uint64_t program_start_us; /* clock_us() when main began */
+
+/* ---- options that all commands take ----------------------------------------------------- */
+
+struct common_options {
+    const char *model; /* directory; NULL = $RXT_MODEL, else the one folder in models/ */
+    const char *dtype, *backend;
+    int32_t threads, max_seq_len;
+    const char *store; /* NULL = $XDG_DATA_HOME/rxt/rxt.db */
+    const char *session;
+};
+extern struct common_options common;
+extern const struct option model_options[];   /* --model --dtype --threads --backend ... */
+extern const struct option session_options[]; /* --store --session */
+
+/* Prints "rxt: <sentence>" (or the text of the status) on standard error; returns 1. */
+int complain(enum rxt_status st, const struct rxt_error *err);
+
+/* Opens the model the options name. */
+enum rxt_status open_model(struct rxt_model **out, struct rxt_error *err);
+/* Opens the store the options name and a bridge over it; makes the folder of the default store. */
+enum rxt_status open_bridge(struct bridge **out, const struct rxt_model *m,
+                            struct bridge_config *cfg, struct rxt_error *err);
+/* A request of the tenant "default" for the session of the options. EINVAL: bad name. */
+enum rxt_status session_request(struct bridge_request *r, enum bridge_verb verb,
+                                const char *session, struct rxt_error *err);
+
+/* How long writes and memory updates may take when a command ends. */
+#define CLOSE_DEADLINE_US 60000000u
+
+/* ---- output ------------------------------------------------------------------------------ */
+
+/* One object a line on standard output, flushed; frees it. */
+void print_json(json_t *object);
+json_t *json_ids(const int32_t *ids, int32_t n);
+json_t *json_hash(const uint8_t hash[16]);
+/* Text that decodes these ids, special tokens left out; free() it. NULL when out of memory. */
+char *text_of_ids(const struct rxt_model *m, const int32_t *ids, int32_t n);
+
+/* A bar on standard error for what takes longer than a second; only on a terminal. */
+struct progress {
+    const char *what;
+    uint64_t start_us, shown_us;
+    bool on;
+};
+void progress_start(struct progress *p, const char *what);
+void progress_step(struct progress *p, size_t done, size_t all);
+void progress_end(struct progress *p);
+
+#endif

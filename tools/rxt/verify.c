@@ -1,0 +1,429 @@
+/* rxt verify: compare a model with recorded outputs of the reference. */
+#include "tools/rxt/cli.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct {
+    double tolerance, margin;
+    bool json;
+} opt = {.margin = 1e-3};
+
+static const struct option options[] = {
+    {"tolerance", OPTION_REAL, &opt.tolerance, "X",
+     "max abs error (default: 2e-5, with CUDA 1e-4)"},
+    {"margin", OPTION_REAL, &opt.margin, "X",
+     "greedy tokens count where the top-1 margin is above (default: 1e-3)"},
+    {"json", OPTION_FLAG, &opt.json, NULL, "one object a turn"},
+    OPTION_MORE(model_options),
+    {0},
+};
+
+/* What one turn needs; made once for the model. */
+struct one {
+    const struct rxt_model *model;
+    struct rxt_worker *worker;
+    struct rxt_read *read;
+    struct rxt_slot *slot;
+    struct stm *memory;
+    struct stm_pool *pool;
+    float *logits; /* [max_seq_len, V] */
+};
+
+static enum rxt_status open_one(struct one *o, const struct rxt_model *m)
+{
+    const struct rxt_info *info = rxt_model_info(m);
+    const struct rxt_worker_config cfg = {.work = RXT_WORK_ALL};
+    struct stm_config stm = rxt_model_stm(m, DTYPE_F32);
+    o->model = m;
+    TRY(rxt_worker_create(&o->worker, m, &cfg));
+    TRY(rxt_read_create(&o->read, m));
+    TRY(rxt_slot_create(&o->slot, m));
+    TRY(stm_create(&o->memory, rxt_worker_lane(o->worker), &stm, info->stm_init, 1));
+    TRY(stm_pool_create(&o->pool, rxt_model_backend(m), &stm, 1));
+    o->logits = malloc((size_t)info->max_seq_len * (size_t)info->n_vocab * sizeof *o->logits);
+    return o->logits ? RXT_OK : RXT_ENOMEM;
+}
+
+static void close_one(struct one *o)
+{
+    free(o->logits);
+    stm_pool_destroy(&o->pool);
+    stm_destroy(&o->memory);
+    rxt_slot_destroy(&o->slot);
+    rxt_read_destroy(&o->read);
+    rxt_worker_destroy(&o->worker);
+}
+
+/* Runs n rows from position `start` and leaves all their logits in o->logits. */
+static enum rxt_status forward(struct one *o, const int32_t *ids, int32_t n, int32_t start)
+{
+    const int32_t offset[2] = {0, n};
+    const struct rxt_read *read = o->read;
+    const struct rxt_batch b = {
+        .rows = {.n_seq = 1, .offset = offset, .start = &start},
+        .ids = ids,
+        .slot = &o->slot,
+        .read = &read,
+    };
+    return rxt_forward_all(o->worker, &b, o->logits);
+}
+
+static enum rxt_status update(struct one *o, const int32_t *ids, int32_t n)
+{
+    const int32_t offset[2] = {0, n};
+    const struct ragged rows = {.n_seq = 1, .offset = offset};
+    struct stm_spare *spare = stm_spare_take(o->pool);
+    enum rxt_status st = rxt_update(o->worker, &o->memory, &spare, &rows, ids, NULL);
+    if (st == RXT_OK)
+        st = stm_commit(o->memory, spare, stm_version(o->memory));
+    stm_spare_give(o->pool, &spare);
+    return st;
+}
+
+static int32_t argmax(const float *x, int32_t n, float *margin)
+{
+    int32_t best = 0;
+    float second = -INFINITY;
+    for (int32_t i = 1; i < n; i++) {
+        if (x[i] > x[best]) {
+            second = x[best];
+            best = i;
+        } else if (x[i] > second) {
+            second = x[i];
+        }
+    }
+    *margin = x[best] - second;
+    return best;
+}
+
+static double max_error(const float *got, const float *want, size_t n)
+{
+    double worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        double e = fabs((double)got[i] - (double)want[i]);
+        if (!(e <= worst)) /* a NaN is the worst of all */
+            worst = isnan(e) ? INFINITY : e;
+    }
+    return worst;
+}
+
+/* The published memory as float32 [L,S,D]; free() it. */
+static float *memory_values(struct one *o)
+{
+    const struct stm_config *cfg = stm_config_of(o->memory);
+    size_t layer = (size_t)cfg->n_slot * (size_t)cfg->embed_dim;
+    float *x = malloc(layer * (size_t)cfg->n_layer * sizeof *x);
+    for (int i = 0; x && i < cfg->n_layer; i++)
+        if (lane_download(rxt_worker_lane(o->worker), x + (size_t)i * layer,
+                          stm_read(o->memory, i).data, layer * sizeof *x) != RXT_OK) {
+            free(x);
+            return NULL;
+        }
+    return x;
+}
+
+/* ---- golden folders: expected.safetensors ------------------------------------------------ */
+
+struct turn_errors {
+    double logits, encoded, memory;
+    int greedy_wrong, greedy_n, greedy_close; /* close: below the margin, not counted */
+};
+
+static enum rxt_status expected(const struct rxt_tensors *t, const char *name, int turn,
+                                struct rxt_array *out, struct rxt_error *err)
+{
+    char full[64];
+    (void)snprintf(full, sizeof full, "%s.%d", name, turn);
+    return rxt_tensors_get(t, full, out, err);
+}
+
+static enum rxt_status check_dims(const char *what, size_t got, size_t want, struct rxt_error *err)
+{
+    if (got == want)
+        return RXT_OK;
+    return rxt_fail(err, RXT_ESHAPE, "%s has %zu values, this model makes %zu", what, got, want);
+}
+
+static enum rxt_status check_greedy(struct one *o, const struct rxt_array *ids,
+                                    const struct rxt_array *greedy, struct turn_errors *e)
+{
+    int32_t vocab = rxt_model_info(o->model)->n_vocab, at = (int32_t)ids->n;
+    const float *last = o->logits + (ids->n - 1) * (size_t)vocab;
+    for (size_t i = 0; i < greedy->n; i++) {
+        float margin;
+        int32_t id = argmax(last, vocab, &margin);
+        e->greedy_n++;
+        if (id != greedy->i32[i]) {
+            if ((double)margin > opt.margin)
+                e->greedy_wrong++;
+            else
+                e->greedy_close++;
+            return RXT_OK; /* from here on the texts differ */
+        }
+        TRY(forward(o, &id, 1, at++));
+        last = o->logits;
+    }
+    return RXT_OK;
+}
+
+static enum rxt_status golden_turn(struct one *o, const struct rxt_tensors *t, int turn,
+                                   struct turn_errors *e, struct rxt_error *err)
+{
+    const struct rxt_info *info = rxt_model_info(o->model);
+    struct lane *ln = rxt_worker_lane(o->worker);
+    struct rxt_array before, ids, logits, greedy, encoded, after;
+    TRY(expected(t, "stm", turn - 1, &before, err));
+    TRY(expected(t, "input_ids", turn, &ids, err));
+    TRY(expected(t, "logits", turn, &logits, err));
+    TRY(expected(t, "greedy", turn, &greedy, err));
+    TRY(expected(t, "encoded", turn, &encoded, err));
+    TRY(expected(t, "stm", turn, &after, err));
+    size_t n = ids.n, width = (size_t)info->embed_dim;
+    size_t memory_n = (size_t)info->n_layer * (size_t)info->n_slot * width;
+    if (!before.f32 || !ids.i32 || !logits.f32 || !greedy.i32 || !encoded.f32 || !after.f32)
+        return rxt_fail(err, RXT_EFORMAT, "an expected tensor has the wrong dtype");
+    if (n == 0 || n + greedy.n > (size_t)info->max_seq_len)
+        return rxt_fail(err, RXT_ELIMIT, "input_ids.%d and greedy.%d are longer than %d tokens",
+                        turn, turn, info->max_seq_len);
+    TRY(check_dims("stm", before.n, memory_n, err));
+    TRY(check_dims("stm", after.n, memory_n, err));
+    TRY(check_dims("logits", logits.n, n * (size_t)info->n_vocab, err));
+    TRY(check_dims("encoded", encoded.n, n * width * (size_t)info->n_layer, err));
+
+    TRY(stm_import(o->memory, ln, (uint64_t)turn - 1, before.f32, memory_n * sizeof(float)));
+    TRY(rxt_read_build(o->read, o->worker, o->memory));
+    TRY(forward(o, ids.i32, (int32_t)n, 0));
+    e->logits = max_error(o->logits, logits.f32, logits.n);
+    TRY(check_greedy(o, &ids, &greedy, e));
+
+    const int32_t offset[2] = {0, (int32_t)n};
+    const struct ragged rows = {.n_seq = 1, .offset = offset};
+    const struct tensor *ed = NULL;
+    float *row = malloc(n * width * sizeof *row);
+    if (!row)
+        return RXT_ENOMEM;
+    enum rxt_status st = rxt_memorize(o->worker, &rows, ids.i32, &ed);
+    for (int32_t i = 0; i < info->n_layer && st == RXT_OK; i++) {
+        for (size_t r = 0; r < n && st == RXT_OK; r++)
+            st = lane_download(ln, row + r * width, (float *)ed[i].data + r * (size_t)ed[i].stride,
+                               width * sizeof *row);
+        e->encoded =
+            fmax(e->encoded, max_error(row, encoded.f32 + (size_t)i * n * width, n * width));
+    }
+    free(row);
+    if (st != RXT_OK)
+        return st;
+    TRY(update(o, ids.i32, (int32_t)n));
+    float *values = memory_values(o);
+    if (!values)
+        return RXT_ENOMEM;
+    e->memory = max_error(values, after.f32, memory_n);
+    free(values);
+    return RXT_OK;
+}
+
+static bool report_turn(int turn, const struct turn_errors *e)
+{
+    bool good = e->logits <= opt.tolerance && e->encoded <= opt.tolerance &&
+                e->memory <= opt.tolerance && e->greedy_wrong == 0;
+    if (opt.json)
+        print_json(json_pack("{si sf sf sf si si sb}", "turn", turn, "logits", e->logits, "encoded",
+                             e->encoded, "memory", e->memory, "greedy", e->greedy_n,
+                             "greedy_mismatches", e->greedy_wrong, "good", good));
+    else
+        printf("turn %2d  logits %.2e  encoded %.2e  memory %.2e  greedy %d of %d wrong%s  %s\n",
+               turn, e->logits, e->encoded, e->memory, e->greedy_wrong, e->greedy_n,
+               e->greedy_close ? " (one below the margin)" : "", good ? "ok" : "FAILED");
+    return good;
+}
+
+static enum rxt_status verify_golden(struct one *o, const char *path, bool *good,
+                                     struct rxt_error *err)
+{
+    struct rxt_tensors *t = NULL;
+    struct rxt_array ids;
+    TRY(rxt_tensors_open(&t, path, err));
+    int turn = 1;
+    enum rxt_status st = RXT_OK;
+    for (; st == RXT_OK && expected(t, "input_ids", turn, &ids, NULL) == RXT_OK; turn++) {
+        struct turn_errors e = {0};
+        st = golden_turn(o, t, turn, &e, err);
+        if (st == RXT_OK)
+            *good &= report_turn(turn, &e);
+    }
+    rxt_tensors_close(&t);
+    if (st == RXT_OK && turn == 1)
+        return rxt_fail(err, RXT_EFORMAT, "%.180s holds no turn (input_ids.1)", path);
+    return st;
+}
+
+/* ---- conversations: conversation.json ---------------------------------------------------- */
+
+static int32_t copy_ids(const json_t *array, int32_t *out, int32_t cap)
+{
+    int32_t n = 0;
+    size_t i;
+    const json_t *id;
+    json_array_foreach(array, i, id)
+    {
+        if (n < cap)
+            out[n] = (int32_t)json_integer_value(id);
+        n++;
+    }
+    return n;
+}
+
+struct fingerprint {
+    double rms, sum, first, last; /* differences */
+};
+
+static enum rxt_status compare_memory(struct one *o, const json_t *turn, struct fingerprint *d)
+{
+    const struct stm_config *cfg = stm_config_of(o->memory);
+    size_t n = stm_bytes(cfg) / sizeof(float);
+    float *x = memory_values(o);
+    double squares = 0, sum = 0;
+    if (!x)
+        return RXT_ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        squares += (double)x[i] * (double)x[i];
+        sum += (double)x[i];
+    }
+    *d = (struct fingerprint){
+        .rms =
+            fabs(sqrt(squares / (double)n) - json_number_value(json_object_get(turn, "stm_rms"))),
+        .sum = fabs(sum - json_number_value(json_object_get(turn, "stm_sum"))),
+    };
+    const json_t *first = json_object_get(turn, "stm_first"),
+                 *last = json_object_get(turn, "stm_last");
+    for (size_t i = 0; i < json_array_size(first); i++)
+        d->first = fmax(d->first, fabs((double)x[i] - json_number_value(json_array_get(first, i))));
+    for (size_t i = 0; i < json_array_size(last); i++)
+        d->last = fmax(d->last, fabs((double)x[n - json_array_size(last) + i] -
+                                     json_number_value(json_array_get(last, i))));
+    free(x);
+    return RXT_OK;
+}
+
+/* Limits of golden/README.md; they bound the reference's own rounding over the turns. */
+static const struct fingerprint fingerprint_limit = {1e-4, 1, 1e-4, 1e-4};
+
+static enum rxt_status conversation_turn(struct one *o, const json_t *turn, int number, bool *good)
+{
+    const struct rxt_info *info = rxt_model_info(o->model);
+    int32_t max = info->max_seq_len, vocab = info->n_vocab, wrong = 0;
+    int32_t *ids = malloc((size_t)max * sizeof *ids);
+    if (!ids)
+        return RXT_ENOMEM;
+    int32_t n_query = copy_ids(json_object_get(turn, "query_ids"), ids, max);
+    int32_t n_answer = copy_ids(json_object_get(turn, "answer_ids"), ids + n_query, max - n_query);
+    enum rxt_status st = rxt_read_build(o->read, o->worker, o->memory);
+    if (st == RXT_OK)
+        st = forward(o, ids, n_query, 0);
+    const float *last = o->logits + (size_t)(n_query - 1) * (size_t)vocab;
+    for (int32_t i = 0; i < n_answer && st == RXT_OK; i++) {
+        float margin;
+        wrong += argmax(last, vocab, &margin) != ids[n_query + i];
+        st = forward(o, ids + n_query + i, 1, n_query + i);
+        last = o->logits;
+    }
+    struct fingerprint d = {0};
+    if (st == RXT_OK)
+        st = update(o, ids, n_query + n_answer);
+    if (st == RXT_OK)
+        st = compare_memory(o, turn, &d);
+    free(ids);
+    if (st != RXT_OK)
+        return st;
+    bool ok = wrong == 0 && d.rms <= fingerprint_limit.rms && d.sum <= fingerprint_limit.sum &&
+              d.first <= fingerprint_limit.first && d.last <= fingerprint_limit.last;
+    *good &= ok;
+    if (opt.json)
+        print_json(json_pack("{si si si sf sf sf sf sb}", "turn", number, "tokens", n_answer,
+                             "greedy_mismatches", wrong, "stm_rms", d.rms, "stm_sum", d.sum,
+                             "stm_first", d.first, "stm_last", d.last, "good", ok));
+    else
+        printf(
+            "turn %2d  greedy %d of %d wrong  memory: rms %.1e sum %.1e first %.1e last %.1e  %s\n",
+            number, wrong, n_answer, d.rms, d.sum, d.first, d.last, ok ? "ok" : "FAILED");
+    return RXT_OK;
+}
+
+static enum rxt_status verify_conversation(struct one *o, const char *path, bool *good,
+                                           struct rxt_error *err)
+{
+    json_error_t where;
+    json_t *turns = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    if (!json_is_array(turns) || json_array_size(turns) == 0) {
+        json_decref(turns);
+        return rxt_fail(err, RXT_EFORMAT, "%.140s is not a JSON array of turns: %.60s", path,
+                        where.text);
+    }
+    enum rxt_status st = RXT_OK;
+    for (size_t i = 0; i < json_array_size(turns) && st == RXT_OK; i++)
+        st = conversation_turn(o, json_array_get(turns, i), (int)i + 1, good);
+    json_decref(turns);
+    return st;
+}
+
+/* ------------------------------------------------------------------------------------------ */
+
+static enum rxt_status verify(const char *dir, bool *good, struct rxt_error *err)
+{
+    char golden[4096], conversation[4096];
+    (void)snprintf(golden, sizeof golden, "%s/expected.safetensors", dir);
+    (void)snprintf(conversation, sizeof conversation, "%s/conversation.json", dir);
+    bool is_golden = access(golden, F_OK) == 0;
+    if (!is_golden && access(conversation, F_OK) != 0)
+        return rxt_fail(err, RXT_ENOTFOUND,
+                        "%.150s holds neither expected.safetensors nor conversation.json", dir);
+    struct rxt_model *m = NULL;
+    struct one o = {0};
+    if (is_golden && !common.model)
+        common.model = dir; /* a golden folder brings its model along */
+    enum rxt_status st = open_model(&m, err);
+    if (st == RXT_OK) {
+        struct backend *be = rxt_model_backend(m);
+        if (opt.tolerance == 0)
+            opt.tolerance = strcmp(backend_name(be), "cpu") == 0 ? 2e-5 : 1e-4;
+        if (!opt.json)
+            printf("%s on %s, tolerance %.0e\n", rxt_model_info(m)->name, backend_describe(be),
+                   opt.tolerance);
+        st = open_one(&o, m);
+    }
+    if (st == RXT_OK)
+        st = is_golden ? verify_golden(&o, golden, good, err)
+                       : verify_conversation(&o, conversation, good, err);
+    close_one(&o);
+    rxt_model_close(&m);
+    return st;
+}
+
+int command_verify(int argc, char **argv)
+{
+    struct command_line line = {
+        .usage = "rxt verify DIR [OPTIONS]",
+        .about = "Runs a golden folder (config.json, model.safetensors, expected.safetensors) or a "
+                 "recorded\n"
+                 "conversation (conversation.json, with --model) and prints per turn the largest "
+                 "absolute\n"
+                 "errors and the greedy tokens that differ. Exit code 0 only within the tolerance.",
+        .options = options,
+        .min_args = 1,
+        .max_args = 1,
+    };
+    int code = command_line_parse(&line, argc, argv);
+    if (code >= 0)
+        return code;
+    struct rxt_error err = {0};
+    bool good = true;
+    enum rxt_status st = verify(line.arg[0], &good, &err);
+    if (st != RXT_OK)
+        return complain(st, &err);
+    return good ? 0 : 1;
+}
