@@ -254,7 +254,7 @@ static void note_info(void *user, const struct bridge_event *e)
         *(struct bridge_session_info *)user = *e->info;
 }
 
-static void undo(struct bridge *b, struct history *h)
+static void undo(struct bridge *b, struct history *h, struct bridge_session_info *shown)
 {
     struct rxt_error err = {0};
     struct bridge_request r;
@@ -273,12 +273,13 @@ static void undo(struct bridge *b, struct history *h)
     }
     h->n--;
     h->version[h->n - 1] = info.version;
+    *shown = info;
     printf("(the memory is again what it was at version %" PRIu64 "; that is version %" PRIu64
            " now)\n",
            r.version, info.version);
 }
 
-static void reset(struct bridge *b, struct history *h)
+static void reset(struct bridge *b, struct history *h, struct bridge_session_info *shown)
 {
     struct rxt_error err = {0};
     struct bridge_request r;
@@ -291,6 +292,7 @@ static void reset(struct bridge *b, struct history *h)
         return;
     }
     history_push(h, info.version);
+    *shown = info;
     printf("(the memory is empty again: version %" PRIu64 "; /undo brings it back)\n",
            info.version);
 }
@@ -312,16 +314,16 @@ static void fork_session(struct bridge *b, const char *to)
 
 /* True if the line was a command; *leave for /quit. */
 static bool chat_command(struct bridge *b, const char *line, struct history *h,
-                         const struct chat_turn *last, bool *leave)
+                         struct chat_turn *last, bool *leave)
 {
     if (line[0] != '/')
         return false;
     if (strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0)
         *leave = true;
     else if (strcmp(line, "/undo") == 0)
-        undo(b, h);
+        undo(b, h, &last->info);
     else if (strcmp(line, "/reset") == 0)
-        reset(b, h);
+        reset(b, h, &last->info);
     else if (strncmp(line, "/fork ", 6) == 0 && line[6])
         fork_session(b, line + 6);
     else if (strcmp(line, "/stats") == 0)
