@@ -1,0 +1,60 @@
+/* A disk that takes no more: the turn fails before DONE, the session is as it was, reads go on, and
+ * when there is room again the next turn works (design 8). The disk is a limit on the size of files
+ * that this process may write. */
+#include "tests/bridge/rig.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+/* No file may grow beyond this; RLIM_INFINITY = any. */
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void full_disk_fails_the_turn_only(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome told = {0}, o = {0}, straight = {0};
+    assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    rig_open(&r, NULL, NULL);
+    converse(&r, "full", (const char *const[]){"hi, i'm Anna"}, 1, &told);
+    step_until_idle(&r);
+    for (int round = 0; round < 3; round++) {
+        limit_files(4096);
+        struct bridge_request q = question("full", "my pet is called Bruno");
+        enum rxt_status st = call(&r, &q, &o);
+        assert_true(st == RXT_EFULL || st == RXT_EIO);
+        assert_false(o.done);
+        assert_true(o.error[0]);
+        struct bridge_request dry = question("full", "what is my name?"); /* reads go on */
+        dry.dry_run = true;
+        assert_ok(call(&r, &dry, &o));
+        assert_non_null(strstr(o.text, "Anna"));
+        limit_files(RLIM_INFINITY);
+        struct bridge_request get = request(BRIDGE_GET, "full");
+        assert_ok(call(&r, &get, &o));
+        assert_int_equal(o.info.version, 1);
+        assert_memory_equal(o.info.stm_hash, told.info.stm_hash, 16);
+    }
+    converse(&r, "full", (const char *const[]){"my pet is called Bruno"}, 1, &o);
+    assert_int_equal(o.info.version, 2);
+    converse(&r, "straight", (const char *const[]){"hi, i'm Anna", "my pet is called Bruno"}, 2,
+             &straight);
+    assert_memory_equal(o.info.stm_hash, straight.info.stm_hash, 16);
+    rig_reopen(&r);
+    struct bridge_request get = request(BRIDGE_GET, "full");
+    assert_ok(call(&r, &get, &o));
+    assert_memory_equal(o.info.stm_hash, straight.info.stm_hash, 16);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(full_disk_fails_the_turn_only)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
