@@ -1,11 +1,12 @@
-/* An update that is not finite: nothing is committed, the session is held, and a rewind repairs it
- * (S2, design 5). The model is the bundled one with an infinity in a bias of memory attention. */
+/* Sessions that are held (S2, design 5 and 8): an update that is not finite, an image that was
+ * damaged on the disk. Nothing is overwritten, and a rewind to a sound version repairs both. */
 #include "tests/bridge/rig.h"
 
 #include <jansson.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* The first model is the bundled one with an infinity in a bias of memory attention. */
 static const char poisoned_tensor[] = "memory_attention.model.attention_layers.3.out_proj.bias";
 
 static void link_file(const char *dir, const char *name)
@@ -94,8 +95,82 @@ static void non_finite_update_holds_the_session(void **state)
     test_dir_remove(dir);
 }
 
+/* The first values of layer 2 of the memory after the turn, as they lie in the image. */
+static void values_after(const struct rig *r, const struct outcome *turn, float values[16])
+{
+    struct rxt_session *s = NULL;
+    const struct rxt_session_options opt = {.seed = 7};
+    assert_ok(rxt_session_create(&s, r->model, &opt, NULL));
+    assert_ok(rxt_session_absorb(s, turn->ids, (size_t)(turn->n_query + turn->n_answer), NULL));
+    const struct tensor layer = stm_read(rxt_session_memory(s), 2);
+    assert_ok(lane_download(rxt_session_lane(s), values, layer.data, 16 * sizeof *values));
+    rxt_session_destroy(&s);
+}
+
+/* Flips one bit of the first place in the file that holds these bytes. */
+static void damage(const char *path, const void *bytes, size_t n)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, 0, SEEK_END), 0);
+    long size = ftell(f);
+    char *all = malloc((size_t)size);
+    assert_non_null(all);
+    rewind(f);
+    assert_int_equal(fread(all, 1, (size_t)size, f), size);
+    long at = 0;
+    while (at + (long)n <= size && memcmp(all + at, bytes, n) != 0)
+        at++;
+    assert_true(at + (long)n <= size); /* the image is there */
+    assert_int_equal(fseek(f, at, SEEK_SET), 0);
+    assert_int_equal(fputc(all[at] ^ 4, f), (unsigned char)(all[at] ^ 4));
+    assert_int_equal(fclose(f), 0);
+    free(all);
+}
+
+static void damaged_image_holds_the_session(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome turn = {0}, other = {0}, before = {0}, o = {0};
+    float values[16];
+    rig_open(&r, NULL, NULL);
+    open_session(&r, "damaged");
+    struct bridge_request get = request(BRIDGE_GET, "damaged");
+    assert_ok(call(&r, &get, &before));
+    converse(&r, "damaged", (const char *const[]){"hi, i'm Anna"}, 1, &turn);
+    converse(&r, "sound", (const char *const[]){"how are you?"}, 1, &other);
+    values_after(&r, &turn, values);
+    bridge_close(&r.bridge, 10000000);
+    damage(r.store, values, sizeof values);
+    assert_ok(bridge_open(&r.bridge, r.model, &r.cfg, NULL));
+
+    struct bridge_request q = question("damaged", "what is my name?");
+    for (int restarted = 0; restarted < 2; restarted++) {
+        assert_int_not_equal(call(&r, &q, &o), RXT_OK);
+        assert_int_equal(o.n_token, 0);
+        assert_int_not_equal(call(&r, &get, &o), RXT_OK);
+        assert_true(o.error[0]);
+        rig_reopen(&r);
+    }
+    struct bridge_request sound = request(BRIDGE_GET, "sound"); /* others go on */
+    assert_ok(call(&r, &sound, &o));
+    assert_memory_equal(o.info.stm_hash, other.info.stm_hash, 16);
+    struct bridge_request back = request(BRIDGE_REWIND, "damaged");
+    back.version = 0;
+    assert_ok(call(&r, &back, &o));
+    assert_ok(call(&r, &get, &o));
+    assert_int_equal(o.info.version, 2);
+    assert_memory_equal(o.info.stm_hash, before.info.stm_hash, 16);
+    assert_ok(call(&r, &q, &o));
+    rig_close(&r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(non_finite_update_holds_the_session)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(damaged_image_holds_the_session),
+        cmocka_unit_test(non_finite_update_holds_the_session),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
