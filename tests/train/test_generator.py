@@ -1,0 +1,178 @@
+"""The generator: a reader that knows only the sentences answers every question, splits hold, and
+the shares of turns are the ones the README states."""
+
+import random
+import re
+import unittest
+from collections import Counter
+from dataclasses import replace
+
+from rxt_train.dialogue import PROFILES, Generator
+from rxt_train.entities import Entities, read_json, split_of_number, split_of_word
+from rxt_train.small_talk import SmallTalk
+from rxt_train.world import ASK, CHAT, FIX, KINDS, TELL, UNTOLD, Templates
+
+SHARES = {  # per cent: tell, ask, untold, fix (README.md, "Dialogues")
+    ("dense", 3): (44, 43, 5, 2),
+    ("dense", 6): (38, 40, 5, 4),
+    ("middle", 12): (25, 34, 4, 2),
+    ("natural", 24): (15, 23, 5, 3),
+    ("natural", 48): (11, 19, 6, 3),
+}
+
+
+def generator(split="train", wording="train"):
+    entities = Entities(split)
+    return Generator(Templates(wording), entities, SmallTalk(entities))
+
+
+def dialogues(name, n, count, seed=1, noise=1.0):
+    g, rng, profile = generator(), random.Random(seed), PROFILES[name]
+    profile = replace(profile, style=replace(profile.style, noise=noise))
+    return [g.dialogue(profile, n, rng) for _ in range(count)]
+
+
+class Reader:
+    """Finds facts in sentences with expressions made from the templates; shares no code with
+    the generator."""
+
+    def __init__(self):
+        self.bank = read_json("templates.json")["attributes"]
+        self.ask = [(a, self.pattern(x)) for a, e in self.bank.items() for x in e["ask"]["train"]]
+        self.told = [
+            (a, self.pattern(x))
+            for a, e in self.bank.items()
+            for x in e["say"]["train"] + e["fix"]["train"]
+        ]
+
+    @staticmethod
+    def pattern(template):
+        out, seen = "", set()
+        for part in re.split(r"(\{[a-z]\})", template.rstrip(".!?")):
+            if re.fullmatch(r"\{[a-z]\}", part):
+                out += f"(?P={part[1]})" if part[1] in seen else f"(?P<{part[1]}>.+?)"
+                seen.add(part[1])
+            else:
+                out += re.escape(part)
+        return re.compile(out + r"[.!?]?$", re.IGNORECASE)
+
+    def question(self, text):
+        """(attribute, key) pairs a question may be about."""
+        for prefix in {"", *read_json("templates.json")["prefix"]["train"]}:
+            if text.startswith(prefix):
+                rest = text[len(prefix) :]
+                for attribute, pattern in self.ask:
+                    found = pattern.match(rest)
+                    if found:
+                        yield attribute, found.groupdict().get("k", "").lower()
+
+    def values(self, text, attribute, key):
+        """Values a user's text states for (attribute, key)."""
+        parts = re.split(r"(?<=[.!?]) ", text)
+        spans = [(i, j) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)]
+        for sentence in (" ".join(parts[i:j]) for i, j in spans):
+            for name, pattern in self.told:
+                found = pattern.match(sentence) if name == attribute else None
+                if found and found.groupdict().get("k", key).lower() == key:
+                    yield (found.groupdict().get("v") or found.groupdict().get("w")).lower()
+
+
+class Replay(unittest.TestCase):
+    def test_every_answer_follows_from_the_text(self):
+        reader, checked = Reader(), 0
+        for turns in dialogues("natural", 24, 12, noise=0) + dialogues("dense", 6, 40, noise=0):
+            for at, turn in enumerate(turns):
+                if turn.kind != ASK or not turn.spans or turn.attribute == "shopping":
+                    continue
+                first, last = turn.spans[0]
+                value = turn.a[first:last].lower()
+                keys = {k for a, k in reader.question(turn.q) if a == turn.attribute}
+                stated = [
+                    {v.rstrip(".!?") for key in keys for v in reader.values(before.q, turn.attribute, key)}
+                    for before in turns[:at]
+                    if before.kind in (TELL, FIX)
+                ]
+                stated = [values for values in stated if values]
+                if stated:  # a mirrored fact has other sentences
+                    checked += 1
+                    self.assertIn(value, stated[-1], (turn.q, turn.a))
+        self.assertGreater(checked, 60)
+
+    def test_refusals_are_honest(self):
+        refusals = ("not told", "do not know", "did not say", "not sure")
+        for turns in dialogues("dense", 6, 100):
+            for turn in turns:
+                refused = any(r in turn.a for r in refusals)
+                if turn.kind in (TELL, ASK, UNTOLD, FIX):
+                    self.assertEqual(turn.kind == UNTOLD, refused, (turn.q, turn.a))
+
+    def test_spans_hold_values(self):
+        for turns in dialogues("middle", 12, 40):
+            for turn in turns:
+                for first, last in turn.spans:
+                    self.assertTrue(0 <= first < last <= len(turn.a))
+                    self.assertNotIn("{", turn.a)
+
+
+class Splits(unittest.TestCase):
+    def test_training_never_shows_other_splits(self):
+        lists = read_json("entities.json")["lists"]
+        own = {v.lower() for x in lists.values() for v in x.get("train", x.get("all", []))}
+        foreign = set()
+        for name in ("person_name", "city", "pet_name", "country"):
+            for part in ("valid", "test"):
+                foreign |= {v.lower() for v in lists[name][part]} - own
+        foreign.discard("lucky")  # a pet, and a word of "my lucky number"
+        words = Counter()
+        for turns in dialogues("dense", 6, 300):
+            for turn in turns:
+                if turn.kind != CHAT:
+                    words.update(re.findall(r"[a-z]+", (turn.q + " " + turn.a).lower()))
+        self.assertEqual([w for w in foreign if words[w]], [])
+
+    def test_test_wording_stays_out(self):
+        bank = read_json("templates.json")["attributes"]
+        tests = [x for e in bank.values() for f in ("say", "ask") for x in e[f]["test"]]
+        heads = [t.split("{")[0] for t in tests if len(t.split("{")[0]) > 12]
+        for turns in dialogues("dense", 6, 200):
+            for turn in turns:
+                for head in heads:
+                    self.assertFalse(turn.kind == TELL and turn.q.startswith(head), (head, turn.q))
+
+    def test_words_and_numbers_keep_to_their_split(self):
+        rng = random.Random(3)
+        for split in ("train", "valid", "test"):
+            entities = Entities(split)
+            for _ in range(50):
+                self.assertEqual(split_of_word(entities.invent(rng)), split)
+                self.assertEqual(split_of_number(int(entities.number(10, 999, rng))), split)
+        self.assertEqual(split_of_number(120), "test")
+
+    def test_rejected_words_are_not_invented(self):
+        rng = random.Random(3)
+        first = Entities("train").invent(random.Random(3))
+        self.assertNotEqual(Entities("train", frozenset([first])).invent(rng), first)
+
+
+class Profiles(unittest.TestCase):
+    def test_shares(self):
+        for (name, n), want in SHARES.items():
+            kinds = Counter(t.kind for d in dialogues(name, n, 3000 // n) for t in d)
+            total = sum(kinds.values())
+            for kind, share in zip((TELL, ASK, UNTOLD, FIX), want):
+                self.assertAlmostEqual(100 * kinds[kind] / total, share, delta=3.5,
+                                       msg=f"{name} {n} {KINDS[kind]}")
+
+    def test_length_and_last_question(self):
+        for name, n in (("dense", 3), ("middle", 12), ("natural", 64)):
+            for turns in dialogues(name, n, 30):
+                self.assertEqual(len(turns), n)
+        self.assertTrue(all(d[-1].kind in (ASK, UNTOLD) for d in dialogues("dense", 3, 50)))
+
+    def test_same_seed_same_text(self):
+        self.assertEqual(dialogues("natural", 24, 3, 7), dialogues("natural", 24, 3, 7))
+        self.assertNotEqual(dialogues("natural", 24, 3, 7), dialogues("natural", 24, 3, 8))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,1 @@
+"""Training of small Reactive Transformers that remember what they are told."""

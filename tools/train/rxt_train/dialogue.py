@@ -1,0 +1,144 @@
+"""Whole dialogues of n turns: the dense, middle and natural profiles of the curriculum."""
+
+import math
+from dataclasses import dataclass
+
+from .world import Style, World
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How often a turn tells, asks and corrects; see the table in the README."""
+
+    name: str
+    style: Style
+    most_facts: int
+    tell: float = 0.0  # planned loop: chance to tell while facts are left
+    chat_run: int = 4  # small-talk turns in a row, at most
+    again: float = 0.35  # a question plans another one
+    fix: float = 0.06
+    untold: float = 0.07
+
+
+DENSE = Profile("dense", Style(invented=0.6, echo=0.6, two_facts=0.25, after_chat=0.0), 6)
+MIDDLE = Profile("middle", Style(invented=0.5, echo=0.45), 6, 0.6, 2, 0.45, 0.08, 0.09)
+NATURAL = Profile("natural", Style(invented=0.4, echo=0.3), 8, 0.45, 4, 0.35, 0.06, 0.11)
+PROFILES = {p.name: p for p in (DENSE, MIDDLE, NATURAL)}
+
+
+class Generator:
+    """Makes dialogues from templates, entities and small talk of one split."""
+
+    def __init__(self, templates, entities, small_talk):
+        self.templates, self.entities, self.small_talk = templates, entities, small_talk
+
+    def dialogue(self, profile, n, random):
+        """n turns. The last one is a question where anything is known."""
+        world = World(self.templates, self.entities, profile.style, random)
+        loop = self._dense if profile.name == "dense" else self._planned
+        turns = loop(world, profile, n, random)
+        if profile.style.noise:
+            for turn in turns:
+                self._noise(turn, random)
+        return turns
+
+    def _chat(self, world, random, limit):
+        return self.small_talk.turns(random, world, limit)
+
+    def _dense(self, world, profile, n, random):
+        turns = []
+        most = min(profile.most_facts, n)
+        while len(turns) < n:
+            at, known = len(turns), world.alive()
+            turn = None
+            if known and (at == n - 1 or random.random() < 0.42):
+                if random.random() < 0.10:
+                    turn = world.ask_untold()
+                turn = turn or world.ask(random.choice(known), at)
+            elif not known or random.random() < 0.66:
+                if known and random.random() < 0.17:
+                    turn = world.fix(at)
+                elif world.count() < most:
+                    turn = world.tell(at)
+            turns += [turn] if turn else self._chat(world, random, 1)
+        return turns[:n]
+
+    def _planned(self, world, profile, n, random):
+        """Tells some facts, asks each after a log-uniform gap, and chats in between."""
+        span = math.log2(max(n - 1, 2))
+        most = random.choice((1, 2, 2, 3, 3, 4, 6, 8) if n > 12 else (1, 2, 3, 4, 5, 6))
+        most = min(max(most, math.ceil(0.10 * n)), profile.most_facts)
+        turns, due = [], []  # due: (turn, attribute)
+
+        def plan(attribute):
+            due.append((len(turns) + round(2 ** random.uniform(0, span)), attribute))
+
+        while len(turns) < n:
+            at, turn = len(turns), None
+            ready = sorted(x for x in due if x[0] <= at)
+            last = at == n - 1 and world.facts
+            if ready or last:
+                if ready:
+                    due.remove(ready[0])
+                wanted = [f for f in world.alive() if ready and f.attribute == ready[0][1]]
+                fact = random.choice(wanted or world.alive())
+                turn = world.ask(fact, at)
+                if random.random() < profile.again:
+                    plan(fact.attribute)
+            elif world.count() < most and random.random() < profile.tell:
+                turn = world.tell(at, random.choice(self.small_talk.singles)[0])
+                if turn:
+                    plan(turn.attribute)
+            else:
+                x = random.random()
+                if x < profile.fix:
+                    turn = world.fix(at)
+                    if turn:
+                        plan(turn.attribute)
+                elif x < profile.fix + profile.untold:
+                    turn = world.ask_untold()
+                elif x < profile.fix + profile.untold + 0.01:
+                    turn = world.recap(at)
+            if turn is not None:
+                turns.append(turn)
+                continue
+            limit = min(profile.chat_run, n - len(turns))
+            if due:  # do not chat past a question
+                limit = min(limit, max(1, min(x[0] for x in due) - len(turns)))
+            turns += self._chat(world, random, limit)[:limit]
+        return turns
+
+    def _noise(self, turn, random):
+        """Typing as people do it, on the user's side and never inside a value: lower case is the
+        only change that touches every word."""
+        x = random.random()
+        if turn.kind >= 4:
+            return
+        if x < 0.10:
+            if turn.kind in (1, 2, 5):
+                turn.q = turn.q[0].lower() + turn.q[1:]
+            if random.random() < 0.5:
+                turn.q = turn.q.rstrip(".!?")
+        elif x < 0.18:
+            turn.q = turn.q.rstrip(".!?")
+        elif x < 0.22:
+            turn.q = swap_letters(turn.q, random)
+        if random.random() < 0.01:
+            turn.cut = True
+
+
+def swap_letters(text, random):
+    """Exchanges two neighbouring letters inside one of the common words, which hold no value."""
+    words = text.split(" ")
+    places = [i for i, w in enumerate(words) if w in COMMON]
+    if places:
+        i = random.choice(places)
+        word, at = words[i], random.randrange(1, len(words[i]) - 1)
+        words[i] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    return " ".join(words)
+
+
+COMMON = frozenset(
+    "What what Which which Where where When when remember called name favorite please number tell "
+    "Please Tell have need does about from live work like love most".split()
+)

@@ -1,0 +1,89 @@
+"""Values that users tell: entity lists, numbers and invented words, each split for good into
+train, valid and test, so that a model is never asked in a test for a value it was trained on."""
+
+import hashlib
+import json
+import os
+
+DATA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data")
+ONSETS = (
+    "b d f g h j k l m n p r s t v w z br dr kr tr bl cl fl gr pl st sh th".split()
+)
+VOWELS = "a e i o u ai ee oo ou".split()
+CODAS = ["", "n", "l", "r", "s", "x", "k", "ck", "nd", "m", "rt"]
+SYLLABLES = (1, 2, 2, 2, 3)
+
+
+def split_of_word(word):
+    """An invented word belongs to a split by its hash."""
+    digit = int(hashlib.md5(word.lower().encode()).hexdigest(), 16) % 10
+    return {0: "test", 1: "valid"}.get(digit, "train")
+
+
+def split_of_number(n):
+    digit = n * 7919 % 10
+    return {0: "test", 1: "valid"}.get(digit, "train")
+
+
+def read_json(name):
+    with open(os.path.join(DATA, name), encoding="utf-8") as f:
+        return json.load(f)
+
+
+class Entities:
+    """Draws values of a split. rejected: lower-case words an invented word must not be."""
+
+    def __init__(self, split, rejected=frozenset()):
+        if split not in ("train", "valid", "test"):
+            raise ValueError(f"no split {split!r}")
+        self.split, self.rejected = split, rejected
+        lists = read_json("entities.json")["lists"]
+        self.lists = {name: x["all"] if x["closed"] else x[split] for name, x in lists.items()}
+        known = {v.lower() for x in lists.values() for key in x if key != "closed" for v in x[key]}
+        self.known = {word for value in known for word in value.split()}
+
+    def draw(self, name, random):
+        values = self.lists[name]
+        return values[int(random.random() * len(values))]
+
+    def number(self, low, high, random):
+        """Ages are small numbers everybody says: they are not split."""
+        while True:
+            n = random.randint(low, high)
+            if high < 100 or split_of_number(n) == self.split:
+                return str(n)
+
+    def invent(self, random):
+        """A lower-case invented word of this split."""
+        while True:
+            word = "".join(
+                random.choice(ONSETS) + random.choice(VOWELS)
+                for _ in range(random.choice(SYLLABLES))
+            )
+            word += random.choice(CODAS)
+            if len(word) < 3 or split_of_word(word) != self.split:
+                continue
+            if word not in self.rejected and word not in self.known:
+                return word
+
+    def value(self, kind, random, invented=0.0):
+        """A value of a template's kind; invented: share of made-up names of people, pets, places."""
+        if kind in ("person_name", "pet_name", "city"):
+            if random.random() < invented:
+                return self.invent(random).capitalize()
+        elif kind == "nonce":
+            return self.invent(random)
+        elif kind == "nonce_def":
+            return " ".join(self.draw(x, random) for x in ("color", "material", "object"))
+        elif kind.startswith("num:"):
+            low, high = kind[4:].split("-")
+            return self.number(int(low), int(high), random)
+        elif kind.startswith("set:"):
+            return join(random.sample(self.lists[kind[4:]], min(len(self.lists[kind[4:]]),
+                                                                random.randint(2, 4))))
+        return self.draw(kind, random)
+
+
+def join(items):
+    """["tea", "sugar", "milk"] -> "tea, sugar and milk"."""
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

@@ -1,0 +1,48 @@
+"""Puts tokenizer, real text and generator together."""
+
+import os
+
+from .batches import Source
+from .bpe import Bpe
+from .dialogue import Generator
+from .entities import Entities
+from .realtext import SETS, RealText
+from .small_talk import SmallTalk
+from .world import Templates
+
+
+def make_tokenizer(plan, real, path):
+    """Reads tokenizer.json, or trains it from the real text and generated dialogues."""
+    if not os.path.exists(path):
+        from . import tokenizer
+
+        def texts():
+            for name in SETS:
+                for pairs in real.dialogues[name] if real else ():
+                    for q, a in pairs:
+                        yield q
+                        yield a
+            yield from tokenizer.synthetic_text(plan["data"]["tokenizer_dialogues"], 1)
+
+        text = tokenizer.train(texts(), plan["model"]["vocab"])
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+    return Bpe.load(path)
+
+
+def words_of(real):
+    """Lower-case words of the real text: no invented word may be one."""
+    words = set()
+    for dialogues in real.dialogues.values():
+        for pairs in dialogues:
+            for q, a in pairs:
+                words.update(w.strip(".,!?\"'") for w in (q + " " + a).lower().split())
+    return frozenset(words)
+
+
+def make_source(plan, seed, data, bpe):
+    """The Source of a run. data: folder of the text or None; bpe: function of the real text."""
+    real = RealText(data) if data else None
+    entities = Entities("train", words_of(real) if real else frozenset())
+    talk = SmallTalk(entities, real.singles, real.runs) if real else SmallTalk(entities)
+    return Source(bpe(real), Generator(Templates("train"), entities, talk), real, seed)

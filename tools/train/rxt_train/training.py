@@ -1,0 +1,234 @@
+"""The training run: stages of a plan, checkpoints to resume from, and a CSV row every 20 steps."""
+
+import csv
+import itertools
+import math
+import os
+import statistics
+import time
+import tomllib
+from collections import Counter, deque
+
+import torch
+
+from .batches import Phase, Workers
+from .model import Model, start
+from .shape import Shape
+from .unroll import BUCKETS, N_METRIC, Step, adam, decayed
+
+LOG_EVERY = 20
+
+
+def read_plan(path):
+    with open(path, "rb") as f:
+        return tomllib.load(f)
+
+
+def shape_of(plan):
+    return Shape(**plan["model"])
+
+
+def phases_of(plan, stage):
+    """(generated windows, [windows of real text]) of a stage."""
+
+    def phase(name, x):
+        profiles, mix = x.get("profiles", {}), x.get("mix", {})
+        buckets = tuple((int(length), float(share)) for length, share in x["buckets"])
+        rest = tuple(profiles.items()), tuple(mix.items())
+        return Phase(name, x["turns"], x["batch"], buckets, *rest)
+
+    real = [phase(name, plan["real"][name]) for name in stage.get("real", [])]
+    return phase(stage["name"], stage), real
+
+
+def rate(plan, step, total):
+    """Learning rate at a step: warm-up, then one cosine over the whole run."""
+    o = plan["optimizer"]
+    if step < o["warmup"]:
+        return o["peak"] * (step + 1) / o["warmup"]
+    x = (step - o["warmup"]) / max(1, total - o["warmup"])
+    return o["peak"] * (o["floor"] + (1 - o["floor"]) * 0.5 * (1 + math.cos(math.pi * min(x, 1))))
+
+
+class Trainer:
+    """Flat vectors of parameters, gradients, moments and their running mean."""
+
+    def __init__(self, plan, seed, device, compiled):
+        self.plan, self.seed, self.device = plan, seed, device
+        self.shape = shape_of(plan)
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        self.model = Model(self.shape, device, dtype, compiled)
+        start(self.model, seed)
+        self.grads = self.model.with_grad()
+        self.m, self.v = torch.zeros_like(self.grads), torch.zeros_like(self.grads)
+        self.ema = self.model.flat.clone()
+        self.decay = decayed(self.shape, device) * plan["optimizer"]["decay"]
+        self.metrics = torch.zeros(3 + 2 * N_METRIC, device=device)
+        self.value_weight = torch.ones((), device=device)
+        self.scalars = torch.zeros(5, device=device)
+        self.adam = torch.compile(adam) if compiled else adam
+        self.pool = torch.cuda.graph_pool_handle() if device == "cuda" else None
+        self.step, self.updates = 0, 0
+        self.norms = deque(maxlen=200)
+        self.steps = {}
+
+    def state(self):
+        names = ("m", "v", "ema")
+        out = {name: getattr(self, name).cpu() for name in names}
+        out |= {"flat": self.model.flat.cpu(), "step": self.step, "updates": self.updates}
+        return out | {"norms": list(self.norms), "seed": self.seed}
+
+    def restore(self, state):
+        if state["seed"] != self.seed:
+            raise ValueError(f"the checkpoint has seed {state['seed']}, not {self.seed}")
+        with torch.no_grad():
+            self.model.flat.copy_(state["flat"])
+            for name in ("m", "v", "ema"):
+                getattr(self, name).copy_(state[name])
+        self.step, self.updates = state["step"], state["updates"]
+        self.norms = deque(state["norms"], maxlen=200)
+
+    def average(self):
+        """A float32 model with the running mean of the weights."""
+        model = Model(self.shape, self.device)
+        model.flat.copy_(self.ema)
+        return model
+
+    def prepare(self, phase, batch):
+        """Compiles and captures a phase once; say what it costs."""
+        if phase.name not in self.steps:
+            limit = self.plan["optimizer"]["limit_memory_gradient"]
+            rest = self.metrics, phase, self.value_weight, limit, self.pool
+            begin = time.time()
+            self.steps[phase.name] = Step(self.model, self.grads, *rest)
+            self.steps[phase.name].prepare(batch)
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            print(f"prepared {phase.name} in {time.time() - begin:.1f} s", flush=True)
+        return self.steps[phase.name]
+
+    def fit(self, pools, minutes):
+        """Times every phase and scales the stages' steps by one factor, to fill so many minutes."""
+        cost = {}
+        for name, pool in pools.items():
+            phase = next(p for _, p in schedule(self.plan) if p.name == name)
+            batch = pool.peek()
+            step = self.prepare(phase, batch)
+            step(batch)
+            torch.cuda.synchronize()
+            begin = time.time()
+            for _ in range(4):
+                step(batch)
+            torch.cuda.synchronize()
+            cost[name] = (time.time() - begin) / 4 + 0.002
+            print(f"{name}: {1000 * cost[name]:.1f} ms a step", flush=True)
+        self.grads.zero_()
+        self.metrics.zero_()
+        planned = sum(cost[phase.name] for _, phase in schedule(self.plan))
+        for stage in self.plan["stage"]:
+            stage["steps"] = max(20, round(stage["steps"] * 60 * minutes / planned / 20) * 20)
+        steps = [stage["steps"] for stage in self.plan["stage"]]
+        print(f"planned {planned:.0f} s; steps now {steps}", flush=True)
+
+    @torch.no_grad()
+    def _optimize(self, lr, clip):
+        o = self.plan["optimizer"]
+        self.updates += 1
+        median = statistics.median(self.norms) if len(self.norms) >= 3 else math.inf
+        fix = [1 / (1 - o[beta] ** self.updates) for beta in ("beta1", "beta2")]
+        values = torch.tensor([lr, *fix, clip, o["skip"] * median])
+        self.scalars.copy_(values.pin_memory() if self.device == "cuda" else values, non_blocking=True)
+        flat = (self.model.flat, self.grads, self.m, self.v, self.ema, self.decay)
+        out = self.adam(*flat, self.scalars, o["beta1"], o["beta2"], o["ema"])
+        self.grads.zero_()
+        return out
+
+    def run(self, pools, total, until, log, on_log=None):
+        """Trains stage by stage up to step `until` of `total`. pools: phase name -> Workers."""
+        begin, waited, tokens, pending = time.time(), 0.0, 0, []
+        for stage, phase in itertools.islice(schedule(self.plan), self.step, until):
+            before = time.time()
+            batch = pools[phase.name].get()
+            waited += time.time() - before
+            step = self.prepare(phase, batch)
+            last_tenth = self.step > 0.9 * total
+            self.value_weight.fill_(1.0 if last_tenth else self.plan["optimizer"]["value_weight"])
+            step(batch)
+            tokens += int((batch.ids != 0).sum())
+            lr = rate(self.plan, self.step, total) * stage["lr"]
+            pending.append(self._optimize(lr, stage["clip"]))
+            self.step += 1
+            if self.step % LOG_EVERY == 0:
+                row = self._row(stage, pending, lr, tokens, time.time() - begin, waited)
+                log.write(row)
+                if on_log:
+                    on_log(self, row)
+                begin, waited, tokens, pending = time.time(), 0.0, 0, []
+
+    def _row(self, stage, pending, lr, tokens, seconds, waited):
+        """The log row of the last steps; waits for the device."""
+        norms = torch.stack(pending).cpu()
+        x = self.metrics.cpu().clone()
+        seconds_now = seconds
+        self.metrics.zero_()
+        skipped = norms[:, 1].sum().item()
+        self.norms += [n for n, s in norms.tolist() if not s]
+        right, asked = x[3 : 3 + N_METRIC], x[3 + N_METRIC :]
+        with torch.no_grad():
+            memory = self.model.p["memory.gate_main.mix_bias"].sigmoid().mean().item()
+        row = {"step": self.step, "stage": stage["name"], "lr": f"{lr:.2e}"}
+        row |= {"answer": x[0].item() / x[2].item(), "query": x[1].item() / x[2].item()}
+        row["value"] = (right.sum() / asked.sum().clamp(min=1)).item()
+        for name, r, a in zip(BUCKETS, right.tolist(), asked.tolist()):
+            row[f"value {name}"] = r / a if a else ""
+        row |= {"norm": norms[:, 0].median().item(), "norm max": norms[:, 0].max().item()}
+        row |= {"skipped": int(skipped), "gate": memory, "tokens/s": tokens / seconds_now}
+        row |= {"ms/step": 1000 * seconds_now / len(pending), "waited": waited / seconds_now}
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+
+
+class Log:
+    """Rows to a CSV file and to the screen."""
+
+    def __init__(self, path):
+        self.path, self.begin = path, time.time()
+
+    def write(self, row):
+        row = {"minutes": round((time.time() - self.begin) / 60, 2), **row}
+        fresh = not os.path.exists(self.path)
+        with open(self.path, "a", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, row)
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+        print(" ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+
+
+def schedule(plan):
+    """The phase of every step of the plan, in order: (stage, phase)."""
+    at = 0
+    for stage in plan["stage"]:
+        made, real = phases_of(plan, stage)
+        every = stage.get("real_every", 0)
+        for step in range(at, at + stage["steps"]):
+            if every and step % every == every - 1:
+                yield stage, real[step // every % len(real)]
+            else:
+                yield stage, made
+        at += stage["steps"]
+
+
+def start_workers(plan, source, step, until):
+    """Processes for every phase of the steps from `step` to `until`; start them before CUDA."""
+    pools, at, data, used = {}, 0, plan["data"], Counter()
+    for _, phase in itertools.islice(schedule(plan), step):
+        used[phase.name] += 1
+    for stage in plan["stage"]:
+        first, at = at, at + stage["steps"]
+        if at <= step or first >= until:
+            continue
+        made, real = phases_of(plan, stage)
+        for phase, count in [(made, data["workers"])] + [(x, data["real_workers"]) for x in real]:
+            if phase.name not in pools:
+                pools[phase.name] = Workers(source, phase, used[phase.name], count)
+    return pools
