@@ -247,6 +247,8 @@ static bool advance_all(struct bridge *b)
          */
         if (moved || (s->queue && s->queue->state == TASK_LOADING && b->n_live > 0))
             bridge_activate(b, s);
+        else if (session_forgettable(s))
+            session_forget(s);
         s = next;
     }
     return any;
@@ -346,6 +348,8 @@ enum rxt_status bridge_submit(struct bridge *b, const struct bridge_request *r,
     return RXT_OK;
 fail:
     task_destroy(&t);
+    if (s)
+        bridge_activate(b, s); /* it may have been made for nothing */
     return st;
 }
 

@@ -216,7 +216,10 @@ enum rxt_status session_find(struct bridge *b, const char *tenant, const char *n
                              struct session **out);
 /* As session_find, but makes none. */
 bool session_peek(struct bridge *b, const char *tenant, const char *name, struct session **out);
-void session_forget(struct session *s); /* out of the table; it has no tasks */
+/* Nobody uses it and it is not resident: all there is of it is in the store, or there is nothing.
+ */
+bool session_forgettable(const struct session *s);
+void session_forget(struct session *s); /* out of the table */
 void session_load(struct session *s);   /* COLD -> LOADING */
 void session_evict(struct bridge *b, struct session *but);
 void session_remember(struct session *s);  /* next journaled task to the lane */

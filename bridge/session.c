@@ -56,6 +56,12 @@ enum rxt_status session_find(struct bridge *b, const char *tenant, const char *n
     return RXT_OK;
 }
 
+bool session_forgettable(const struct session *s)
+{
+    return s->phase == SESSION_COLD && !s->active && !s->queue && !s->remember && !s->job_out &&
+           !s->apply_out;
+}
+
 void session_forget(struct session *s)
 {
     struct session **at = &s->bridge->bucket[bucket_of(s->tenant, s->name)];
@@ -129,7 +135,7 @@ void session_drop(struct session *s)
 
 static bool droppable(const struct session *s)
 {
-    return s->phase == SESSION_RESIDENT && !s->queue && !s->remember && !s->job_out &&
+    return s->phase == SESSION_RESIDENT && !s->active && !s->queue && !s->remember && !s->job_out &&
            !s->apply_out && s->row.applied == s->version;
 }
 
@@ -144,7 +150,7 @@ void session_evict(struct bridge *b, struct session *but)
                     oldest = s;
         if (!oldest)
             return;
-        session_drop(oldest);
+        session_forget(oldest);
         while (b->free_read) {
             struct shared_read *r = b->free_read;
             b->free_read = r->next;

@@ -1,4 +1,6 @@
 /* Sessions: fork, rewind, reset, erase, export, import, eviction, damage, many at once. */
+#include "bridge/bridge_impl.h"
+
 #include "tests/bridge/rig.h"
 
 #include <sys/stat.h>
@@ -177,6 +179,25 @@ static void many_at_once_and_little_room(void **state)
     }
 }
 
+/* Names that somebody makes up leave nothing behind in memory. */
+static void unknown_names_are_forgotten(void **state)
+{
+    (void)state;
+    struct outcome o = {0};
+    for (int i = 0; i < 300; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "made up %d", i);
+        struct bridge_request q = question(name, "hi");
+        assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
+    }
+    step_until_idle(&rig);
+    while (bridge_step(rig.bridge)) {
+    }
+    for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
+        for (const struct session *s = rig.bridge->bucket[i]; s; s = s->chain)
+            assert_null(strstr(s->name, "made up"));
+}
+
 static void list_shows_what_is_there(void **state)
 {
     (void)state;
@@ -261,6 +282,7 @@ int main(void)
         cmocka_unit_test(erased_is_gone),
         cmocka_unit_test(export_and_import),
         cmocka_unit_test(many_at_once_and_little_room),
+        cmocka_unit_test(unknown_names_are_forgotten),
         cmocka_unit_test(list_shows_what_is_there),
         cmocka_unit_test(a_second_process_is_refused),
         cmocka_unit_test(another_model_is_refused),
