@@ -3,12 +3,25 @@
 #include "kernels/base/mem.h"
 #include "rxt/safetensors_impl.h"
 
+#include <assert.h>
+
 /* What every step of packing needs. */
 struct packing {
     struct backend *be;
+    const struct checkpoint *ck;
     enum dtype storage;
     int32_t max_seq_len;
 };
+
+/* Gives the pages of the files back that were read so far: while gigabytes are packed, file and
+ * copy need not be resident together. The embedding is used where it lies. */
+static void drop_pages(const struct packing *p)
+{
+    const struct host_matrix *lies = &p->ck->embedding;
+    if (p->ck->files)
+        safetensors_drop(p->ck->files, lies->data,
+                         (size_t)lies->rows * (size_t)lies->cols * dtype_bytes(lies->dtype));
+}
 
 static enum rxt_status norm(const struct packing *p, struct weight **out, const struct norm_desc *d)
 {
@@ -93,8 +106,10 @@ static enum rxt_status stack(const struct packing *p, struct stack_weights *w,
     if (!w->layer)
         return RXT_ENOMEM;
     w->n_layer = s->n_layer;
-    for (int32_t i = 0; i < s->n_layer; i++)
+    for (int32_t i = 0; i < s->n_layer; i++) {
         TRY(layer(p, &w->layer[i], &s->layer[i], cfg));
+        drop_pages(p);
+    }
     return rope(p, &w->rope, &s->rope);
 }
 
@@ -172,17 +187,14 @@ enum rxt_status weights_create(struct model_weights *w, struct backend *be,
                                const struct checkpoint *ck, enum dtype storage, int32_t max_seq_len,
                                struct rxt_error *err)
 {
-    const struct packing p = {be, storage, max_seq_len};
+    const struct packing p = {be, ck, storage, max_seq_len};
+    assert(!ck->config.single);
     enum rxt_status st = pack(&p, w, ck);
     if (st != RXT_OK) {
         weights_destroy(w, be);
         return rxt_fail(err, st, "cannot pack the weights: %s", rxt_status_text(st));
     }
-    if (ck->files) {
-        const struct host_matrix *lies = &ck->embedding; /* used where it is */
-        safetensors_drop(ck->files, lies->data,
-                         (size_t)lies->rows * (size_t)lies->cols * dtype_bytes(lies->dtype));
-    }
+    drop_pages(&p);
     return RXT_OK;
 }
 

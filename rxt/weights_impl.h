@@ -34,7 +34,7 @@ struct model_weights {
 };
 
 /* Fills *w, which must be zeroed. storage: of matrices. max_seq_len: positions of the RoPE tables.
- * ENOMEM, ESHAPE; on failure *w is empty. */
+ * ck: all three components. ENOMEM, ESHAPE; on failure *w is empty. */
 enum rxt_status weights_create(struct model_weights *w, struct backend *be,
                                const struct checkpoint *ck, enum dtype storage, int32_t max_seq_len,
                                struct rxt_error *err);
