@@ -67,6 +67,16 @@ static void resolve_shared(const struct bind *b, struct config_stack *s, const c
     }
 }
 
+/* Configs of the first models may be silent on the norm before the head. */
+static void resolve_head_norm(const struct bind *b, struct config_stack *s, const char *prefix)
+{
+    if (s->head_norm != CONFIG_HEAD_UNSAID)
+        return;
+    s->head_norm = CONFIG_HEAD_NONE;
+    if (bind_has(b, prefix, "head_norm.weight"))
+        s->head_norm = bind_has(b, prefix, "head_norm.bias") ? CONFIG_HEAD_LAYER : CONFIG_HEAD_RMS;
+}
+
 static void resolve_rope(const struct bind *b, struct rxt_config *c)
 {
     if (c->rope != CONFIG_ROPE_UNSAID)
@@ -86,8 +96,10 @@ static enum rxt_status resolve(struct bind *b)
         c->has_decoder = bind_has(b, "model.", "head.weight");
         c->has_encoder = !c->has_decoder;
     }
-    if (c->has_decoder)
+    if (c->has_decoder) {
         resolve_shared(b, &c->decoder, decoder_prefix(c));
+        resolve_head_norm(b, &c->decoder, decoder_prefix(c));
+    }
     if (c->has_encoder)
         resolve_shared(b, &c->encoder, encoder_prefix(c));
     if (c->has_memory)

@@ -161,9 +161,10 @@ static void read_decoder_only(struct fields *f, struct config_stack *s)
     s->cross.gate = ACT_NONE;
     if (gated)
         s->cross.gate = (enum act)field_word(f, "gated_attention_activation", ACT_SIGMOID, acts);
-    if (field_bool(f, "use_head_norm", false))
+    int norm = field_word(f, "head_norm_type", CONFIG_HEAD_LAYER, head_norms);
+    if (field_has(f, "use_head_norm"))
         s->head_norm =
-            (enum config_head_norm)field_word(f, "head_norm_type", CONFIG_HEAD_LAYER, head_norms);
+            field_bool(f, "use_head_norm", false) ? (enum config_head_norm)norm : CONFIG_HEAD_NONE;
 }
 
 static void read_stack(struct fields *f, struct config_stack *s, bool is_decoder)

@@ -7,7 +7,7 @@
 
 enum config_bias { CONFIG_BIAS_LOCAL, CONFIG_BIAS_GLOBAL, CONFIG_BIAS_OFF };
 enum config_layer { CONFIG_LAYER_DENSE, CONFIG_LAYER_MOE };
-enum config_head_norm { CONFIG_HEAD_NONE, CONFIG_HEAD_LAYER, CONFIG_HEAD_RMS };
+enum config_head_norm { CONFIG_HEAD_UNSAID, CONFIG_HEAD_NONE, CONFIG_HEAD_LAYER, CONFIG_HEAD_RMS };
 enum config_norm { /* norm_type of memory attention, spec 2.7 */
                    CONFIG_NORM_CLASSIC_RMS,
                    CONFIG_NORM_LAYER,
@@ -47,7 +47,7 @@ struct config_stack {
     struct config_moe moe;
     int32_t n_before, n_after; /* stateless layers; decoder */
     enum config_layer before[CONFIG_MAX_STATELESS], after[CONFIG_MAX_STATELESS];
-    enum config_head_norm head_norm; /* decoder */
+    enum config_head_norm head_norm; /* decoder; unsaid: the tensors decide (spec 8) */
 };
 
 struct config_gate {

@@ -244,6 +244,36 @@ static void test_layout_is_detected(void **state)
     }
 }
 
+/* ---- norm before the head ---------------------------------------------------------------- */
+
+/* Where the config is silent, the tensors tell; where it speaks, it counts. */
+static void test_head_norm_is_detected(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *patch;
+        enum config_head_norm want;
+    } row[] = {
+        {"{\"decoder_config\": {\"use_head_norm\": false}}", CONFIG_HEAD_NONE},
+        {"{\"decoder_config\": {\"head_norm_type\": \"rms_norm\"}}", CONFIG_HEAD_RMS},
+        {"{\"decoder_config\": {\"head_norm_type\": \"layer_norm\"}}", CONFIG_HEAD_LAYER},
+    };
+    for (int i = 0; i < 3; i++) {
+        struct fixture f;
+        fixture_random(&f, &(struct random_model){.patch = row[i].patch});
+        fixture_set(&f, "decoder_config.use_head_norm", NULL);
+        fixture_set(&f, "decoder_config.head_norm_type", NULL);
+        assert_ok(fixture_open(&f));
+        assert_int_equal(f.ck->config.decoder.head_norm, row[i].want);
+        assert_int_equal(f.ck->head_norm.weight.data != NULL, row[i].want != CONFIG_HEAD_NONE);
+        assert_int_equal(f.ck->head_norm.kind == NORM_LAYER, row[i].want == CONFIG_HEAD_LAYER);
+        fixture_set(&f, "decoder_config.use_head_norm", i == 0 ? "true" : "false");
+        assert_status(i == 0 ? RXT_ENOTFOUND : RXT_EFORMAT, fixture_open(&f));
+        assert_non_null(strstr(f.err.text, "decoder.model.head_norm."));
+        fixture_close(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_no_positions),
         cmocka_unit_test(test_split_layout),
         cmocka_unit_test(test_layout_is_detected),
+        cmocka_unit_test(test_head_norm_is_detected),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -140,7 +140,7 @@ static void test_defaults(void **state)
         assert_int_equal(d->cross.n_q, 4);
         assert_true(d->out_bias && d->rms_norm && d->ff_gated);
         assert_int_equal(d->ff_act, ACT_SILU);
-        assert_int_equal(d->head_norm, CONFIG_HEAD_NONE);
+        assert_int_equal(d->head_norm, CONFIG_HEAD_UNSAID);
         assert_false(d->use_moe || d->nope);
         assert_true(d->rope_base == 10000);
         assert_int_equal(d->n_before + d->n_after, 0);
