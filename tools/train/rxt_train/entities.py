@@ -30,17 +30,27 @@ def read_json(name):
         return json.load(f)
 
 
-class Entities:
-    """Draws values of a split. rejected: lower-case words an invented word must not be."""
+CAPITALISED = ("person_name", "pet_name", "city", "country", "language")
 
-    def __init__(self, split, rejected=frozenset()):
+
+class Entities:
+    """Draws values of a split. rejected: lower-case words an invented word must not be.
+
+    borrowed: ordinary words that may stand in for a value of any open list. Most lists are short,
+    and a model that only ever hears their training values learns to choose among them instead of
+    to copy what it was told. No value of another split is borrowed.
+    """
+
+    def __init__(self, split, rejected=frozenset(), borrowed=()):
         if split not in ("train", "valid", "test"):
             raise ValueError(f"no split {split!r}")
         self.split, self.rejected = split, rejected
         lists = read_json("entities.json")["lists"]
         self.lists = {name: x["all"] if x["closed"] else x[split] for name, x in lists.items()}
+        self.open = {name for name, x in lists.items() if not x["closed"]}
         known = {v.lower() for x in lists.values() for key in x if key != "closed" for v in x[key]}
         self.known = {word for value in known for word in value.split()}
+        self.borrowed = sorted(w for w in borrowed if w not in self.known)
 
     def draw(self, name, random):
         values = self.lists[name]
@@ -67,18 +77,21 @@ class Entities:
                 return word
 
     def value(self, kind, random, invented=0.0):
-        """A value of a template's kind; invented: share of made-up names of people, pets, places."""
-        if kind in ("person_name", "pet_name", "city"):
-            if random.random() < invented:
-                return self.invent(random).capitalize()
-        elif kind == "nonce":
+        """A value of a template's kind; invented: share of made-up or borrowed words."""
+        if kind in self.open and random.random() < invented:
+            if self.borrowed and random.random() < 0.5:
+                word = random.choice(self.borrowed)
+            else:
+                word = self.invent(random)
+            return word.capitalize() if kind in CAPITALISED else word
+        if kind == "nonce":
             return self.invent(random)
-        elif kind == "nonce_def":
+        if kind == "nonce_def":
             return " ".join(self.draw(x, random) for x in ("color", "material", "object"))
-        elif kind.startswith("num:"):
+        if kind.startswith("num:"):
             low, high = kind[4:].split("-")
             return self.number(int(low), int(high), random)
-        elif kind.startswith("set:"):
+        if kind.startswith("set:"):
             return join(random.sample(self.lists[kind[4:]], min(len(self.lists[kind[4:]]),
                                                                 random.randint(2, 4))))
         return self.draw(kind, random)

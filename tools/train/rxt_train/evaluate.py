@@ -171,6 +171,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--bench")
     parser.add_argument("--most-k", type=int, default=64, help="leave out items of larger k")
+    parser.add_argument("--sets", default=bench.SETS, help="the sets to run")
     parser.add_argument("--own", type=int, help="items a cell of a benchmark of valid values")
     parser.add_argument("--modes", default="given")
     parser.add_argument("--fluency")
@@ -186,7 +187,7 @@ def main():
     text = ""
     if args.bench or args.own:
         items = bench.read(args.bench) if args.bench else own_items(args.own, args.fluency)
-        items = [x for x in items if x["k"] <= args.most_k]
+        items = [x for x in items if x["k"] <= args.most_k and x["set"] in args.sets]
         answers = run(model, bpe, items, args.modes.split(","))
         text += report(items, answers)
         if args.answers:

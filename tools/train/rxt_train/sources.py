@@ -1,6 +1,7 @@
 """Puts tokenizer, real text and generator together."""
 
 import os
+from collections import Counter
 
 from .batches import Source
 from .bpe import Bpe
@@ -31,18 +32,23 @@ def make_tokenizer(plan, real, path):
 
 
 def words_of(real):
-    """Lower-case words of the real text: no invented word may be one."""
-    words = set()
+    """How often each lower-case word of the real text occurs."""
+    words = Counter()
     for dialogues in real.dialogues.values():
         for pairs in dialogues:
             for q, a in pairs:
                 words.update(w.strip(".,!?\"'") for w in (q + " " + a).lower().split())
-    return frozenset(words)
+    return words
 
 
 def make_source(plan, seed, data, bpe):
     """The Source of a run. data: folder of the text or None; bpe: function of the real text."""
     real = RealText(data) if data else None
-    entities = Entities("train", words_of(real) if real else frozenset())
+    words = words_of(real) if real else Counter()
+    # ordinary words, but not the few hundred that hold sentences together
+    common = {w for w, _ in words.most_common(400)}
+    borrowed = [w for w, n in words.items() if n >= 8 and w not in common]
+    borrowed = [w for w in borrowed if w.isascii() and w.isalpha() and 3 <= len(w) <= 10]
+    entities = Entities("train", frozenset(words), borrowed)
     talk = SmallTalk(entities, real.singles, real.runs) if real else SmallTalk(entities)
     return Source(bpe(real), Generator(Templates("train"), entities, talk), real, seed)
