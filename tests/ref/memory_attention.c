@@ -10,19 +10,6 @@ static float *floats(int n)
     return x;
 }
 
-/* y [n_row,n_out] = W x + b. */
-static void project(enum ref_mode mode, float *y, const float *x, int n_row, int n_in, int n_out,
-                    const float *w, const float *b)
-{
-    for (int r = 0; r < n_row; r++)
-        for (int o = 0; o < n_out; o++) {
-            double sum = b ? b[o] : 0;
-            for (int i = 0; i < n_in; i++)
-                sum += (double)w[o * n_in + i] * x[r * n_in + i];
-            y[r * n_out + o] = ref_round(mode, sum);
-        }
-}
-
 /* u [S,D] = Attn(q = x [S,D], kv = y [n_key,D]); the keys rotated by angle if there is one. */
 static void attend(enum ref_mode mode, float *u, const struct ref_memory_attention *a,
                    const struct ref_projections *p, const float *x, const float *y, int n_key,
@@ -32,9 +19,9 @@ static void attend(enum ref_mode mode, float *u, const struct ref_memory_attenti
     int n_out = n_q > n_kv ? n_q : n_kv;
     float *q = floats(a->n_slot * n_q), *context = floats(a->n_slot * n_out);
     float *k = floats(n_key * n_kv), *v = floats(n_key * n_kv);
-    project(mode, q, x, a->n_slot, a->dim, n_q, p->q, NULL);
-    project(mode, k, y, n_key, a->dim, n_kv, p->k, NULL);
-    project(mode, v, y, n_key, a->dim, n_kv, p->v, NULL);
+    ref_linear(mode, q, x, a->n_slot, &p->q, NULL);
+    ref_linear(mode, k, y, n_key, &p->k, NULL);
+    ref_linear(mode, v, y, n_key, &p->v, NULL);
     ref_attention(mode, context,
                   &(struct ref_attention){
                       .heads = p->heads,
@@ -45,7 +32,7 @@ static void attend(enum ref_mode mode, float *u, const struct ref_memory_attenti
                       .v = v,
                       .angle_k = angle,
                   });
-    project(mode, u, context, a->n_slot, n_out, a->dim, p->out, p->bias);
+    ref_linear(mode, u, context, a->n_slot, &p->out, &p->bias);
     free(q);
     free(k);
     free(v);

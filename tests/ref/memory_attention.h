@@ -13,10 +13,10 @@ enum ref_variant {
     REF_GROUPED_SELF_INTERLAYER,
 };
 
-struct ref_projections { /* as a checkpoint holds them; bias [D] of the output, may be NULL */
+struct ref_projections { /* as a checkpoint holds them; bias of the output, data NULL = none */
     struct heads heads;
-    const float *q, *k, *v, *out; /* [Hq*hd,D], [Hk*hd,D] twice, [D,Ho*hd] */
-    const float *bias;
+    struct host_matrix q, k, v, out; /* [Hq*hd,D], [Hk*hd,D] twice, [D,Ho*hd] */
+    struct host_vector bias;         /* [D] */
 };
 
 struct ref_memory_layer {
