@@ -98,10 +98,12 @@ struct attend_job {
     const void *arg;
 };
 
-/* Puts rows of k (rotated by their position) and v into heads, at the key of their position.
+/* Puts rows of k (rotated by their position) and v into heads, at the key that is their position
+ * or, from_zero, their place in the sequence.
  * Columns are n_head heads, which are those of head_of. */
 struct store_job {
     int32_t n_head, dim;
+    bool from_zero;
     struct tensor k, v;
     struct ragged rows;
     struct pieces pieces; /* of one "head": STORE_ROWS rows with all of theirs */

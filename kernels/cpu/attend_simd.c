@@ -59,14 +59,14 @@ void SIMD(store_keys)(const void *arg, int32_t first, int32_t last, void *scratc
     for (; at.item < last; piece_next(&at, &job->pieces)) {
         int32_t start = job->rows.start ? job->rows.start[at.seq] : 0;
         for (int32_t i = at.first; i < at.last; i++) {
-            int64_t row = job->rows.offset[at.seq] + i, t = start + i;
+            int64_t row = job->rows.offset[at.seq] + i, t = job->from_zero ? i : start + i;
             const float *k = (const float *)job->k.data + row * job->k.stride; // k[row,:]
             const float *v = (const float *)job->v.data + row * job->v.stride; // v[row,:]
             for (int32_t head = 0; head < job->n_head; head++, k += dim, v += dim) {
                 struct kv_head to = job->head_of(job->arg, at.seq, head);
                 float *to_k = to.k + t / VEC * VEC * dim + t % VEC; // k[t / 16,:,t % 16]
                 float *to_v = to.v + t * width;                     // v[t,:]
-                rotate(key, k, dim, job->rope, t, 1.0f);
+                rotate(key, k, dim, job->rope, start + i, 1.0f);
                 for (int32_t d = 0; d < dim; d++)
                     to_k[d * VEC] = key[d];
                 for (int32_t d = 0; d < width; d += VEC)

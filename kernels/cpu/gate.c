@@ -12,8 +12,6 @@ static struct cpu_gate *lay_out(struct arena *a, const struct gate_desc *d)
     float *status_w = host_vector_cut(a, &d->status_w), *m = NULL;
     if (d->kind == GATE_LINEAR)
         m = arena_cut(a, (size_t)d->w.rows * (size_t)d->w.cols, sizeof *m);
-    if (d->kind == GATE_LINEAR && !d->b.data) /* absent: zero */
-        b = arena_cut(a, (size_t)d->w.rows, sizeof *b);
     if (!w)
         return NULL;
     for (int32_t r = 0; m && r < d->w.rows; r++)
