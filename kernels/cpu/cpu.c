@@ -170,9 +170,19 @@ void lane_run(struct cpu_lane *ln,
               void (*fn)(const void *job, int32_t first, int32_t last, void *scratch),
               const void *job, int32_t n_item, uint64_t work)
 {
+    lane_run_on(ln, fn, job, n_item, work, NULL, 0);
+}
+
+void lane_run_on(struct cpu_lane *ln,
+                 void (*fn)(const void *job, int32_t first, int32_t last, void *scratch),
+                 const void *job, int32_t n_item, uint64_t work, const void *fetch,
+                 size_t fetch_bytes)
+{
     const struct task t = {
         .fn = fn,
         .arg = job,
+        .fetch = fetch,
+        .fetch_bytes = fetch_bytes,
         .n_item = n_item,
         .work = work,
         .scratch = ln->thread,

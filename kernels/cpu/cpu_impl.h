@@ -51,6 +51,13 @@ void lane_run(struct cpu_lane *ln,
               void (*fn)(const void *job, int32_t first, int32_t last, void *scratch),
               const void *job, int32_t n_item, uint64_t work);
 
+/* The same, with fetch_bytes that every item reads first and that other threads may have written a
+ * moment ago: the workers ask for them in advance. */
+void lane_run_on(struct cpu_lane *ln,
+                 void (*fn)(const void *job, int32_t first, int32_t last, void *scratch),
+                 const void *job, int32_t n_item, uint64_t work, const void *fetch,
+                 size_t fetch_bytes);
+
 extern const struct backend_ops cpu_ops; /* cpu/ops.c */
 
 enum rxt_status cpu_lane_create(struct lane **out, struct backend *be, enum lane_priority priority,

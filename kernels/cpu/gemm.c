@@ -10,5 +10,8 @@ void gemm_run(struct cpu_lane *ln, struct gemm_job *job)
         n_item += g->w->n_panel * gemm_blocks(g);
         work += 2 * (uint64_t)g->n_row * (uint64_t)g->w->columns * (uint64_t)g->w->k;
     }
-    lane_run(ln, ln->be->k->gemm, job, n_item, work);
+    int32_t first_row = job->group[0].first_row;
+    const float *x = job->x + (job->x_row ? job->x_row[first_row] : first_row) * job->x_stride;
+    lane_run_on(ln, ln->be->k->gemm, job, n_item, work, x,
+                (size_t)job->group[0].w->k * sizeof *x); // x[first_row,:]
 }

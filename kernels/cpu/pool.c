@@ -20,17 +20,32 @@
 #define ALONE_WORK 100000 /* below this a task is over before the workers have heard of it */
 #define CHUNK_WORK 100000 /* of the smallest chunk that is worth one more claim */
 #define CHUNKS_A_THREAD 4 /* at most: what a slow thread leaves can be taken by the others */
+#define FETCH_MOST 64     /* cache lines asked for in advance */
 
-/* A thread's share of the current task, one cache line. `claim` = round << 32 | next << 16 | end,
- * in chunks: whoever raises next owns that chunk. The other fields are written before claim is
- * published and read only after a chunk was won, so a late thread never reads a dead task. */
+/* What passes between threads, and nothing else, decides how long a task takes to start and to
+ * end: a line written by one core takes a quarter of a microsecond to reach another. So a worker
+ * waits on the one line that holds all it needs to begin, already in a state in which it may
+ * claim; what the caller only counts for itself lies elsewhere. */
+
+/* A thread's share of the current task. `claim` = round << 32 | next << 16 | end, in chunks:
+ * whoever raises next owns that chunk. The other fields are written before claim is published and
+ * read only after a chunk of this round was won, so a late thread never reads a dead task. */
 struct share {
     _Alignas(64) _Atomic uint64_t claim;
-    _Atomic uint32_t asleep; /* futex word of the worker */
-    int32_t n_item, n_chunk;
     void (*fn)(const void *arg, int32_t first, int32_t last, void *scratch);
     const void *arg;
-    void *scratch;
+    const void *fetch;
+    void *scratch; /* of the thread this share was made for */
+    int32_t first, n_item, n_chunk;
+    int32_t n_fetch; /* cache lines */
+};
+static_assert(sizeof(struct share) == 64, "a share is one cache line");
+
+/* What a worker tells, and whether it has to be woken: a line that the caller writes at every task
+ * and the worker only when it goes to sleep. */
+struct report {
+    _Alignas(64) _Atomic uint64_t n_done; /* chunks, ever */
+    _Alignas(64) _Atomic uint32_t asleep; /* futex word */
 };
 
 struct worker {
@@ -40,16 +55,18 @@ struct worker {
 };
 
 struct pool {
-    struct share *share; /* [n_thread]; 0 is the caller's */
+    /* never changes while workers run */
+    struct share *share;   /* [n_thread]; 0 is the caller's */
+    struct report *report; /* [n_thread]; 0 is not used */
     struct worker *worker;
     int n_thread, n_started;
     bool crowded;        /* more threads than processors: yield instead of spinning */
     bool short_of_cores; /* none to spare for a lane that computes beside the pool */
-    uint32_t round;      /* of the last task; belongs to whoever has the workers */
     _Atomic bool stop;
 
-    _Alignas(64) _Atomic uint32_t taken; /* 1: someone has the workers */
-    _Alignas(64) _Atomic uint32_t done;  /* chunks of the current task */
+    _Alignas(64) _Atomic uint32_t taken; /* 1: someone has the workers, and what follows */
+    uint32_t round;                      /* of the last task */
+    uint64_t n_reported;                 /* sum of n_done after it */
 
     _Alignas(64) _Atomic uint64_t n_answer; /* answer tasks started so far */
     _Atomic uint32_t answering;             /* answer tasks running */
@@ -101,59 +118,92 @@ static int32_t claim_chunk(struct share *s, uint32_t round)
     }
 }
 
-/* Computes chunks of this round until there is none left, its own first. */
-static void work_on_round(struct pool *p, int self, uint32_t round)
+static void fetch(const void *from, int32_t n_line)
 {
-    const struct share *s = &p->share[self];
+    for (int32_t i = 0; i < n_line; i++)
+        __builtin_prefetch((const char *)from + 64 * i);
+}
+
+/* Computes chunks of this round until there is none left, its own first; gives their number. */
+static uint32_t work_on_round(struct pool *p, int self, uint32_t round)
+{
+    const struct share *own = &p->share[self];
     uint32_t n = 0;
     for (int i = 0; i < p->n_thread; i++) {
         int from = self + i < p->n_thread ? self + i : self + i - p->n_thread;
-        for (int32_t c; (c = claim_chunk(&p->share[from], round)) >= 0; n++) {
-            int32_t first = (int32_t)((int64_t)s->n_item * c / s->n_chunk);
-            int32_t last = (int32_t)((int64_t)s->n_item * (c + 1) / s->n_chunk);
-            s->fn(s->arg, first, last, s->scratch);
+        struct share *s = &p->share[from];
+        for (int32_t c; (c = claim_chunk(s, round)) >= 0; n++) {
+            if (n == 0 && self > 0) {
+                fetch(own->arg, 2);
+                fetch(own->fetch, own->n_fetch);
+            }
+            int32_t first = s->first + (int32_t)((int64_t)s->n_item * c / s->n_chunk);
+            int32_t last = s->first + (int32_t)((int64_t)s->n_item * (c + 1) / s->n_chunk);
+            own->fn(own->arg, first, last, own->scratch);
         }
     }
-    if (n > 0)
-        atomic_fetch_add_explicit(&p->done, n, memory_order_release);
+    return n;
 }
 
-/* The same number of chunks for every thread, as many as are worth it. */
-static int32_t chunks_of(const struct pool *p, const struct task *t)
+/* Where the items of thread i begin. */
+static int32_t share_start(const struct pool *p, const struct task *t, int i)
 {
-    uint64_t n = t->work / CHUNK_WORK / (uint64_t)p->n_thread;
-    int32_t each = n > CHUNKS_A_THREAD ? CHUNKS_A_THREAD : n > 1 ? (int32_t)n : 1;
-    while (each > 1 && each * p->n_thread > t->n_item)
-        each--;
-    return each * p->n_thread < t->n_item ? each * p->n_thread : t->n_item;
+    return (int32_t)((int64_t)t->n_item * i / p->n_thread);
+}
+
+static int32_t chunks_of(const struct task *t, int32_t n_item)
+{
+    uint64_t n = t->work / CHUNK_WORK * (uint64_t)n_item / (uint64_t)t->n_item;
+    int32_t most = n_item < CHUNKS_A_THREAD ? n_item : CHUNKS_A_THREAD;
+    return n >= (uint64_t)most ? most : n > 1 ? (int32_t)n : n_item > 0;
+}
+
+/* Worker and caller exchange this word: whoever comes second sees what the first did before, so
+ * either the worker sees its new claim or the caller that it sleeps. */
+static void wake(struct report *r)
+{
+    if (atomic_exchange(&r->asleep, 0))
+        futex_wake(&r->asleep);
+}
+
+/* Hands thread i its share of the task; gives the number of chunks. */
+static int32_t publish(struct pool *p, const struct task *t, int i)
+{
+    struct share *s = &p->share[i];
+    s->fn = t->fn;
+    s->arg = t->arg;
+    s->fetch = t->fetch;
+    s->n_fetch =
+        t->fetch_bytes < 64 * FETCH_MOST ? (int32_t)(t->fetch_bytes + 63) / 64 : FETCH_MOST;
+    s->scratch = t->scratch + (size_t)i * t->scratch_bytes;
+    s->first = share_start(p, t, i);
+    s->n_item = share_start(p, t, i + 1) - s->first;
+    s->n_chunk = chunks_of(t, s->n_item);
+    int32_t n_chunk = s->n_chunk;
+    atomic_store_explicit(&s->claim, (uint64_t)p->round << 32 | (uint64_t)n_chunk,
+                          memory_order_release);
+    if (i > 0)
+        wake(&p->report[i]);
+    return n_chunk;
+}
+
+static uint64_t reported(const struct pool *p)
+{
+    uint64_t n = 0;
+    for (int i = 1; i < p->n_thread; i++)
+        n += atomic_load_explicit(&p->report[i].n_done, memory_order_acquire);
+    return n;
 }
 
 /* Runs the task with the workers, which the caller has. */
 static void run_together(struct pool *p, const struct task *t)
 {
-    int32_t n_chunk = chunks_of(p, t);
-    uint32_t round = ++p->round;
-    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-    for (int i = p->n_thread - 1; i >= 0; i--) {
-        struct share *s = &p->share[i];
-        s->fn = t->fn;
-        s->arg = t->arg;
-        s->n_item = t->n_item;
-        s->n_chunk = n_chunk;
-        s->scratch = t->scratch + (size_t)i * t->scratch_bytes;
-        uint64_t next = (uint64_t)n_chunk * (uint64_t)i / (uint64_t)p->n_thread;
-        uint64_t end = (uint64_t)n_chunk * (uint64_t)(i + 1) / (uint64_t)p->n_thread;
-        /* sequentially consistent, as the worker's own pair: either it sees the claim or we see
-         * that it sleeps */
-        atomic_exchange(&s->claim, (uint64_t)round << 32 | next << 16 | end);
-        if (i > 0 && atomic_load(&s->asleep)) {
-            atomic_store(&s->asleep, 0);
-            futex_wake(&s->asleep);
-        }
-    }
-    work_on_round(p, 0, round);
-    for (int spin = 0; atomic_load_explicit(&p->done, memory_order_acquire) != (uint32_t)n_chunk;
-         spin++) {
+    uint64_t n_chunk = 0;
+    p->round++;
+    for (int i = p->n_thread - 1; i >= 0; i--)
+        n_chunk += (uint64_t)publish(p, t, i);
+    p->n_reported += n_chunk - work_on_round(p, 0, p->round);
+    for (int spin = 0; reported(p) != p->n_reported; spin++) {
         if (p->crowded || spin > 5000)
             sched_yield();
         else
@@ -163,28 +213,34 @@ static void run_together(struct pool *p, const struct task *t)
 
 /* ---- workers ---- */
 
-static uint64_t wait_for_round(struct pool *p, struct share *s, uint32_t seen)
+/* The next round's number, or `seen` again when the pool stops. */
+static uint32_t wait_for_round(struct pool *p, int self, uint32_t seen)
 {
+    struct share *s = &p->share[self];
+    struct report *r = &p->report[self];
     uint64_t start = 0;
-    for (uint32_t spin = 0;; spin++) {
-        uint64_t c = atomic_load_explicit(&s->claim, memory_order_acquire);
-        if (round_of(c) != seen || atomic_load_explicit(&p->stop, memory_order_acquire))
-            return c;
+    for (uint32_t spin = 1;; spin++) {
+        __builtin_prefetch(&s->claim, 1); /* to claim at once, without asking for the line again */
+        uint32_t round = round_of(atomic_load_explicit(&s->claim, memory_order_acquire));
+        if (round != seen)
+            return round;
         if (p->crowded)
             sched_yield();
         else
             pause_cpu();
         if (spin % 64 != 0)
             continue;
+        if (atomic_load_explicit(&p->stop, memory_order_acquire))
+            return seen;
         uint64_t now = clock_us();
         if (start == 0)
             start = now;
         if (now - start < SPIN_US)
             continue;
-        atomic_store(&s->asleep, 1);
+        atomic_exchange(&r->asleep, 1);
         if (round_of(atomic_load(&s->claim)) == seen && !atomic_load(&p->stop))
-            futex_sleep(&s->asleep, 1);
-        atomic_store(&s->asleep, 0);
+            futex_sleep(&r->asleep, 1);
+        atomic_exchange(&r->asleep, 0);
         start = 0;
     }
 }
@@ -193,14 +249,14 @@ static void *worker_main(void *arg)
 {
     const struct worker *w = arg;
     struct pool *p = w->pool;
-    struct share *s = &p->share[w->index];
+    struct report *r = &p->report[w->index];
+    uint64_t n_done = 0;
     uint32_t seen = 0;
-    for (;;) {
-        seen = round_of(wait_for_round(p, s, seen));
-        if (atomic_load_explicit(&p->stop, memory_order_acquire))
-            return NULL;
-        work_on_round(p, w->index, seen);
+    for (uint32_t round; (round = wait_for_round(p, w->index, seen)) != seen; seen = round) {
+        n_done += work_on_round(p, w->index, round);
+        atomic_store_explicit(&r->n_done, n_done, memory_order_release);
     }
+    return NULL;
 }
 
 enum rxt_status pool_create(struct pool **out, int n_thread)
@@ -214,8 +270,9 @@ enum rxt_status pool_create(struct pool **out, int n_thread)
     p->crowded = n_thread > cpu_count();
     p->short_of_cores = n_thread >= cpu_count();
     p->share = mem_alloc_n((size_t)n_thread, sizeof *p->share);
+    p->report = mem_alloc_n((size_t)n_thread, sizeof *p->report);
     p->worker = mem_alloc_n((size_t)n_thread, sizeof *p->worker);
-    if (!p->share || !p->worker)
+    if (!p->share || !p->report || !p->worker)
         goto fail;
     for (p->n_started = 1; p->n_started < n_thread; p->n_started++) {
         struct worker *w = &p->worker[p->n_started];
@@ -237,11 +294,11 @@ void pool_destroy(struct pool **pool)
         return;
     atomic_store(&p->stop, true);
     for (int i = 1; i < p->n_started; i++) {
-        atomic_store(&p->share[i].asleep, 0);
-        futex_wake(&p->share[i].asleep);
+        wake(&p->report[i]);
         pthread_join(p->worker[i].thread, NULL);
     }
     mem_free(p->worker);
+    mem_free(p->report);
     mem_free(p->share);
     mem_free(p);
     *pool = NULL;

@@ -23,6 +23,8 @@ struct task {
     /* Items [first, last); scratch is the thread's own for this task. */
     void (*fn)(const void *arg, int32_t first, int32_t last, void *scratch);
     const void *arg;
+    const void *fetch; /* what every item reads first, if that is known: asked for in advance */
+    size_t fetch_bytes;
     int32_t n_item;
     uint64_t work; /* of all items: float operations or bytes, whichever is more; an estimate */
     char *scratch; /* one piece of scratch_bytes a thread, the caller's first */

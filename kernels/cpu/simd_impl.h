@@ -31,7 +31,15 @@
 #define SIMD_JOIN(a, b) SIMD_JOIN_(a, b)
 #define SIMD(name) SIMD_JOIN(name, SIMD_ISA)
 
+/* Registers are only registers where everything is inlined. Arrays need it less, and with a
+ * sanitizer's checks in them the compiler would take minutes. */
+#if defined(__AVX2__)
 #define SIMD_INLINE static inline __attribute__((always_inline, unused))
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SIMD_INLINE static __attribute__((noinline, unused))
+#else
+#define SIMD_INLINE static inline __attribute__((unused))
+#endif
 
 #if defined(__AVX512F__)
 #include "kernels/cpu/simd_avx512_impl.h"

@@ -254,58 +254,127 @@ static void packing_line(void)
     printf("packing %.1f MB of bf16: %.1f ms, %.2f GB/s\n", mb, best / 1e3, mb / best * 1e3);
 }
 
-/* The weights of one decoded token of the preview model, attention left out: what a step costs at
- * least. */
-static void token_line(void)
+/* ---- a whole decode step of the preview model ---- */
+
+enum { LAYERS = 7, D = 256, CONTEXT = 128, SLOTS = 64, TOKENS = 256, VOCAB = 2048 };
+
+struct model {
+    struct weight *qkv[LAYERS], *out[LAYERS], *cross_q[LAYERS], *cross_out[LAYERS], *ff[LAYERS];
+    struct weight *norm, *head, *rope;
+    struct kv *kv;
+    struct mem_kv *mem; /* layer 0 of the model does not read it */
+    struct tensor x, qkvg, context, logits;
+};
+
+static struct weight *rope(int32_t n_pos, int32_t half)
 {
-    enum { LAYERS = 7, D = 256, CALLS = 400 };
-    struct weight *qkv[LAYERS], *o[LAYERS], *cq[LAYERS], *co[LAYERS], *ff[LAYERS];
-    struct weight *nw = norm(D), *head = linear(2048, D, DTYPE_BF16);
+    struct weight *w;
+    float *angle = memory(sizeof *angle * (size_t)(n_pos * half));
+    for (int32_t i = 0; i < n_pos * half; i++)
+        angle[i] = (float)(i / half) / (float)(1 + i % half);
+    must(weight_rope(&w, be, angle, n_pos, half), "rope");
+    free(angle);
+    return w;
+}
+
+static void model_create(struct model *m)
+{
     for (int i = 0; i < LAYERS; i++) {
         const struct ff_desc d = ff_desc(D, 768);
-        qkv[i] = linear(384, D, DTYPE_BF16);
-        o[i] = linear(D, 128, DTYPE_BF16);
-        cq[i] = linear(128, D, DTYPE_BF16);
-        co[i] = linear(D, 128, DTYPE_BF16);
-        must(weight_ff(&ff[i], be, &d, DTYPE_BF16), "ff");
+        m->qkv[i] = linear(384, D, DTYPE_BF16);
+        m->out[i] = linear(D, CONTEXT, DTYPE_BF16);
+        m->cross_q[i] = linear(CONTEXT, D, DTYPE_BF16);
+        m->cross_out[i] = linear(D, CONTEXT, DTYPE_BF16);
+        must(weight_ff(&m->ff[i], be, &d, DTYPE_BF16), "ff");
     }
-    struct tensor x = rows(1, D), h = rows(1, 384), logits = rows(1, 2048);
-    struct tensor context = tensor_cols(h, 0, 128);
+    m->norm = norm(D);
+    m->head = linear(VOCAB, D, DTYPE_BF16);
+    m->rope = rope(TOKENS, 16);
+    const struct kv_config kv = {LAYERS, 2, 32, TOKENS};
+    const struct mem_kv_config mem = {LAYERS, 2, 32, SLOTS};
+    must(kv_create(&m->kv, be, &kv), "kv");
+    must(mem_kv_create(&m->mem, be, &mem), "mem_kv");
+    m->x = rows(1, D);
+    m->qkvg = rows(1, 384);
+    m->context = rows(1, CONTEXT);
+    m->logits = rows(1, VOCAB);
+}
+
+static void model_destroy(struct model *m)
+{
+    for (int i = 0; i < LAYERS; i++) {
+        weight_destroy(be, &m->qkv[i]);
+        weight_destroy(be, &m->out[i]);
+        weight_destroy(be, &m->cross_q[i]);
+        weight_destroy(be, &m->cross_out[i]);
+        weight_destroy(be, &m->ff[i]);
+    }
+    weight_destroy(be, &m->norm);
+    weight_destroy(be, &m->head);
+    weight_destroy(be, &m->rope);
+    kv_destroy(be, &m->kv);
+    mem_kv_destroy(be, &m->mem);
+    backend_free(be, m->x.data);
+    backend_free(be, m->qkvg.data);
+    backend_free(be, m->context.data);
+    backend_free(be, m->logits.data);
+}
+
+/* One token at a position, with attention or only the weights. */
+static void step(struct model *m, int32_t position, bool with_attention)
+{
+    static const int32_t offset[2] = {0, 1}, row[1] = {0};
+    const struct ragged rows_of = {1, offset, &position};
+    struct kv *const kv[1] = {m->kv};
+    const struct mem_kv *const mem[1] = {m->mem};
+    struct tensor query = tensor_cols(m->qkvg, 0, CONTEXT);
+    memset(m->x.data, 0, D * sizeof(float));
+    for (int32_t i = 0; i < LAYERS; i++) {
+        const struct self_attention self = {
+            m->context, m->qkvg, {4, 2, 32, ACT_SIGMOID}, m->rope, rows_of, kv, i};
+        const struct cross_attention cross = {
+            m->context, query, {4, 2, 32, ACT_NONE}, m->rope, rows_of, mem, i};
+        must(op_linear(ln, m->qkvg, m->x, m->norm, m->qkv[i]), "qkv");
+        if (with_attention)
+            must(op_self_attention(ln, &self), "self-attention");
+        must(op_linear_add(ln, m->x, m->context, m->out[i]), "out");
+        must(op_linear(ln, query, m->x, m->norm, m->cross_q[i]), "cross q");
+        if (with_attention)
+            must(op_cross_attention(ln, &cross), "cross-attention");
+        must(op_linear_add(ln, m->x, m->context, m->cross_out[i]), "cross out");
+        must(op_ff_add(ln, m->x, m->norm, m->ff[i]), "ff");
+    }
+    must(op_head(ln, m->logits, m->x, row, m->norm, m->head), "head");
+    int32_t id;
+    must(op_sample(ln, &id, m->logits, &(struct sampling){.top_p = 1}), "sample");
+    must(lane_sync(ln), "sync");
+}
+
+static void step_line(struct model *m, bool with_attention)
+{
+    enum { CALLS = 400 };
     static double us[CALLS];
-    const int32_t row[1] = {0};
     struct count before = count_read();
     for (int n = 0; n < CALLS; n++) {
-        memset(x.data, 0, D * sizeof(float));
         uint64_t start = clock_us();
-        for (int i = 0; i < LAYERS; i++) {
-            must(op_linear(ln, h, x, nw, qkv[i]), "qkv");
-            must(op_linear_add(ln, x, context, o[i]), "out");
-            must(op_linear(ln, context, x, nw, cq[i]), "cross q");
-            must(op_linear_add(ln, x, context, co[i]), "cross out");
-            must(op_ff_add(ln, x, nw, ff[i]), "ff");
-        }
-        must(op_head(ln, logits, x, row, nw, head), "head");
+        step(m, n % TOKENS, with_attention);
         us[n] = (double)(clock_us() - start);
     }
     double bytes = (double)(count_read().bytes - before.bytes) / CALLS;
     qsort(us, CALLS, sizeof *us, by_value);
-    printf(
-        "preview, one token without attention: %.0f us (best %.0f), %.1f MB, %.0f GB/s, %.0f%% of "
-        "the cache ceiling\n",
-        us[CALLS / 2], us[0], bytes / 1e6, bytes / us[0] / 1e3,
-        100 * bytes / us[0] * 1e6 / ceiling.cache_bytes_s);
-    for (int i = 0; i < LAYERS; i++) {
-        weight_destroy(be, &qkv[i]);
-        weight_destroy(be, &o[i]);
-        weight_destroy(be, &cq[i]);
-        weight_destroy(be, &co[i]);
-        weight_destroy(be, &ff[i]);
-    }
-    weight_destroy(be, &nw);
-    weight_destroy(be, &head);
-    backend_free(be, x.data);
-    backend_free(be, h.data);
-    backend_free(be, logits.data);
+    printf("preview, one token%s: %.0f us (best %.0f), %.1f MB, %.0f GB/s, %.0f%% of the cache "
+           "ceiling\n",
+           with_attention ? "" : " without attention", us[CALLS / 2], us[0], bytes / 1e6,
+           bytes / us[0] / 1e3, 100 * bytes / us[0] * 1e6 / ceiling.cache_bytes_s);
+}
+
+static void step_lines(void)
+{
+    static struct model m;
+    model_create(&m);
+    step_line(&m, false);
+    step_line(&m, true);
+    model_destroy(&m);
 }
 
 int main(int argc, char **argv)
@@ -317,7 +386,7 @@ int main(int argc, char **argv)
     const struct lane_limits limits = {
         .max_rows = MAX_ROWS,
         .max_seq = 1,
-        .max_keys = 1,
+        .max_keys = TOKENS,
         .max_width = 2048,
         .max_vocab = 65536,
         .max_expert = 384,
@@ -328,7 +397,7 @@ int main(int argc, char **argv)
     printf("%s: %.0f GFLOP/s, cache %.0f GB/s, memory %.0f GB/s\n", backend_describe(be),
            ceiling.flops / 1e9, ceiling.cache_bytes_s / 1e9, ceiling.dram_bytes_s / 1e9);
     packing_line();
-    token_line();
+    step_lines();
     static const int32_t batch[] = {1, 2, 4, 8, 32, 128};
     for (size_t i = 0; i < sizeof batch / sizeof batch[0]; i++) {
         linear_line("preview qkv+gate 384x256", LINEAR, batch[i], 384, 256, 48, DTYPE_BF16);
