@@ -145,8 +145,9 @@ enum rxt_status store_session_fork(struct store *s, int64_t session, uint64_t ve
                                    const char *name, struct store_session *out,
                                    struct rxt_error *err);
 /* Removes rows, images and journal of a session and overwrites their bytes in the file and in the
- * log; forks keep what they share. OK only when that is done. EBUSY: gone for every reader that
- * comes now, but one that is still reading keeps old bytes in the log: call again. ENOTFOUND: there
+ * log; forks keep what they share. OK only when that is done: reads every page of the file that
+ * holds rows, so rare and slow. On any failure after the rows are gone (EBUSY: a reader keeps old
+ * pages in the log) call it again, or let the next owner of the lease finish it. ENOTFOUND: there
  * is no such session, and no bytes of erased ones either. Not in a batch. */
 enum rxt_status store_session_erase(struct store *s, const char *tenant, const char *name,
                                     struct rxt_error *err);

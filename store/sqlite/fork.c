@@ -1,4 +1,4 @@
-/* A new session that begins where another was, and the end of a session. */
+/* A new session that begins where another was. */
 #include "store/sqlite/sqlite_impl.h"
 
 #include <inttypes.h>
@@ -99,59 +99,5 @@ enum rxt_status store_session_fork(struct store *s, int64_t session, uint64_t ve
     TRY(tx_end(s, fork_make(s, session, version, name, &fork, err), err));
     if (out)
         *out = fork;
-    return RXT_OK;
-}
-
-static enum rxt_status delete_images(struct store *s, int64_t session, struct rxt_error *err)
-{
-    for (;;) {
-        struct query q = query_open(s, SQL_IMAGE_FIND);
-        bind_int(&q, key_of(session, 0));
-        bind_int(&q, key_of(session, STORE_VERSION_MAX));
-        bind_int(&q, 1);
-        enum rxt_status st = query_row(&q, "erase the images", err);
-        int64_t key = st == RXT_OK ? column_int(&q, 0) : 0;
-        int64_t upload = st == RXT_OK ? column_int(&q, 1) : 0;
-        query_close(&q);
-        if (st != RXT_OK)
-            return st == RXT_ENOTFOUND ? RXT_OK : st;
-        TRY(image_delete(s, key, upload, err));
-    }
-}
-
-static enum rxt_status delete_rows(struct store *s, int64_t session, struct rxt_error *err)
-{
-    TRY(delete_images(s, session, err));
-    struct query turns = query_open(s, SQL_TURN_DELETE);
-    bind_int(&turns, key_of(session, 0));
-    bind_int(&turns, key_of(session, KEY_END));
-    TRY(query_done(&turns, "erase the journal", err));
-    struct query row = query_open(s, SQL_SESSION_DELETE);
-    bind_int(&row, session);
-    return query_done(&row, "erase a session", err);
-}
-
-enum rxt_status store_session_erase(struct store *s, const char *tenant, const char *name,
-                                    struct rxt_error *err)
-{
-    TRY(must_be_idle(s, "an erase", err));
-    /* By its id alone: a session whose row is damaged can be erased, too. */
-    struct query q = query_open(s, SQL_SESSION_ID);
-    bind_text(&q, tenant);
-    bind_text(&q, name);
-    enum rxt_status found = query_row(&q, "read a session", err);
-    int64_t id = found == RXT_OK ? column_int(&q, 0) : 0;
-    query_close(&q);
-    if (found == RXT_OK) {
-        TRY(tx_begin(s, err));
-        TRY(tx_end(s, delete_rows(s, id, err), err));
-    } else if (found != RXT_ENOTFOUND) {
-        return found;
-    }
-    /* Also where there is no such session: it may have been erased by a call that got this far. */
-    TRY(sweep_all(s, err));
-    TRY(store_checkpoint(s, err));
-    if (found == RXT_ENOTFOUND)
-        return rxt_fail(err, found, "there is no session %.*s", STORE_NAME_MAX, name);
     return RXT_OK;
 }

@@ -143,6 +143,17 @@ static enum rxt_status fence_raise(struct store *s, struct rxt_error *err)
     return upload_numbers_load(s, err);
 }
 
+/* Throws away what an earlier owner left unfinished. */
+static enum rxt_status tidy(struct store *s, struct rxt_error *err)
+{
+    TRY(sweep_all(s, err)); /* our own fence has no upload yet */
+    enum rxt_status st = store_checkpoint(s, err);
+    if (st == RXT_OK)
+        st = erase_finish(s, err);
+    /* A reader is in the way: the log is emptied, and an erase finished, later. */
+    return st == RXT_EBUSY ? RXT_OK : st;
+}
+
 enum rxt_status store_lease_take(struct store *s, struct rxt_error *err)
 {
     if (s->read_only)
@@ -153,12 +164,8 @@ enum rxt_status store_lease_take(struct store *s, struct rxt_error *err)
     enum rxt_status st = query_exec(s, SQL_BEGIN_WRITE, "take the lease", err);
     if (st == RXT_OK)
         st = tx_end(s, fence_raise(s, err), err);
-    /* Only what an earlier owner left: our own fence has no upload yet. */
     if (st == RXT_OK)
-        st = sweep_all(s, err);
-    /* A reader may still need the log; then it is emptied later. */
-    if (st == RXT_OK && (st = store_checkpoint(s, err)) == RXT_EBUSY)
-        st = RXT_OK;
+        st = tidy(s, err);
     if (st != RXT_OK) {
         s->fence = 0;
         lock_drop(s);

@@ -115,6 +115,14 @@ enum rxt_status session_write(struct store *s, const struct store_session *x,
 enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t origin,
                                struct rxt_error *err);
 
+/* ---- erase.c, scrub.c ------------------------------------------------------------------- */
+
+/* Does the rest of an erase that was begun, by this process or an earlier one; nothing otherwise.
+ * EBUSY: readers are in the way. */
+enum rxt_status erase_finish(struct store *s, struct rxt_error *err);
+/* Overwrites what deleted rows have left in the trees. The log must be empty. */
+enum rxt_status scrub(struct store *s, struct rxt_error *err);
+
 /* ---- turn.c ----------------------------------------------------------------------------- */
 
 static inline int64_t key_of(int64_t session, uint64_t version)

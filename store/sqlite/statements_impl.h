@@ -31,6 +31,9 @@
     X(VERB_END, "RELEASE verb")                                                                    \
     X(VERB_UNDO, "ROLLBACK TO verb")                                                               \
     X(META_SCHEMA, "SELECT value FROM meta WHERE key = 'schema'")                                  \
+    X(META_ERASING, "SELECT value FROM meta WHERE key = 'erasing'")                                \
+    X(META_SET_ERASING, "INSERT OR REPLACE INTO meta (key, value) VALUES ('erasing', ?1)")         \
+    X(ROOTS, "SELECT rootpage FROM sqlite_schema WHERE rootpage > 0")                              \
     X(LEASE_GET, "SELECT fence, pid, host FROM lease WHERE one = 1")                               \
     X(LEASE_SET, "UPDATE lease SET fence = ?1, pid = ?2, host = ?3, since_us = ?4 WHERE one = 1")  \
     X(SESSION_CREATE,                                                                              \

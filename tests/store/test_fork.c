@@ -1,7 +1,4 @@
-#define _GNU_SOURCE /* memmem */
 #include "tests/store/fixture.h"
-
-#include <dirent.h>
 
 static struct store_session session_at(struct fixture *fx, const char *name, uint64_t version)
 {
@@ -109,120 +106,6 @@ static void roots_reach_behind_rewinds(void **state)
     assert_refused(fx, RXT_ENOTFOUND, "2 to 7", store_turn_put(fx->s, f.id, &t, &fx->err));
 }
 
-static bool file_has(const char *path, const void *what, size_t n)
-{
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return false;
-    fseek(f, 0, SEEK_END);
-    size_t size = (size_t)ftell(f);
-    rewind(f);
-    char *all = malloc(size + 1);
-    assert_int_equal(fread(all, 1, size, f), size);
-    fclose(f);
-    bool found = memmem(all, size, what, n) != NULL;
-    free(all);
-    return found;
-}
-
-/* In the store, its log, its index, anything beside it. */
-static int files_with(const struct fixture *fx, const char *what)
-{
-    int n = 0;
-    DIR *d = opendir(fx->dir);
-    assert_non_null(d);
-    for (struct dirent *e; (e = readdir(d));) {
-        char path[600];
-        snprintf(path, sizeof path, "%s/%s", fx->dir, e->d_name);
-        n += e->d_name[0] != '.' && file_has(path, what, strlen(what));
-    }
-    closedir(d);
-    return n;
-}
-
-#define CANARY "tweet-3f9a"
-
-/* Many sessions in turns, so that pages split and rows are moved about next to those of others. */
-static void put_canaries(struct fixture *fx, int64_t session, uint64_t version, bool mark)
-{
-    int32_t ids[64];
-    char text[400];
-    struct store_turn t = turn_sample(version, ids);
-    for (int i = 0; i < 64; i++)
-        ids[i] = (int)version + i;
-    t.n_ids = 64;
-    memset(text, 'q', sizeof text);
-    text[100 + (version * 53) % 250] = '\0';
-    if (mark) {
-        memcpy(ids + 16, CANARY, sizeof CANARY - 1);
-        memcpy(text + 20, CANARY, sizeof CANARY - 1);
-        memcpy(t.request, CANARY, sizeof CANARY - 1);
-    }
-    t.query_text = text;
-    must(fx, store_turn_put(fx->s, session, &t, &fx->err));
-    must(fx, store_turn_applied(fx->s, session, version, &fx->err));
-    uint8_t *p = image_bytes(version, 3000);
-    struct store_image im = image_sample(version, 3000);
-    if (mark)
-        memcpy(p + 1000, CANARY, sizeof CANARY - 1);
-    must(fx, store_image_put(fx->s, session, &im, p, &fx->err));
-    free(p);
-}
-
-static void nothing_of_an_erased_session_is_left(void **state)
-{
-    struct fixture *fx = *state;
-    struct store_session x[7], got;
-    char name[40];
-    for (int i = 0; i < 7; i++) {
-        snprintf(name, sizeof name, i == 3 ? CANARY "-name" : "s%d", i);
-        x[i] = session_make(fx, name);
-    }
-    for (uint64_t v = 1; v <= 150; v++) {
-        must(fx, store_batch_begin(fx->s, &fx->err));
-        for (int i = 0; i < 7; i++)
-            put_canaries(fx, x[i].id, v, i == 3);
-        must(fx, store_batch_commit(fx->s, &fx->err));
-    }
-    must(fx, store_session_set_state(fx->s, x[3].id, STORE_HELD, CANARY, &fx->err));
-    assert_true(files_with(fx, CANARY) > 0); /* the search finds it while it is there */
-    must(fx, store_session_erase(fx->s, "acme", x[3].name, &fx->err));
-    assert_int_equal(files_with(fx, CANARY), 0);
-    assert_status(RXT_ENOTFOUND, store_session_get(fx->s, "acme", x[3].name, &got, NULL));
-    assert_status(RXT_ENOTFOUND, store_session_erase(fx->s, "acme", x[3].name, NULL));
-    for (int i = 0; i < 7; i++)
-        if (i != 3)
-            image_check(fx, x[i].id, 150, 150, 3000);
-    turn_add(fx, x[4].id, 151);
-    fixture_reopen(fx);
-    assert_int_equal(files_with(fx, CANARY), 0);
-    /* the number of the session is not used again */
-    assert_true(session_make(fx, "new").id > x[6].id);
-}
-
-/* With a reader in the way it is not reported done; afterwards it is. */
-static void erase_waits_for_readers(void **state)
-{
-    struct fixture *fx = *state;
-    struct store_session a = session_make(fx, "a"), x;
-    store_close(&fx->s);
-    const struct store_options quick = {.busy_ms = 20}, look = {.read_only = true};
-    struct store *reader;
-    must(fx, store_open(&fx->s, fx->path, &quick, &fx->err));
-    must(fx, store_lease_take(fx->s, &fx->err));
-    put_canaries(fx, a.id, 1, true);
-    must(fx, store_open(&reader, fx->path, &look, &fx->err));
-    must(fx, store_view_begin(reader, &fx->err));
-    assert_refused(fx, RXT_EBUSY, "log", store_session_erase(fx->s, "acme", "a", &fx->err));
-    assert_status(RXT_ENOTFOUND, store_session_get(fx->s, "acme", "a", &x, NULL));
-    must(fx, store_session_get(reader, "acme", "a", &x, &fx->err)); /* its view stands */
-    assert_refused(fx, RXT_EBUSY, "log", store_session_erase(fx->s, "acme", "a", &fx->err));
-    store_view_end(reader);
-    assert_status(RXT_ENOTFOUND, store_session_erase(fx->s, "acme", "a", NULL));
-    assert_int_equal(files_with(fx, CANARY), 0);
-    store_close(&reader);
-}
-
 static void forks_outlive_their_origin(void **state)
 {
     struct fixture *fx = *state;
@@ -247,8 +130,6 @@ int main(void)
         store_unit_test(a_fork_shares_the_image),
         store_unit_test(a_fork_between_images_copies_rows),
         store_unit_test(roots_reach_behind_rewinds),
-        store_unit_test(nothing_of_an_erased_session_is_left),
-        store_unit_test(erase_waits_for_readers),
         store_unit_test(forks_outlive_their_origin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,10 +16,13 @@ struct breaker {
 /* Runs each verb with the 1st, 2nd, ... thing failing until nothing does, on one handle, in a store
  * of its own. A verb that fails must say so with the allowed status and a sentence and change
  * nothing; right after, it must work; at the end everything must be there. Not thorough: only some
- * of the places, ever fewer. cold: with an empty page cache. */
+ * of the places, ever fewer; thorough: all of the first hundred. cold: with an empty page cache. */
 void verbs_survive(struct fixture *fx, const struct breaker *b, bool thorough, bool cold);
 
-/* A hash of all that can be read through the door; bit flips may make it fail. */
+/* Adds all that can be read of a session to a hash. */
+enum rxt_status verbs_digest_session(struct store *s, const struct store_session *x, uint64_t *d,
+                                     struct rxt_error *err);
+/* The same of all sessions. */
 enum rxt_status verbs_digest(struct store *s, uint64_t *digest, struct rxt_error *err);
 
 #endif

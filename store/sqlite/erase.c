@@ -1,0 +1,91 @@
+/* The end of a session: rows first, then every byte that is left of them. */
+#include "store/sqlite/sqlite_impl.h"
+
+static enum rxt_status delete_images(struct store *s, int64_t session, struct rxt_error *err)
+{
+    for (;;) {
+        struct query q = query_open(s, SQL_IMAGE_FIND);
+        bind_int(&q, key_of(session, 0));
+        bind_int(&q, key_of(session, STORE_VERSION_MAX));
+        bind_int(&q, 1);
+        enum rxt_status st = query_row(&q, "erase the images", err);
+        int64_t key = st == RXT_OK ? column_int(&q, 0) : 0;
+        int64_t upload = st == RXT_OK ? column_int(&q, 1) : 0;
+        query_close(&q);
+        if (st != RXT_OK)
+            return st == RXT_ENOTFOUND ? RXT_OK : st;
+        TRY(image_delete(s, key, upload, err));
+    }
+}
+
+static enum rxt_status delete_rows(struct store *s, int64_t session, struct rxt_error *err)
+{
+    TRY(delete_images(s, session, err));
+    struct query turns = query_open(s, SQL_TURN_DELETE);
+    bind_int(&turns, key_of(session, 0));
+    bind_int(&turns, key_of(session, KEY_END));
+    TRY(query_done(&turns, "erase the journal", err));
+    struct query row = query_open(s, SQL_SESSION_DELETE);
+    bind_int(&row, session);
+    return query_done(&row, "erase a session", err);
+}
+
+static enum rxt_status set_erasing(struct store *s, bool on, struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_META_SET_ERASING);
+    bind_int(&q, on);
+    return query_done(&q, "note an erase", err);
+}
+
+static enum rxt_status get_erasing(struct store *s, bool *on, struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_META_ERASING);
+    enum rxt_status st = query_row(&q, "look for an erase", err);
+    *on = st == RXT_OK && column_int(&q, 0) != 0;
+    query_close(&q);
+    return st == RXT_ENOTFOUND ? RXT_OK : st;
+}
+
+/* From the commit of this on the session is gone, and the note says that its bytes are not. */
+static enum rxt_status begin_erase(struct store *s, int64_t session, struct rxt_error *err)
+{
+    TRY(delete_rows(s, session, err));
+    return set_erasing(s, true, err);
+}
+
+enum rxt_status erase_finish(struct store *s, struct rxt_error *err)
+{
+    bool begun = false;
+    TRY(get_erasing(s, &begun, err));
+    if (!begun)
+        return RXT_OK;
+    TRY(sweep_all(s, err));
+    TRY(store_checkpoint(s, err));
+    TRY(scrub(s, err));
+    TRY(tx_begin(s, err));
+    return tx_end(s, set_erasing(s, false, err), err);
+}
+
+enum rxt_status store_session_erase(struct store *s, const char *tenant, const char *name,
+                                    struct rxt_error *err)
+{
+    TRY(must_be_idle(s, "an erase", err));
+    /* By its id alone: a session whose row is damaged can be erased, too. */
+    struct query q = query_open(s, SQL_SESSION_ID);
+    bind_text(&q, tenant);
+    bind_text(&q, name);
+    enum rxt_status found = query_row(&q, "read a session", err);
+    int64_t id = found == RXT_OK ? column_int(&q, 0) : 0;
+    query_close(&q);
+    if (found == RXT_OK) {
+        TRY(tx_begin(s, err));
+        TRY(tx_end(s, begin_erase(s, id, err), err));
+    } else if (found != RXT_ENOTFOUND) {
+        return found;
+    }
+    /* Also where there is no such session: it may have been erased by a call that got this far. */
+    TRY(erase_finish(s, err));
+    if (found == RXT_ENOTFOUND)
+        return rxt_fail(err, found, "there is no session %.*s", STORE_NAME_MAX, name);
+    return RXT_OK;
+}
