@@ -164,9 +164,8 @@ struct bridge {
     struct rxt_slot **slot; /* free ones */
     int32_t n_slot, n_slot_made;
     struct shared_read *free_read;
-    void **image_buffer; /* free ones, each of image_bytes */
+    void **image_buffer; /* free ones, each as large as a float32 memory */
     int32_t n_image_buffer;
-    size_t image_bytes;
 
     /* Of one pass, planned at open. */
     int32_t *pass_offset, *pass_start, *pass_ids;
@@ -199,7 +198,6 @@ void event_failed(struct task *t, enum bridge_event_kind kind, enum rxt_status s
 void session_info(const struct session *s, struct bridge_session_info *out);
 
 /* turn.c */
-extern const char *const task_state_name[];
 void task_move(struct task *t, enum task_state to); /* asserts the transition table */
 void task_end(struct task *t);                      /* frees it; its last event is out */
 bool turn_start(struct task *t);     /* head of its session's queue; false = must wait */

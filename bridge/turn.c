@@ -10,12 +10,6 @@
 
 #define BIT(state) (1u << (state))
 
-const char *const task_state_name[] = {
-    [TASK_QUEUED] = "queued",       [TASK_LOADING] = "loading", [TASK_PREFILL] = "prefill",
-    [TASK_DECODE] = "decode",       [TASK_JOURNAL] = "journal", [TASK_REMEMBER] = "remember",
-    [TASK_COMMITTED] = "committed", [TASK_APPLIED] = "applied",
-};
-
 /* The transition table. A task may end in any state; what that means for the session is decided by
  * whether JOURNAL was passed (S6). Verbs go from LOADING to JOURNAL. */
 static const unsigned may_follow[] = {
