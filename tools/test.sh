@@ -146,6 +146,7 @@ fi
 cuda
 [[ $full -eq 0 ]] || export RXT_FULL=1
 stage "release" build_and_test release release
+stage "demo" tools/demo.sh </dev/null
 
 echo "== summary"
 printf '%s\n' "${summary[@]}"
