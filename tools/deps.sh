@@ -10,10 +10,9 @@ build=(
     libjansson-dev                             # JSON
     libpcre2-dev libutf8proc-dev               # the tokenizer
     libedit-dev zlib1g-dev                     # the command line
-    libcmocka-dev                              # unit tests, configured with every build
 )
-test=(clang llvm libclang-rt-dev python3-venv ca-certificates) # fuzzers, oracles
-full=(clang-format clang-tidy shellcheck)                      # tools/lint.sh
+test=(libcmocka-dev clang llvm libclang-rt-dev python3-venv ca-certificates) # unit tests, fuzzers, oracles
+full=(clang-format clang-tidy shellcheck)                                    # tools/lint.sh
 
 case ${1:-build} in
 build) packages=("${build[@]}") ;;
