@@ -26,6 +26,7 @@ add_compile_definitions("$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:C>>:_FORTI
 add_link_options(-Wl,--as-needed "$<$<CONFIG:Release>:-Wl,-z,relro,-z,now>")
 
 if(RXT_SANITIZE)
+  add_compile_definitions(RXT_SANITIZED) # a test that takes hours there may be shorter
   add_compile_options(-fsanitize=${RXT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${RXT_SANITIZE})
   if(RXT_SANITIZE MATCHES "address")
