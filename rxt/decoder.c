@@ -32,6 +32,8 @@ static enum rxt_status cross_attention(struct rxt_worker *w, struct tensor x,
     struct tensor q = worker_view(w, w->projected, x.rows, attention_width(&a->heads, false));
     struct tensor context = worker_view(w, w->context, x.rows, attention_out(&a->heads));
     TRY(op_linear(w->ln, q, x, l->norm2, a->in));
+    if (w->probe)
+        TRY(read_probe_layer(w->probe, q, l, rows, index));
     TRY(op_cross_attention(w->ln, &(struct cross_attention){.out = context,
                                                             .q = q,
                                                             .heads = a->heads,

@@ -179,6 +179,22 @@ enum rxt_status rxt_update(struct rxt_worker *w, struct stm *const m[],
                            struct stm_spare *const spare[], const struct ragged *rows,
                            const int32_t *ids, bool *bad);
 
+/* ---- look into it ----------------------------------------------------------------------- */
+
+/* What the decoder reads of a memory [L,S,D] while it runs over n ids from position 0, as in
+ * rxt_forward. attention [L,n,S]: share of
+ * each slot in memory cross-attention, the mean over heads; its sum over slots is 1. entropy [L,n]:
+ * -sum p log2 p in bits, the mean over heads; 0 = one slot is read, log2 S = all alike. Either may
+ * be NULL. Shares are read off attention of the same queries and keys to values that are unit
+ * vectors (spec 1.3, 2.4). Allocates; off the hot path; the logits of w are gone. ESHAPE, EINVAL as
+ * in rxt_forward; ENOMEM, EDEVICE. */
+enum rxt_status rxt_probe(struct rxt_worker *w, const struct stm *memory, const int32_t *ids,
+                          int32_t n, float *attention, float *entropy);
+/* rxt_update of one memory with n ids, the same bits, by way of stm_probe: out[layer * S + slot].
+ */
+enum rxt_status rxt_probe_update(struct rxt_worker *w, struct stm *m, struct stm_spare *spare,
+                                 const int32_t *ids, int32_t n, struct stm_slot_probe *out);
+
 /* ---- sessions --------------------------------------------------------------------------- */
 
 /* One worker, slot, memory and K/V of its own: a program with many sessions uses the engine. */

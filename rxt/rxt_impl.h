@@ -46,7 +46,8 @@ struct rxt_worker {
     int32_t *row;           /* [max_seq]: rows that the head reads */
     struct kv **kv;         /* [max_seq]: of the sequences of a batch */
     const struct mem_kv **mem;
-    int32_t n_logits; /* rows of logits that hold something */
+    int32_t n_logits;         /* rows of logits that hold something */
+    struct read_probe *probe; /* NULL but inside rxt_probe */
 };
 
 struct kv_config model_kv_config(const struct rxt_model *m);
@@ -66,5 +67,11 @@ enum rxt_status worker_check(const struct rxt_worker *w, const struct ragged *ro
 /* x += FF(norm3(x)), dense or with experts: the end of every layer of decoder and encoder. */
 enum rxt_status layer_feed_forward(struct rxt_worker *w, struct tensor x,
                                    const struct layer_weights *l);
+
+/* Looks on at memory cross-attention of stateful layer `index`, whose queries q are about to be
+ * used (probe.c). */
+enum rxt_status read_probe_layer(struct read_probe *p, struct tensor q,
+                                 const struct layer_weights *l, const struct ragged *rows,
+                                 int32_t index);
 
 #endif

@@ -189,4 +189,34 @@ struct stm_slot_diff {
 enum rxt_status stm_diff(const void *a, enum dtype a_dtype, const void *b, enum dtype b_dtype,
                          const struct stm_config *cfg, struct stm_slot_diff *diff);
 
+enum stm_gate {                /* of a layer, spec 2.7; a variant has some of them */
+                STM_GATE_MAIN, /* old = X, new = what attention over ED makes of X */
+                STM_GATE_MEAN, /* interlayer kinds: old = M, new = attention over the layers */
+                STM_GATE_INTERLAYER, /* old = M, new = mean over layers, both normalised */
+                STM_GATE_SELF,       /* old = M, new = attention of M to itself */
+                STM_N_GATE,
+};
+struct stm_gate_probe {
+    float take, keep; /* out = take * new + keep * old: g and 1 - g with the sigmoid, 1 + g and 1 -
+                       * g with tanh, 1 and 0 where new replaces old. Both are 0 where the variant
+                       * has no such gate, and in a slot whose old and new values cancel exactly. */
+};
+/* What an update did to one slot. */
+struct stm_slot_probe {
+    struct stm_gate_probe gate[STM_N_GATE];
+    float keep;       /* what is left of the old value: keep of MAIN times that of MEAN or SELF */
+    float saturation; /* of MAIN: |take - keep| / (|take| + |keep|); 1 = it only takes or only
+                       * keeps, 0 = it blends evenly */
+    float before, offer, after; /* rms of the old slot, of `new` at MAIN, of the new slot */
+    float change, cosine;       /* of old and new slot, as in stm_diff */
+};
+/* stm_update of one memory, the same bits, which also tells what it did: out[layer * S + slot]. A
+ * gate is one number a slot, a function of old + new alone (spec 2.7), so it is read off what it
+ * makes of old' = 0, new' = old + new, and the other way round. Allocates; off the hot path.
+ * Statuses as in stm_update, and ENOMEM; after ENONFINITE out tells what led to it, but before,
+ * after, change and cosine, which are 0. */
+enum rxt_status stm_probe(struct stm_updater *u, struct stm *m, struct stm_spare *spare,
+                          const struct tensor *ed, const struct ragged *rows,
+                          struct stm_slot_probe *out);
+
 #endif

@@ -13,6 +13,7 @@ struct pass {
     struct ragged slots; /* rows of each memory */
     struct ragged rows;  /* of ED */
     int32_t n_row;       /* N*S */
+    struct stm_observer *observer;
 };
 
 static struct tensor matrix(const struct pass *p, void *data, int32_t rows, int32_t cols)
@@ -97,41 +98,60 @@ static enum rxt_status attend(const struct pass *p, const struct stm_attention *
     return op_linear(u->ln, memories(p, u->result), context, NULL, a->out);
 }
 
+/* out = gate(old, new) of one layer. */
+static enum rxt_status blend(const struct pass *p, int layer, enum stm_gate which,
+                             struct tensor out, struct tensor old, struct tensor new_)
+{
+    const struct stm_layer_weights *w = &p->u->w->layer[layer];
+    const struct weight *gate[] = {
+        [STM_GATE_MAIN] = w->gate,
+        [STM_GATE_MEAN] = w->gate_mean,
+        [STM_GATE_INTERLAYER] = w->gate_interlayer,
+        [STM_GATE_SELF] = w->gate_self,
+    };
+    if (p->observer)
+        TRY(p->observer->on_gate(p->observer, layer, which, old, new_, gate[which]));
+    return op_gate(p->u->ln, out, old, new_, gate[which]);
+}
+
 /* x = gate_self(M, Attn_self(n, n)), n = norm_self(M) */
-static enum rxt_status self_step(const struct pass *p, const struct stm_layer_weights *w,
-                                 struct tensor old, struct tensor x)
+static enum rxt_status self_step(const struct pass *p, int layer, struct tensor old,
+                                 struct tensor x)
 {
     struct stm_updater *u = p->u;
+    const struct stm_layer_weights *w = &u->w->layer[layer];
     struct tensor normed = memories(p, u->normed);
     TRY(op_norm(u->ln, normed, old, w->norm_self));
     TRY(attend(p, &w->self, &(struct inputs){.q = normed, .kv = normed, .kv_rows = p->slots}));
-    return op_gate(u->ln, x, old, memories(p, u->result), w->gate_self);
+    return blend(p, layer, STM_GATE_SELF, x, old, memories(p, u->result));
 }
 
 /* x = gate_mean(M, Attn_mean(n, c)), n = norm_mean(M); c = m, or gate_il(old = n, new = m). */
-static enum rxt_status mean_step(const struct pass *p, const struct stm_layer_weights *w,
-                                 struct tensor old, struct tensor x)
+static enum rxt_status mean_step(const struct pass *p, int layer, struct tensor old,
+                                 struct tensor x)
 {
     struct stm_updater *u = p->u;
+    const struct stm_layer_weights *w = &u->w->layer[layer];
     struct tensor normed = memories(p, u->normed), c = memories(p, u->mean);
     TRY(op_norm(u->ln, normed, old, w->norm_mean));
     if (u->w->variant != STM_INTERLAYER) { /* x is free until the end of this step */
-        TRY(op_gate(u->ln, x, normed, c, w->gate_interlayer));
+        TRY(blend(p, layer, STM_GATE_INTERLAYER, x, normed, c));
         c = x;
     }
     TRY(attend(p, &w->mean, &(struct inputs){.q = normed, .kv = c, .kv_rows = p->slots}));
-    return op_gate(u->ln, x, old, memories(p, u->result), w->gate_mean);
+    return blend(p, layer, STM_GATE_MEAN, x, old, memories(p, u->result));
 }
 
 /* result = gate(X, Attn_main(norm_mem(X), norm_in(ED))), X as the variant says. */
-static enum rxt_status layer_step(const struct pass *p, const struct stm_layer_weights *w,
-                                  struct tensor old, struct tensor ed)
+static enum rxt_status layer_step(const struct pass *p, int layer, struct tensor old,
+                                  struct tensor ed)
 {
     struct stm_updater *u = p->u;
+    const struct stm_layer_weights *w = &u->w->layer[layer];
     struct tensor x = old, result = memories(p, u->result);
     if (u->w->variant != STM_SIMPLE) {
         x = memories(p, u->x);
-        TRY(u->w->variant == STM_SELF ? self_step(p, w, old, x) : mean_step(p, w, old, x));
+        TRY(u->w->variant == STM_SELF ? self_step(p, layer, old, x) : mean_step(p, layer, old, x));
     }
     const struct inputs in = {
         .q = x,
@@ -142,7 +162,7 @@ static enum rxt_status layer_step(const struct pass *p, const struct stm_layer_w
         .kv_rows = p->rows,
     };
     TRY(attend(p, &w->main, &in));
-    return op_gate(u->ln, result, x, result, w->gate);
+    return blend(p, layer, STM_GATE_MAIN, result, x, result);
 }
 
 /* Rounds the results of a layer into the spares. What counts is what will be stored: a finite
@@ -168,7 +188,7 @@ static enum rxt_status run(const struct pass *p, const struct tensor *ed)
         if (stm_has_mean(u->w))
             TRY(group_mean(p));
         for (int k = 0; k < u->group_size; k++) {
-            TRY(layer_step(p, &u->w->layer[first + k], old_of(p, k), ed[first + k]));
+            TRY(layer_step(p, first + k, old_of(p, k), ed[first + k]));
             TRY(scatter(p, first + k));
         }
     }
@@ -213,9 +233,10 @@ static enum rxt_status judge(const struct pass *p, bool *bad)
     return st;
 }
 
-enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
-                           struct stm_spare *const spare[], int n, const struct tensor *ed,
-                           const struct ragged *rows, bool *bad)
+enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[],
+                                    struct stm_spare *const spare[], int n, const struct tensor *ed,
+                                    const struct ragged *rows, bool *bad,
+                                    struct stm_observer *observer)
 {
     if (n <= 0 || n > u->n_memory)
         return RXT_ESHAPE;
@@ -228,6 +249,7 @@ enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
         .slots = {.n_seq = n, .offset = u->slot_offset},
         .rows = *rows,
         .n_row = n * u->cfg.n_slot,
+        .observer = observer,
     };
     if (!fits(&p, ed))
         return RXT_ESHAPE;
@@ -238,4 +260,11 @@ enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
     TRY(st);
     TRY(waited);
     return judge(&p, bad);
+}
+
+enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
+                           struct stm_spare *const spare[], int n, const struct tensor *ed,
+                           const struct ragged *rows, bool *bad)
+{
+    return stm_update_observed(u, m, spare, n, ed, rows, bad, NULL);
 }

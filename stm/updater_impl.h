@@ -26,6 +26,18 @@ struct stm_updater {
     void *kv;                         /* [max(N*S,T), 2*Hk*hd] */
 };
 
+/* Looks on while an update runs: called before each gate of the layer, whose inputs [N*S,D] it may
+ * read, but not change. It allocates nothing. */
+struct stm_observer {
+    enum rxt_status (*on_gate)(struct stm_observer *o, int layer, enum stm_gate which,
+                               struct tensor old, struct tensor new_, const struct weight *gate);
+};
+/* stm_update, watched by an observer; NULL = by nobody. */
+enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[],
+                                    struct stm_spare *const spare[], int n, const struct tensor *ed,
+                                    const struct ragged *rows, bool *bad,
+                                    struct stm_observer *observer);
+
 /* Kinds whose layers attend to a mean over layers. */
 bool stm_has_mean(const struct stm_weights *w);
 
