@@ -67,6 +67,20 @@ static bool set_value(const struct option *o, const char *text)
     return errno == 0 && end != text && *end == '\0';
 }
 
+bool option_set(const struct option *table, const char *name, const char *text, bool *known)
+{
+    const struct option *o = find(table, name, strlen(name));
+    *known = o != NULL;
+    if (!o)
+        return false;
+    if (o->kind != OPTION_FLAG)
+        return set_value(o, text);
+    bool on = strcmp(text, "true") == 0;
+    if (on || strcmp(text, "false") == 0)
+        *(bool *)o->value = on;
+    return on || strcmp(text, "false") == 0;
+}
+
 static int parse_option(struct command_line *c, int argc, char **argv, int *at)
 {
     const char *name = argv[*at] + 2;

@@ -31,6 +31,10 @@ struct command_line {
     int n_arg;
 };
 
+/* Gives an option its value from a text, as `--name text` does; a flag takes true or false. False:
+ * no such option (*known false) or not a value for it. */
+bool option_set(const struct option *table, const char *name, const char *text, bool *known);
+
 #define EXIT_USAGE 2
 /* Parses argv[1..]. Returns -1 to go on, else the exit code: 0 after --help, EXIT_USAGE after a
  * message on standard error that names the argument. */

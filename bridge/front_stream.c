@@ -1,0 +1,351 @@
+#include "bridge/front_core_impl.h"
+
+#include "kernels/base/mem.h"
+
+#include <string.h>
+
+#define TOKENS_A_MESSAGE 256 /* that waited together; one each when the client keeps up */
+#define TEXT_A_MESSAGE 16384u
+
+/* ---- the table --------------------------------------------------------------------------- */
+
+static struct stream **bucket_of(struct front *f, const uint8_t *id)
+{
+    uint32_t h; /* ids are random */
+    memcpy(&h, id, sizeof h);
+    return &f->stream_bucket[(h ^ h >> 16) & (FRONT_BUCKETS - 1)];
+}
+
+struct stream *stream_find(struct front *f, const char *tenant, const struct wire_text *session,
+                           const uint8_t *id)
+{
+    for (struct stream *s = *bucket_of(f, id); s; s = s->chain)
+        if (memcmp(s->id, id, sizeof s->id) == 0 && strcmp(s->tenant, tenant) == 0 &&
+            (!session ||
+             (strlen(s->session) == session->n && memcmp(s->session, session->p, session->n) == 0)))
+            return s;
+    return NULL;
+}
+
+struct stream *stream_add(struct front *f, struct peer *p, const struct wire_header *h,
+                          struct wire_text session)
+{
+    struct stream *s = mem_alloc(sizeof *s);
+    if (!s)
+        return NULL;
+    struct stream **bucket = bucket_of(f, h->id);
+    memcpy(s->id, h->id, sizeof s->id);
+    memcpy(s->tenant, p->tenant, sizeof s->tenant);
+    memcpy(s->session, session.p, session.n); /* a name: it fits, zeroed behind */
+    s->type = h->type;
+    s->bytes = sizeof *s;
+    link_init(&s->wait_link);
+    link_init(&s->kept_link);
+    s->peer = p;
+    p->inflight++;
+    link_init(&s->peer_link);
+    link_add(&p->streams, &s->peer_link);
+    s->chain = *bucket;
+    *bucket = s;
+    f->counts.streams++;
+    f->counts.running++;
+    return s;
+}
+
+void stream_detach(struct front *f, struct stream *s)
+{
+    (void)f;
+    if (!s->peer)
+        return;
+    link_drop(&s->peer_link);
+    link_drop(&s->wait_link);
+    s->peer->inflight--;
+    s->peer = NULL;
+}
+
+static void leave_kept(struct front *f, struct stream *s)
+{
+    if (s->kept_link.next == &s->kept_link)
+        return;
+    link_drop(&s->kept_link);
+    f->counts.kept--;
+    f->counts.kept_bytes -= s->bytes;
+}
+
+void stream_free(struct front *f, struct stream *s)
+{
+    struct stream **at = bucket_of(f, s->id);
+    while (*at != s)
+        at = &(*at)->chain;
+    *at = s->chain;
+    stream_detach(f, s);
+    leave_kept(f, s);
+    for (int i = 0; i < WIRE_CANDIDATES_MAX; i++) {
+        mem_free(s->answer[i].ids);
+        mem_free(s->answer[i].end);
+        mem_free(s->answer[i].text);
+    }
+    for (uint32_t i = 0; i < s->n_message; i++)
+        mem_free(s->message[i].body);
+    if (!s->ended)
+        f->counts.running--;
+    f->counts.streams--;
+    mem_free(s);
+}
+
+/* ---- what has come ----------------------------------------------------------------------- */
+
+static bool grow(void **p, uint32_t *cap, uint32_t need, size_t size)
+{
+    uint32_t n = *cap ? *cap : 64;
+    while (n < need)
+        n *= 2;
+    void *more = mem_realloc(*p, n * size);
+    if (!more)
+        return false;
+    *p = more;
+    *cap = n;
+    return true;
+}
+
+/* False: no memory. */
+static bool keep_token(struct stream *s, const struct note *n, const void *text)
+{
+    struct answer *a = &s->answer[n->candidate];
+    if (a->n == a->cap) {
+        uint32_t cap = a->cap;
+        if (!grow((void **)&a->ids, &cap, a->n + 1, sizeof *a->ids))
+            return false;
+        uint32_t same = a->cap;
+        if (!grow((void **)&a->end, &same, a->n + 1, sizeof *a->end))
+            return false;
+        s->bytes += (cap - a->cap) * (sizeof *a->ids + sizeof *a->end);
+        a->cap = cap;
+    }
+    if (a->text_cap - a->text_n < n->bytes) {
+        uint32_t was = a->text_cap;
+        if (!grow((void **)&a->text, &a->text_cap, a->text_n + n->bytes, 1))
+            return false;
+        s->bytes += a->text_cap - was;
+    }
+    if (n->bytes)
+        memcpy(a->text + a->text_n, text, n->bytes);
+    a->text_n += n->bytes;
+    a->ids[a->n] = n->token;
+    a->end[a->n++] = a->text_n;
+    if (s->n_answer <= n->candidate)
+        s->n_answer = (uint8_t)(n->candidate + 1);
+    s->stored |= (n->flags & WIRE_STORED) != 0;
+    return true;
+}
+
+static bool keep_message(struct stream *s, const struct note *n, const void *body)
+{
+    if (s->n_message == FRONT_MESSAGES)
+        return false;
+    struct message *m = &s->message[s->n_message];
+    m->body = mem_dup(body, n->bytes);
+    if (!m->body)
+        return false;
+    m->n = n->bytes;
+    m->type = n->type;
+    m->flags = n->flags;
+    m->sequence = s->answer[n->candidate].n;
+    s->bytes += n->bytes;
+    s->n_message++;
+    return true;
+}
+
+/* Without memory for what the engine said the client must not see a gap: the stream goes dark, and
+ * the journal has the answer. */
+static void go_dark(struct front *f, struct stream *s)
+{
+    const struct refusal r = {
+        .code = WIRE_E_NO_MEMORY,
+        .retry_ms = 1000,
+        .detail = "no memory to keep the answer: send the request again",
+    };
+    s->failed = true;
+    if (!s->peer)
+        return;
+    struct peer *p = s->peer;
+    stream_detach(f, s);
+    peer_refuse(f, p, s->id, &r);
+}
+
+void stream_note(struct front *f, struct stream *s, const struct note *n, const void *bytes)
+{
+    if (n->kind == NOTE_TICKET) {
+        s->ticket = n->ticket;
+        if (s->cancelled)
+            stream_cancel(f, s);
+        return;
+    }
+    if (n->kind == NOTE_TOKEN) {
+        if (!s->failed && !keep_token(s, n, bytes))
+            go_dark(f, s);
+    } else {
+        if (!s->failed && !keep_message(s, n, bytes))
+            go_dark(f, s);
+        if (n->flags & WIRE_FINAL) {
+            s->ended = true;
+            s->failed |= n->type == WIRE_ERROR || n->type == WIRE_CANCELLED;
+            f->counts.running--;
+        }
+    }
+    stream_pump(f, s);
+}
+
+void stream_cancel(struct front *f, struct stream *s)
+{
+    s->cancelled = true;
+    if (s->ended || s->ticket == 0) /* without a ticket yet: when it comes */
+        return;
+    struct order *o = mem_alloc(sizeof *o);
+    if (!o)
+        return; /* the client may ask again */
+    o->kind = ORDER_CANCEL;
+    o->ticket = s->ticket;
+    f->hooks.order(f->hooks.arg, o);
+}
+
+/* ---- out --------------------------------------------------------------------------------- */
+
+static enum front_sent send_message(struct front *f, struct stream *s, const struct message *m)
+{
+    struct front_message out = {
+        .header = {.version = WIRE_VERSION,
+                   .type = m->type,
+                   .flags = m->flags,
+                   .sequence = m->sequence,
+                   .body_bytes = m->n},
+        .body = m->body,
+    };
+    memcpy(out.header.id, s->id, sizeof s->id);
+    return peer_send(f, s->peer, &out);
+}
+
+/* One TOKEN message with what waits of a candidate. */
+static enum front_sent send_tokens(struct front *f, struct stream *s, int candidate)
+{
+    struct answer *a = &s->answer[candidate];
+    uint32_t from = a->sent, to = from + 1, begin = from ? a->end[from - 1] : 0;
+    while (to < a->n && to - from < TOKENS_A_MESSAGE && a->end[to] - begin <= TEXT_A_MESSAGE)
+        to++;
+    struct wire_body b = {0};
+    size_t n = 0;
+    wire_init(WIRE_TOKEN, &b);
+    b.text = wire_bytes(a->text ? a->text + begin : "", a->end[to - 1] - begin);
+    b.ids = (struct wire_ids){.v = a->ids + from, .n = to - from};
+    b.candidate = (uint64_t)candidate;
+    if (wire_encode(WIRE_TOKEN, &b, f->out, sizeof f->out, &n) != RXT_OK)
+        return FRONT_FULL;
+    struct front_message out = {
+        .header = {.version = WIRE_VERSION,
+                   .type = WIRE_TOKEN,
+                   .flags = s->stored ? WIRE_STORED : 0,
+                   .sequence = from,
+                   .body_bytes = (uint32_t)n},
+        .body = f->out,
+    };
+    memcpy(out.header.id, s->id, sizeof s->id);
+    enum front_sent sent = peer_send(f, s->peer, &out);
+    if (sent != FRONT_SENT)
+        return sent;
+    s->peer->credit -= (int64_t)(WIRE_HEADER_BYTES + n);
+    s->peer->stalled_us = 0;
+    a->sent = to;
+    return FRONT_SENT;
+}
+
+static enum front_sent send_answers(struct front *f, struct stream *s)
+{
+    for (int i = 0; i < s->n_answer; i++)
+        while (s->answer[i].sent < s->answer[i].n) {
+            if (s->peer->credit <= 0)
+                return FRONT_FULL;
+            enum front_sent sent = send_tokens(f, s, i);
+            if (sent != FRONT_SENT)
+                return sent;
+        }
+    return FRONT_SENT;
+}
+
+/* ACCEPTED before the tokens, everything else behind those that have come. */
+static enum front_sent send_all(struct front *f, struct stream *s)
+{
+    if (s->n_sent == 0 && s->n_message > 0 && s->message[0].type == WIRE_ACCEPTED) {
+        enum front_sent sent = send_message(f, s, &s->message[0]);
+        if (sent != FRONT_SENT)
+            return sent;
+        s->n_sent = 1;
+    }
+    enum front_sent sent = send_answers(f, s);
+    while (sent == FRONT_SENT && s->n_sent < s->n_message) {
+        sent = send_message(f, s, &s->message[s->n_sent]);
+        if (sent == FRONT_SENT)
+            s->n_sent++;
+    }
+    return sent;
+}
+
+static bool is_kept(const struct stream *s)
+{
+    return !s->failed && (s->type == WIRE_TURN || s->type == WIRE_REMEMBER ||
+                          s->type == WIRE_REWIND || s->type == WIRE_RESET);
+}
+
+static void end(struct front *f, struct stream *s)
+{
+    stream_detach(f, s);
+    if (!is_kept(s)) {
+        stream_free(f, s);
+        return;
+    }
+    leave_kept(f, s);
+    s->forget_us = f->now_us + UINT64_C(1000) * f->limits.grace_ms;
+    link_add(&f->kept, &s->kept_link);
+    f->counts.kept++;
+    f->counts.kept_bytes += s->bytes;
+    while (f->counts.kept_bytes > f->limits.max_kept_bytes)
+        stream_free(f, LINK_OF(f->kept.next, struct stream, kept_link));
+}
+
+void stream_pump(struct front *f, struct stream *s)
+{
+    struct peer *p = s->peer;
+    if (p) {
+        enum front_sent sent = send_all(f, s);
+        if (sent == FRONT_FULL) {
+            if (s->wait_link.next == &s->wait_link)
+                link_add(&p->waiting, &s->wait_link);
+            if (p->stalled_us == 0)
+                p->stalled_us = f->now_us;
+            return;
+        }
+        if (sent == FRONT_GONE)
+            return; /* buried with its connection */
+    }
+    if (s->ended)
+        end(f, s);
+}
+
+void stream_attach(struct front *f, struct stream *s, struct peer *p, uint32_t from)
+{
+    const struct refusal moved = {
+        .code = WIRE_E_MOVED,
+        .detail = "another connection has taken this request over",
+    };
+    struct peer *former = s->peer;
+    stream_detach(f, s);
+    leave_kept(f, s);
+    if (former && former != p)
+        peer_refuse(f, former, s->id, &moved);
+    s->peer = p;
+    p->inflight++;
+    link_add(&p->streams, &s->peer_link);
+    s->n_sent = 0;
+    for (int i = 0; i < WIRE_CANDIDATES_MAX; i++)
+        s->answer[i].sent = from < s->answer[i].n ? from : s->answer[i].n;
+    stream_pump(f, s);
+}

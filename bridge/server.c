@@ -1,0 +1,265 @@
+#include "bridge/server_impl.h"
+
+#include "kernels/backend.h"
+#include "kernels/base/clock.h"
+#include "kernels/base/log.h"
+#include "kernels/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define IDLE_US 100000u /* the engine looks around so often when nobody wakes it */
+
+struct server {
+    struct server_config cfg;
+    const struct rxt_model *model;
+    struct bridge *bridge;
+    struct front_socket *front;
+    struct mailbox orders, notes;
+    bool has_orders, has_notes; /* the mailboxes are made */
+    struct teller teller;
+    struct wire_body welcome;
+    char version[32];
+    atomic_bool drain, stop;
+    atomic_uint_fast64_t step_us; /* when the engine took its last step */
+    bool quiet;                   /* the front sends no more requests */
+    uint64_t drain_end_us;
+};
+
+static void set_defaults(struct server_config *c)
+{
+#define DEFAULT(field, value)   \
+    do {                        \
+        if (!c->field)          \
+            c->field = (value); \
+    } while (0)
+    DEFAULT(turn, "tcp://127.0.0.1:7110");
+    DEFAULT(credit_max, UINT64_C(16) << 20);
+    DEFAULT(max_inflight, 4096);
+    DEFAULT(max_connections, 4096);
+    DEFAULT(max_requests, 16384);
+    DEFAULT(max_kept_bytes, UINT64_C(64) << 20);
+    DEFAULT(heartbeat_ms, 5000);
+    DEFAULT(grace_ms, 60000);
+    DEFAULT(stall_ms, 30000);
+    DEFAULT(handshake_ms, 5000);
+    DEFAULT(high_water, 10000);
+    DEFAULT(drain_ms, 30000);
+#undef DEFAULT
+}
+
+static void make_welcome(struct server *s)
+{
+    const struct rxt_info *info = rxt_model_info(s->model);
+    struct wire_body *w = &s->welcome;
+    (void)snprintf(s->version, sizeof s->version, "rxtd %s", RXT_VERSION);
+    wire_init(WIRE_WELCOME, w);
+    w->version = WIRE_VERSION;
+    w->server = wire_string(s->version);
+    w->model = wire_string(info->name);
+    w->model_hash = wire_bytes(info->hash, sizeof info->hash);
+    w->bit_class = wire_string(backend_bit_class(rxt_model_backend(s->model)));
+    w->n_vocab = (uint64_t)info->n_vocab;
+    w->max_seq_len = (uint64_t)info->max_seq_len;
+    w->answer_min = RXT_ANSWER_MIN;
+    w->session_bytes = info->stm_bytes + info->read_bytes;
+    w->stm_bytes = info->stm_bytes;
+    w->window = STORE_WINDOW;
+}
+
+/* ---- in the thread of the front ---------------------------------------------------------- */
+
+static void on_order(void *arg, struct order *o)
+{
+    struct server *s = arg;
+    mailbox_post(&s->orders, &o->mail);
+    bridge_wake(s->bridge);
+}
+
+static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
+{
+    struct server *s = arg;
+    (void)in;
+    if (type == WIRE_DRAIN)
+        server_drain(s);
+    if (type == WIRE_RELOAD)
+        server_reload(s);
+    if (type != WIRE_HEALTH)
+        return;
+    bool draining = atomic_load(&s->drain);
+    uint64_t age = clock_us() - atomic_load(&s->step_us);
+    out->live = 1;
+    out->ready = !draining && age < 10 * IDLE_US;
+    out->state = wire_string(draining ? "draining" : "serving");
+    out->step_age_us = age;
+    out->memory_age_us = 0;
+}
+
+/* ---- the engine -------------------------------------------------------------------------- */
+
+static void take_order(struct server *s, struct order *o)
+{
+    switch (o->kind) {
+    case ORDER_SUBMIT:
+        teller_submit(&s->teller, o);
+        break;
+    case ORDER_CANCEL:
+        bridge_cancel(s->bridge, o->ticket);
+        break;
+    case ORDER_QUIET:
+        s->quiet = true;
+        break;
+    case ORDER_BATCH:
+        teller_take_back(&s->teller, (struct batch *)o);
+        return;
+    }
+    mem_free(o);
+}
+
+static bool take_orders(struct server *s)
+{
+    struct mail *mail = mailbox_take(&s->orders);
+    bool any = mail != NULL;
+    while (mail) {
+        struct order *o = (struct order *)mail;
+        mail = mail->next;
+        take_order(s, o);
+    }
+    return any;
+}
+
+static void flush(struct server *s)
+{
+    if (!s->teller.batch)
+        return;
+    teller_flush(&s->teller);
+    front_socket_wake(s->front);
+}
+
+/* Whether the engine may end; begins the drain when it was asked for. */
+static bool is_over(struct server *s)
+{
+    if (atomic_load(&s->stop))
+        return true;
+    if (!atomic_load(&s->drain))
+        return false;
+    if (s->drain_end_us == 0) {
+        log_event(LOG_INFO, "draining", "\"requests\":%u", s->teller.n_request);
+        s->drain_end_us = clock_us() + UINT64_C(1000) * s->cfg.drain_ms;
+        front_socket_drain(s->front);
+    }
+    return (s->quiet && bridge_idle(s->bridge)) || clock_us() >= s->drain_end_us;
+}
+
+void server_run(struct server *s)
+{
+    while (!is_over(s)) {
+        atomic_store(&s->step_us, clock_us());
+        bool any = take_orders(s);
+        any |= bridge_step(s->bridge);
+        flush(s);
+        if (!any)
+            bridge_wait(s->bridge, IDLE_US);
+    }
+    flush(s);
+}
+
+void server_drain(struct server *s)
+{
+    atomic_store(&s->drain, true);
+    bridge_wake(s->bridge);
+}
+
+void server_stop(struct server *s)
+{
+    atomic_store(&s->stop, true);
+    bridge_wake(s->bridge);
+}
+
+void server_reload(struct server *s)
+{
+    front_socket_reload(s->front);
+}
+
+/* ---- open, close ------------------------------------------------------------------------- */
+
+static enum rxt_status open_all(struct server *s, const struct bridge_config *bridge,
+                                struct rxt_error *err)
+{
+    const struct front_socket_config front = {
+        .server = &s->cfg,
+        .welcome = &s->welcome,
+        .in = &s->notes,
+        .order = on_order,
+        .admin = on_admin,
+        .arg = s,
+    };
+    TRY(mailbox_create(&s->orders));
+    s->has_orders = true;
+    TRY(mailbox_create(&s->notes));
+    s->has_notes = true;
+    TRY(server_check(&s->cfg, err));
+    TRY(bridge_open(&s->bridge, s->model, bridge, err));
+    make_welcome(s);
+    s->teller.bridge = s->bridge;
+    s->teller.model = s->model;
+    s->teller.out = &s->notes;
+    return front_socket_open(&s->front, &front, err);
+}
+
+enum rxt_status server_open(struct server **out, const struct rxt_model *m,
+                            const struct bridge_config *bridge, const struct server_config *cfg,
+                            struct rxt_error *err)
+{
+    struct server *s = mem_alloc(sizeof *s);
+    if (!s)
+        return RXT_ENOMEM;
+    s->cfg = *cfg;
+    s->model = m;
+    set_defaults(&s->cfg);
+    enum rxt_status st = open_all(s, bridge, err);
+    if (st != RXT_OK) {
+        server_close(&s);
+        return st;
+    }
+    *out = s;
+    return RXT_OK;
+}
+
+static void empty(struct mailbox *box)
+{
+    for (struct mail *mail = mailbox_take(box); mail;) {
+        struct mail *next = mail->next;
+        mem_free(mail); /* the first member of orders and of batches */
+        mail = next;
+    }
+}
+
+void server_close(struct server **server)
+{
+    struct server *s = *server;
+    if (!s)
+        return;
+    /* The front first: it wakes the bridge. Clients of what the bridge still ends resume later. */
+    if (s->front) {
+        flush(s);
+        front_socket_close(&s->front);
+    }
+    if (s->bridge) {
+        uint64_t left = 0, now = clock_us();
+        if (!atomic_load(&s->stop))
+            left = s->drain_end_us > now ? s->drain_end_us - now : UINT64_C(1000) * s->cfg.drain_ms;
+        bridge_close(&s->bridge, left);
+    }
+    teller_free(&s->teller);
+    if (s->has_orders) {
+        empty(&s->orders);
+        mailbox_destroy(&s->orders);
+    }
+    if (s->has_notes) {
+        empty(&s->notes);
+        mailbox_destroy(&s->notes);
+    }
+    mem_free(s);
+    *server = NULL;
+}

@@ -1,0 +1,54 @@
+/* The server: sessions over ZeroMQ (bridge/PROTOCOL.md). It puts a front with sockets before a
+ * bridge and runs both; a program opens it, runs it and closes it.
+ *
+ * Threads: server_run is the engine; the front has a thread of its own, the bridge its two. */
+#ifndef RXT_BRIDGE_SERVER_H
+#define RXT_BRIDGE_SERVER_H
+
+#include "bridge/bridge.h"
+
+struct server; /* opaque */
+
+struct server_config { /* zeroed = defaults; the texts are lent while the server is open */
+    const char *turn;  /* endpoint of turns; NULL = tcp://127.0.0.1:7110 */
+    const char *state; /* of export, import, diff; NULL = none */
+    const char *admin; /* of health and control, ipc:// only; NULL = none */
+
+    const char *secret_key; /* CURVE, 40 characters of Z85; NULL = no CURVE, and then only loopback
+                             * and ipc endpoints */
+    const char *clients;    /* file of "PUBLIC-KEY TENANT" lines: who may connect, and as whom */
+
+    uint64_t credit_max;      /* bytes; 0 = 16 MiB */
+    uint32_t max_inflight;    /* requests of a connection; 0 = 4096 */
+    uint32_t max_connections; /* 0 = 4096 */
+    uint32_t max_requests;    /* 0 = 16384 */
+    uint64_t max_kept_bytes;  /* of answers that can be resumed; 0 = 64 MiB */
+    uint32_t heartbeat_ms;    /* 0 = 5000 */
+    uint32_t grace_ms;        /* 0 = 60000 */
+    uint32_t stall_ms;        /* 0 = 30000 */
+    uint32_t handshake_ms;    /* 0 = 5000 */
+    uint32_t high_water;      /* messages queued to a connection; 0 = 10000 */
+    uint32_t drain_ms;        /* 0 = 30000 */
+};
+
+/* Checks a configuration without opening anything: endpoints, keys, the file of clients. EINVAL and
+ * EIO naming the field. */
+enum rxt_status server_check(const struct server_config *cfg, struct rxt_error *err);
+
+/* Gives *out: opens the bridge and binds the endpoints. The model is lent. EIO: an endpoint cannot
+ * be bound; EINVAL: a field of cfg; and the statuses of bridge_open. */
+enum rxt_status server_open(struct server **out, const struct rxt_model *m,
+                            const struct bridge_config *bridge, const struct server_config *cfg,
+                            struct rxt_error *err);
+/* Serves until it was told to drain and has finished, or to stop. */
+void server_run(struct server *s);
+/* No new requests; ends what runs, writes what is to be written, at most drain_ms; then server_run
+ * returns. Any thread, also a signal handler. */
+void server_drain(struct server *s);
+/* server_run returns now; what was acknowledged is on the disk. As server_drain. */
+void server_stop(struct server *s);
+/* Reads the file of clients again. As server_drain. */
+void server_reload(struct server *s);
+void server_close(struct server **s); /* NULL-safe */
+
+#endif

@@ -1,0 +1,355 @@
+#include "bridge/server_impl.h"
+
+#include "kernels/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* What the engine must remember of a request until its last event. */
+struct told {
+    struct told *next, *prev; /* in teller.told */
+    struct teller *teller;
+    struct stream *stream;
+    enum bridge_verb verb;
+    bool dry_run;
+};
+
+static void remember_told(struct teller *t, struct told *told)
+{
+    told->next = t->told;
+    if (t->told)
+        t->told->prev = told;
+    t->told = told;
+    t->n_request++;
+}
+
+static void forget(struct told *told)
+{
+    struct teller *t = told->teller;
+    if (told->next)
+        told->next->prev = told->prev;
+    if (told->prev)
+        told->prev->next = told->next;
+    else
+        t->told = told->next;
+    t->n_request--;
+    mem_free(told);
+}
+
+/* ---- notes ------------------------------------------------------------------------------- */
+
+static struct batch *batch_with_room(struct teller *t, size_t need)
+{
+    struct batch *b = t->batch;
+    if (b && b->room - b->used >= need)
+        return b;
+    teller_flush(t);
+    if (t->spare && t->spare->room >= need) {
+        t->batch = t->spare;
+        t->spare = NULL;
+        t->batch->used = 0;
+        return t->batch;
+    }
+    size_t room = need > BATCH_BYTES ? need : BATCH_BYTES;
+    b = mem_alloc(sizeof *b + room);
+    if (!b)
+        return NULL;
+    b->order.kind = ORDER_BATCH;
+    b->room = room;
+    t->batch = b;
+    return b;
+}
+
+/* NULL: no memory. The stream then hears nothing of it; its client repeats the request and gets the
+ * stored answer. */
+static struct note *add_note(struct teller *t, struct stream *s, enum note_kind kind,
+                             const void *bytes, size_t n)
+{
+    size_t size = (sizeof(struct note) + n + 15) / 16 * 16;
+    struct batch *b = batch_with_room(t, size);
+    if (!b)
+        return NULL;
+    struct note *note = (struct note *)(void *)(b->bytes + b->used);
+    *note = (struct note){.size = (uint32_t)size, .bytes = (uint32_t)n, .stream = s, .kind = kind};
+    if (n)
+        memcpy(note + 1, bytes, n);
+    b->used += size;
+    return note;
+}
+
+void teller_flush(struct teller *t)
+{
+    if (!t->batch)
+        return;
+    mailbox_post(t->out, &t->batch->order.mail);
+    t->batch = NULL;
+}
+
+void teller_take_back(struct teller *t, struct batch *b)
+{
+    if (t->spare || b->room > BATCH_BYTES)
+        mem_free(b);
+    else
+        t->spare = b;
+}
+
+void teller_free(struct teller *t)
+{
+    while (t->told)
+        forget(t->told);
+    mem_free(t->batch);
+    mem_free(t->spare);
+    t->batch = t->spare = NULL;
+}
+
+static void tell(struct teller *t, struct stream *s, uint8_t type, uint16_t flags,
+                 const struct wire_body *body)
+{
+    size_t n = 0;
+    if (wire_encode(type, body, t->body, sizeof t->body, &n) != RXT_OK) {
+        /* More than a frame holds: the client must hear an end all the same. */
+        struct wire_body b = {0};
+        wire_init(WIRE_ERROR, &b);
+        b.code = WIRE_E_TOO_LARGE;
+        b.name = wire_string(wire_error_name(WIRE_E_TOO_LARGE));
+        b.retryable = 0;
+        b.retry_after_ms = 0;
+        b.detail = wire_string("the answer does not fit into a frame");
+        type = WIRE_ERROR;
+        if (wire_encode(type, &b, t->body, sizeof t->body, &n) != RXT_OK)
+            return;
+    }
+    struct note *note = add_note(t, s, NOTE_MESSAGE, t->body, n);
+    if (!note)
+        return;
+    note->type = type;
+    note->flags = flags;
+}
+
+/* ---- refusals ---------------------------------------------------------------------------- */
+
+static enum wire_error error_of(enum bridge_verb verb, enum rxt_status st)
+{
+    bool about_version = verb == BRIDGE_FORK || verb == BRIDGE_REWIND;
+    if (st == RXT_ESTALE && about_version)
+        return WIRE_E_NO_VERSION;
+    return wire_error_of(st);
+}
+
+static void tell_error(const struct told *told, enum rxt_status st, const char *sentence,
+                       uint64_t retry_after_us)
+{
+    enum wire_error code = error_of(told->verb, st);
+    struct wire_body b = {0};
+    wire_init(WIRE_ERROR, &b);
+    b.code = (uint64_t)code;
+    b.name = wire_string(wire_error_name(code));
+    b.retryable = wire_error_retryable(code);
+    b.retry_after_ms = (retry_after_us + 999) / 1000;
+    b.detail = wire_string(sentence && *sentence ? sentence : rxt_status_text(st));
+    tell(told->teller, told->stream, WIRE_ERROR, WIRE_FINAL, &b);
+}
+
+/* ---- events ------------------------------------------------------------------------------ */
+
+static struct wire_info info_of(const struct bridge_session_info *i)
+{
+    static const char *const states[] = {"cold", "resident", "answering", "remembering", "held"};
+    struct wire_info w = {
+        .session = wire_string(i->session),
+        .state = wire_string(states[i->state]),
+        .stm_dtype = wire_string(dtype_name(i->stm_dtype)),
+        .version = i->version,
+        .n_turn = i->n_turn,
+        .seed = i->seed,
+        .mixed_class = i->mixed_class,
+        .created_us = (uint64_t)i->created_us,
+        .used_us = (uint64_t)i->used_us,
+        .origin_version = WIRE_ABSENT,
+    };
+    if (i->has_hash)
+        w.stm_hash = wire_bytes(i->stm_hash, sizeof i->stm_hash);
+    if (i->held_reason[0])
+        w.held_reason = wire_string(i->held_reason);
+    if (i->origin[0]) {
+        w.origin = wire_string(i->origin);
+        w.origin_version = i->origin_version;
+    }
+    return w;
+}
+
+static void tell_accepted(const struct told *told, const struct bridge_event *e)
+{
+    struct wire_body b = {0};
+    wire_init(WIRE_ACCEPTED, &b);
+    b.session = wire_string(e->session);
+    b.price = (struct wire_price){
+        .tokens_max = (uint64_t)e->price_tokens, .bytes = e->price_bytes, .us_expected = 0};
+    b.position = 0;
+    tell(told->teller, told->stream, WIRE_ACCEPTED, 0, &b);
+}
+
+static void tell_token(const struct told *told, int32_t id, const char *text, size_t n,
+                       uint16_t flags)
+{
+    struct note *note = add_note(told->teller, told->stream, NOTE_TOKEN, text, n);
+    if (!note)
+        return;
+    note->token = id;
+    note->flags = flags;
+}
+
+/* A stored answer comes as ids; the client gets it as it got it first. */
+static void tell_stored(const struct told *told, const struct bridge_event *e)
+{
+    struct rxt_text decoder = {0};
+    const int32_t *ids = e->ids + e->usage.n_query;
+    for (int32_t i = 0; i < e->usage.n_answer; i++) {
+        char text[2 * RXT_PIECE_MAX];
+        size_t n = rxt_decode(told->teller->model, &decoder, ids[i], text);
+        if (i == e->usage.n_answer - 1)
+            n += rxt_decode_end(&decoder, text + n);
+        tell_token(told, ids[i], text, n, WIRE_STORED);
+    }
+}
+
+static void done_of_turn(const struct told *told, const struct bridge_event *e, struct wire_body *b)
+{
+    static const char *const finish[] = {"eos", "length", "cancel"};
+    b->finish = wire_string(finish[e->finish]);
+    b->n_query = (uint64_t)e->usage.n_query;
+    b->n_answer = (uint64_t)e->usage.n_answer;
+    b->read_version = e->read_version;
+    if (!told->dry_run)
+        b->pending_version = e->pending_version;
+    if (e->stored)
+        return;
+    b->usage = (struct wire_usage){
+        .queue_us = e->usage.queue_us,
+        .first_token_us = e->usage.first_token_us,
+        .answer_us = e->usage.answer_us,
+        .journal_us = told->dry_run ? WIRE_ABSENT : e->usage.journal_us,
+    };
+}
+
+static void tell_done(const struct told *told, const struct bridge_event *e)
+{
+    struct wire_body b = {0};
+    wire_init(WIRE_DONE, &b);
+    b.session = wire_string(e->session);
+    switch (told->verb) {
+    case BRIDGE_TURN:
+        if (e->stored)
+            tell_stored(told, e);
+        done_of_turn(told, e, &b);
+        break;
+    case BRIDGE_REMEMBER:
+    case BRIDGE_REWIND:
+    case BRIDGE_RESET:
+        b.pending_version = e->pending_version;
+        break;
+    case BRIDGE_GET:
+        b.info = info_of(e->info);
+        b.n_query = (uint64_t)e->usage.n_query;
+        b.last_ids =
+            (struct wire_ids){.v = e->ids, .n = (uint32_t)(e->usage.n_query + e->usage.n_answer)};
+        break;
+    case BRIDGE_OPEN:
+    case BRIDGE_FORK:
+    case BRIDGE_IMPORT:
+        b.info = info_of(e->info);
+        break;
+    case BRIDGE_ERASE:
+    case BRIDGE_EXPORT:
+        break;
+    }
+    uint16_t flags = (uint16_t)((e->final ? WIRE_FINAL : 0) | (e->stored ? WIRE_STORED : 0));
+    tell(told->teller, told->stream, WIRE_DONE, flags, &b);
+}
+
+static void tell_memory(const struct told *told, const struct bridge_event *e)
+{
+    struct wire_body b = {0};
+    wire_init(WIRE_MEMORY, &b);
+    b.session = wire_string(e->session);
+    b.version = e->pending_version;
+    b.stm_hash = wire_bytes(e->info->stm_hash, sizeof e->info->stm_hash);
+    b.lag_us = e->usage.lag_us;
+    b.memory_us = e->usage.memory_us;
+    tell(told->teller, told->stream, WIRE_MEMORY, WIRE_FINAL, &b);
+}
+
+static void tell_memory_failed(const struct told *told, const struct bridge_event *e)
+{
+    enum wire_error code = wire_error_of(e->status);
+    struct wire_body b = {0};
+    wire_init(WIRE_MEMORY_FAILED, &b);
+    b.session = wire_string(e->session);
+    b.version = e->read_version;
+    b.code = (uint64_t)code;
+    b.name = wire_string(wire_error_name(code));
+    b.detail = wire_string(e->error);
+    tell(told->teller, told->stream, WIRE_MEMORY_FAILED, WIRE_FINAL, &b);
+}
+
+static void tell_cancelled(const struct told *told, const struct bridge_event *e)
+{
+    struct wire_body b = {0};
+    wire_init(WIRE_CANCELLED, &b);
+    b.session = wire_string(e->session);
+    tell(told->teller, told->stream, WIRE_CANCELLED, WIRE_FINAL, &b);
+}
+
+static void on_event(void *user, const struct bridge_event *e)
+{
+    struct told *told = user;
+    switch (e->kind) {
+    case BRIDGE_ACCEPTED:
+        tell_accepted(told, e);
+        break;
+    case BRIDGE_TOKEN:
+        tell_token(told, e->token, e->text, e->text_bytes, 0);
+        break;
+    case BRIDGE_DONE:
+        tell_done(told, e);
+        break;
+    case BRIDGE_MEMORY:
+        tell_memory(told, e);
+        break;
+    case BRIDGE_MEMORY_FAILED:
+        tell_memory_failed(told, e);
+        break;
+    case BRIDGE_CANCELLED:
+        tell_cancelled(told, e);
+        break;
+    case BRIDGE_ERROR:
+        tell_error(told, e->status, e->error, e->retry_after_us);
+        break;
+    }
+    if (e->final)
+        forget(told);
+}
+
+void teller_submit(struct teller *t, struct order *o)
+{
+    struct rxt_error err = {""};
+    uint64_t ticket = 0;
+    struct told *told = mem_alloc(sizeof *told);
+    const struct told refused = {.teller = t, .stream = o->stream, .verb = o->r.verb};
+    if (!told) {
+        tell_error(&refused, RXT_ENOMEM, NULL, 1000000);
+        return;
+    }
+    *told = refused;
+    told->dry_run = o->r.dry_run;
+    remember_told(t, told);
+    enum rxt_status st = bridge_submit(t->bridge, &o->r, on_event, told, &ticket, &err);
+    if (st != RXT_OK) {
+        tell_error(told, st, err.text, st == RXT_EBUSY ? 100000 : 0);
+        forget(told);
+        return;
+    }
+    struct note *note = add_note(t, o->stream, NOTE_TICKET, NULL, 0);
+    if (note)
+        note->ticket = ticket;
+}

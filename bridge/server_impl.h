@@ -1,0 +1,51 @@
+/* Inside of the server: the engine thread with its events (server_event.c), the front thread with
+ * its sockets (front_socket.c), and the mail between them. */
+#ifndef RXT_BRIDGE_SERVER_IMPL_H
+#define RXT_BRIDGE_SERVER_IMPL_H
+
+#include "bridge/front_impl.h"
+#include "bridge/server.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* ---- engine side ------------------------------------------------------------------------- */
+
+/* Turns orders into requests of the bridge and its events into notes; for the engine thread. */
+struct teller {
+    struct bridge *bridge;
+    const struct rxt_model *model;
+    struct batch *batch; /* being filled */
+    struct batch *spare; /* came back */
+    struct mailbox *out; /* of the front */
+    struct told *told;   /* requests whose last event is still to come */
+    uint32_t n_request;  /* of them */
+    uint8_t body[WIRE_BODY_MAX];
+};
+void teller_submit(struct teller *t, struct order *o); /* o stays the caller's */
+void teller_flush(struct teller *t);                   /* posts the batch if there is one */
+void teller_take_back(struct teller *t, struct batch *b);
+void teller_free(struct teller *t);
+
+/* ---- front side -------------------------------------------------------------------------- */
+
+struct front_socket; /* opaque: the thread, its sockets, the front */
+
+struct front_socket_config {
+    const struct server_config *server;
+    const struct wire_body *welcome;
+    struct mailbox *in;                        /* batches from the engine */
+    void (*order)(void *arg, struct order *o); /* takes o; called in the front's thread */
+    void (*admin)(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out);
+    void *arg;
+};
+/* Binds the endpoints and starts the thread. EIO naming the endpoint; EINVAL. */
+enum rxt_status front_socket_open(struct front_socket **out, const struct front_socket_config *cfg,
+                                  struct rxt_error *err);
+/* Says that there is mail, or that a flag has changed. Any thread, also a signal handler. */
+void front_socket_wake(struct front_socket *s);
+void front_socket_drain(struct front_socket *s);  /* as above; orders ORDER_QUIET when done */
+void front_socket_reload(struct front_socket *s); /* reads the file of clients again */
+void front_socket_close(struct front_socket **s); /* sends what it can, joins; NULL-safe */
+
+#endif

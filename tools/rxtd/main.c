@@ -1,0 +1,79 @@
+/* rxtd: the server (bridge/PROTOCOL.md is what it speaks). */
+#include "tools/rxtd/config.h"
+
+#include "tools/rxt/options.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct server *server; /* for the signal handlers */
+
+static int complain(enum rxt_status st, const struct rxt_error *err)
+{
+    (void)fprintf(stderr, "rxtd: %s\n", err->text[0] ? err->text : rxt_status_text(st));
+    return 1;
+}
+
+static void on_signal(int number)
+{
+    static volatile sig_atomic_t asked;
+    if (number == SIGHUP) {
+        server_reload(server);
+        return;
+    }
+    if (asked)
+        server_stop(server);
+    else
+        server_drain(server);
+    asked = 1;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    (void)sigemptyset(&a.sa_mask);
+    (void)sigaction(SIGTERM, &a, NULL);
+    (void)sigaction(SIGINT, &a, NULL);
+    (void)sigaction(SIGHUP, &a, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+static int missing(const char *name)
+{
+    (void)fprintf(stderr, "rxtd: %s is not set: say --%s, or set it in the file\n", name, name);
+    return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    struct rxtd_config c;
+    struct rxt_error err = {""};
+    struct rxt_model *model = NULL;
+    int code = rxtd_config_read(&c, argc, argv);
+    if (code >= 0)
+        return code;
+    if (!c.model)
+        return missing("model");
+    if (!c.bridge.store_path)
+        return missing("store");
+    enum rxt_status st = server_check(&c.server, &err);
+    if (st != RXT_OK)
+        return complain(st, &err);
+    if (c.check_only) {
+        printf("the configuration is sound\n");
+        return 0;
+    }
+    st = rxt_model_open(&model, c.model, &c.model_options, &err);
+    if (st == RXT_OK)
+        st = server_open(&server, model, &c.bridge, &c.server, &err);
+    if (st != RXT_OK) {
+        rxt_model_close(&model);
+        return complain(st, &err);
+    }
+    catch_signals();
+    server_run(server);
+    server_close(&server);
+    rxt_model_close(&model);
+    return 0;
+}
