@@ -38,10 +38,8 @@ static inline int heads_gate_cols(struct heads h)
     return h.gate == ACT_NONE ? 0 : heads_out_cols(h);
 }
 
-/* Instruction sets and thread counts: number i of N_WAY; false if this machine lacks it. The lane
- * is wide enough for the shapes above. */
-enum { N_WAY = 6 };
-bool way_open(struct setting *s, int i);
+/* As setting_open_way, with a lane that is wide enough for the shapes above. */
+bool way_open(struct setting *s, int way);
 
 /* Angles [MAX_POS, dim/2]; the caller frees. */
 float *angles_of(int dim);
@@ -49,6 +47,22 @@ struct weight *rope_of(struct backend *be, const float *angle, int dim);
 
 /* A deterministic stream of small numbers: at least 1, at most n. */
 int small_number(uint64_t *state, int n);
+
+/* Rows [from, from + n) of one of a test's sequences. */
+struct chunk {
+    int seq, from, n;
+};
+/* offset[0 .. n_chunk] of chunks that stand one after another. */
+void chunk_offsets(int32_t *offset, const struct chunk *chunk, int n_chunk);
+/* Those rows of part[seq], which has `cols` columns, guarded. */
+struct tensor chunks_in(struct backend *be, float *const *part, int cols, const struct chunk *chunk,
+                        int n_chunk);
+/* A result of zeros for them, guarded; and taken again: out[c] gets the rows of chunk c. */
+struct tensor chunks_zero(struct backend *be, int cols, const struct chunk *chunk, int n_chunk);
+void chunks_out(struct backend *be, struct tensor t, const struct chunk *chunk, int n_chunk,
+                float *const out[]);
+/* A result that is still zeros with whole guards, after calls that were refused; frees it. */
+void assert_untouched(struct backend *be, struct tensor t);
 
 /* |got - want| <= bound everywhere. */
 void assert_near_all(const float *got, const float *want, size_t n, double bound);

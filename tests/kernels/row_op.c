@@ -7,9 +7,6 @@
 #include <inttypes.h>
 #include <math.h>
 
-static const char *const isa_name[] = {"scalar", "avx2", "avx512"};
-enum { N_ISA = 3 };
-
 #define GUARD 0x7FC0DEADu /* a NaN that no op makes */
 #define MARGIN 16         /* guards in front of and behind a tensor */
 #define PAD 3             /* guards between its rows */
@@ -38,6 +35,12 @@ bool setting_open(struct setting *s, const char *isa, int n_thread)
     };
     assert_ok(lane_create(&s->ln, s->be, LANE_ANSWER, &limits));
     return true;
+}
+
+bool setting_open_way(struct setting *s, int way)
+{
+    static const char *const isa[] = {"scalar", "avx2", "avx512"};
+    return setting_open(s, isa[way / 2], 1 + way % 2);
 }
 
 void setting_close(struct setting *s)
@@ -231,30 +234,29 @@ void row_op_check(const struct row_op *op)
         .alone = malloc(n_out * sizeof(float)),
     };
     assert_non_null(v.alone);
-    for (int isa = 0; isa < N_ISA; isa++)
-        for (int n_thread = 1; n_thread <= 2; n_thread++)
-            for (int bf16_stored = 0; bf16_stored < 2; bf16_stored++) {
-                struct setting s;
-                if (!setting_open(&s, isa_name[isa], n_thread))
-                    continue;
-                if (isa == 0 && n_thread == 1 && !bf16_stored) {
-                    struct creation c = {op, s.be};
-                    assert_survives_no_memory(create_once, &c);
-                }
-                assert_ok(op->create(op->arg, s.be, bf16_stored ? DTYPE_BF16 : DTYPE_F32));
-                if (isa == 0 && n_thread == 1 && !bf16_stored) {
-                    for (int32_t r = 0; r < ROW_OP_ROWS; r++)
-                        run_batch(op, &s, &v, r, 1, false,
-                                  v.alone + (size_t)r * (size_t)op->out_cols);
-                    check_reference(op, &v);
-                }
-                char what[64];
-                snprintf(what, sizeof what, "%s, weights in %s", backend_describe(s.be),
-                         bf16_stored ? "bf16" : "f32");
-                check_batches(op, &s, &v, what);
-                op->destroy(op->arg, s.be);
-                setting_close(&s);
+    for (int way = 0; way < N_WAY; way++)
+        for (int bf16_stored = 0; bf16_stored < 2; bf16_stored++) {
+            struct setting s;
+            if (!setting_open_way(&s, way))
+                continue;
+            bool first = way == 0 && !bf16_stored;
+            if (first) {
+                struct creation c = {op, s.be};
+                assert_survives_no_memory(create_once, &c);
             }
+            assert_ok(op->create(op->arg, s.be, bf16_stored ? DTYPE_BF16 : DTYPE_F32));
+            if (first) {
+                for (int32_t r = 0; r < ROW_OP_ROWS; r++)
+                    run_batch(op, &s, &v, r, 1, false, v.alone + (size_t)r * (size_t)op->out_cols);
+                check_reference(op, &v);
+            }
+            char what[64];
+            snprintf(what, sizeof what, "%s, weights in %s", backend_describe(s.be),
+                     bf16_stored ? "bf16" : "f32");
+            check_batches(op, &s, &v, what);
+            op->destroy(op->arg, s.be);
+            setting_close(&s);
+        }
     assert_bits_recorded(v.alone, n_out, op->hash);
     free(v.x);
     free(v.start);

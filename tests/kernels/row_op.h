@@ -42,6 +42,10 @@ struct setting {
     struct lane *ln;
 };
 bool setting_open(struct setting *s, const char *isa, int n_thread);
+/* Every instruction set with one and with two threads: number way of N_WAY; 0 is scalar and one
+ * thread, which every machine has. */
+enum { N_WAY = 6 };
+bool setting_open_way(struct setting *s, int way);
 void setting_close(struct setting *s);
 
 /* n values N(0,1) * scale, each exact in bf16; the caller frees. stream: another one, other

@@ -8,13 +8,7 @@
 
 #include <math.h>
 
-enum { ROWS = 5, COLS = 37, ALL = ROWS * COLS, N_WAY = 6 };
-
-static bool way_open(struct setting *s, int i)
-{
-    static const char *const isa[] = {"scalar", "avx2", "avx512"};
-    return setting_open(s, isa[i / 2], 1 + i % 2);
-}
+enum { ROWS = 5, COLS = 37, ALL = ROWS * COLS };
 
 /* Values that are hard to round: halves, limits, subnormals, NaN, infinity. */
 static void hard_values(float *x)
@@ -31,7 +25,7 @@ static void convert_rounds_to_nearest_even(void **state)
     (void)state;
     for (int way = 0; way < N_WAY; way++) {
         struct setting s;
-        if (!way_open(&s, way))
+        if (!setting_open_way(&s, way))
             continue;
         float *x = random_values(ALL, 1.1f, 1), back[ALL];
         for (int i = 0; i < ALL; i++)
@@ -64,7 +58,7 @@ static void finite_sees_every_element(void **state)
     static const float odd[] = {NAN, INFINITY, -INFINITY};
     for (int way = 0; way < N_WAY; way++) {
         struct setting s;
-        if (!way_open(&s, way))
+        if (!setting_open_way(&s, way))
             continue;
         float *x = random_values(ALL, 1.0f, 1);
         bool finite = false;
@@ -103,7 +97,7 @@ static void mean_adds_in_order(void **state)
         x[i] = random_values(ALL, 1.0f, (uint64_t)i);
     for (int way = 0; way < N_WAY; way++) {
         struct setting s;
-        if (!way_open(&s, way))
+        if (!setting_open_way(&s, way))
             continue;
         for (int n = 1; n <= N; n += 10) {
             struct tensor t[N], to = guarded(s.be, x[0], ROWS, COLS);
@@ -161,7 +155,7 @@ static void embed_reads_the_table_where_it_lies(void **state)
     ref_embed(want, table, id, R, COLS);
     for (int way = 0; way < N_WAY; way++) {
         struct setting s;
-        if (!way_open(&s, way))
+        if (!setting_open_way(&s, way))
             continue;
         for (enum dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
             struct host_matrix m = {.data = data[t], .dtype = t, .rows = V, .cols = COLS};

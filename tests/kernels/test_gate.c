@@ -55,14 +55,13 @@ static void run(struct setting *s, const struct gate_desc *d, const struct weigh
 /* Reference, batches, instruction sets, threads, output over an input, NaN in another memory. */
 static void check(const struct gate_desc *d)
 {
-    static const char *const isa[] = {"scalar", "avx2", "avx512"};
     int32_t size = d->n_slot * d->dim, all = N * size;
     float *old = random_values(all, 1.0f, 10), *new_ = random_values(all, 1.0f, 11);
     float *first = malloc((size_t)all * sizeof *first), *out = malloc((size_t)all * sizeof *out);
     assert_true(first && out);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < N_WAY; i++) {
         struct setting s;
-        if (!setting_open(&s, isa[i / 2], 1 + i % 2))
+        if (!setting_open_way(&s, i))
             continue;
         struct weight *w;
         assert_ok(weight_gate(&w, s.be, d));

@@ -103,16 +103,15 @@ static void norms_by_slot(void **state)
     (void)state;
     enum { N = 3 };
     static const int32_t size[][2] = {{5, 24}, {16, 16}};
-    static const char *const isa[] = {"scalar", "avx2", "avx512"};
     for (int form = 0; form < 4; form++) {
         int32_t n_slot = size[form / 2][0], dim = size[form / 2][1], all = N * n_slot * dim;
         struct norm n = norm_of(NORM_MIX_SLOT, dim, n_slot, form % 2);
         float *x = random_values(all, 1.0f, 9), *first = malloc((size_t)all * sizeof *x);
         float *out = malloc((size_t)all * sizeof *x);
         assert_true(first && out);
-        for (int i = 0; i < 6; i++) {
+        for (int i = 0; i < N_WAY; i++) {
             struct setting s;
-            if (!setting_open(&s, isa[i / 2], 1 + i % 2))
+            if (!setting_open_way(&s, i))
                 continue;
             assert_ok(create(&n, s.be, DTYPE_F32));
             struct tensor to = guarded(s.be, x, N * n_slot, dim);

@@ -6,12 +6,11 @@
 
 #include <math.h>
 
-enum { N_WAY = 6, LARGE = 65536 };
+enum { LARGE = 65536 };
 
-static bool way_open(struct setting *s, int i)
+static bool way_open(struct setting *s, int way)
 {
-    static const char *const isa[] = {"scalar", "avx2", "avx512"};
-    if (!setting_open(s, isa[i / 2], 1 + i % 2))
+    if (!setting_open_way(s, way))
         return false;
     lane_destroy(&s->ln);
     const struct lane_limits limits = {
