@@ -1,6 +1,7 @@
 /* store_import reads what store_export wrote, or what somebody else made of it. The input is tried
  * as it is and mended: header, lengths of records, their number and the seal made right, so that
- * what is inside of them is reached. What is taken must be whole: it is read and exported again. */
+ * what is inside of them is reached. What is taken must be whole: it is read and exported again.
+ * covers: store/import.c */
 #include "store/export_impl.h"
 
 #include <assert.h>
