@@ -171,7 +171,8 @@ enum rxt_status lane_copy(struct lane *ln, void *dst, const void *src, size_t by
 
 static bool kv_fits(const struct kv_config *c)
 {
-    return c->n_layer > 0 && c->n_kv_head > 0 && c->head_dim > 0 && c->max_tokens > 0;
+    return c->n_layer > 0 && c->n_kv_head > 0 && c->head_dim > 0 &&
+           c->head_dim <= BACKEND_HEAD_MAX && c->max_tokens > 0;
 }
 
 size_t kv_plan(const struct backend *be, const struct kv_config *cfg)
@@ -198,7 +199,8 @@ void kv_destroy(struct backend *be, struct kv **kv)
 
 static bool mem_kv_fits(const struct mem_kv_config *c)
 {
-    return c->n_layer > 0 && c->n_kv_head > 0 && c->head_dim > 0 && c->n_slot > 0;
+    return c->n_layer > 0 && c->n_kv_head > 0 && c->head_dim > 0 &&
+           c->head_dim <= BACKEND_HEAD_MAX && c->n_slot > 0;
 }
 
 size_t mem_kv_plan(const struct backend *be, const struct mem_kv_config *cfg)

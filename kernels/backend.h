@@ -15,17 +15,34 @@
 #ifndef RXT_KERNELS_BACKEND_H
 #define RXT_KERNELS_BACKEND_H
 
+#include "kernels/base/bf16.h"
+#include "kernels/base/f16.h"
 #include "kernels/base/status.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* ---- tensors ---------------------------------------------------------------------------- */
 
 enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16 };
 size_t dtype_bytes(enum dtype t);
 const char *dtype_name(enum dtype t); /* "f32", "bf16", "f16" */
+
+/* Element i of an array in host memory, of any alignment, as float32 (exact). */
+static inline float dtype_value(const void *data, enum dtype t, size_t i)
+{
+    const char *p = (const char *)data + i * (t == DTYPE_F32 ? sizeof(float) : sizeof(bf16));
+    float f;
+    uint16_t half;
+    if (t == DTYPE_F32) {
+        memcpy(&f, p, sizeof f);
+        return f;
+    }
+    memcpy(&half, p, sizeof half);
+    return t == DTYPE_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
+}
 
 /* A row-major matrix in the backend's memory, lent by whoever allocated it. Element (r,c) lies at
  * data + (r * stride + c) * dtype_bytes. A view of some columns keeps the stride of the whole. */
@@ -59,8 +76,8 @@ struct backend_config {
     int n_thread;     /* CPU compute threads, the caller's included; 0 = all of the process */
 };
 
-/* Gives *out. EINVAL, EUNSUPPORTED (not built in, no device, RXT_ISA beyond the machine), ENOMEM.
- */
+/* Gives *out. EINVAL (unknown name, threads out of range), EUNSUPPORTED (not built in, no device,
+ * RXT_ISA beyond the machine), ENOMEM; err says which. */
 enum rxt_status backend_create(struct backend **out, const struct backend_config *cfg,
                                struct rxt_error *err);
 void backend_destroy(struct backend **be); /* NULL-safe; after its lanes and weights */
@@ -88,19 +105,20 @@ struct lane_limits {
 };
 enum lane_priority { LANE_ANSWER, LANE_MEMORY }; /* memory yields to answers (design 3) */
 
-/* Gives *out. ENOMEM. */
+/* Gives *out. ESHAPE: a limit below 1 (below 0 where 0 means without); ENOMEM. */
 enum rxt_status lane_create(struct lane **out, struct backend *be, enum lane_priority priority,
                             const struct lane_limits *limits);
-void lane_destroy(struct lane **ln); /* NULL-safe */
-size_t lane_bytes(const struct lane *ln);
-struct backend *lane_backend(const struct lane *ln);
+void lane_destroy(struct lane **ln);                 /* NULL-safe */
+size_t lane_bytes(const struct lane *ln);            /* of its scratch memory */
+struct backend *lane_backend(const struct lane *ln); /* lent: the one it was created on */
+/* Waits until all ops and copies of the lane are over. EDEVICE. */
 enum rxt_status lane_sync(struct lane *ln);
 /* For an answer lane between two of its steps: lets a memory lane that stands back run one chunk
  * (design 3: an update older than 1 s gets every second step). Returns at once if none waits. */
 void lane_give_way(struct lane *ln);
 
 /* Copies between host and backend memory, and inside the latter, in lane order; upload and download
- * wait for the copy. */
+ * wait for the copy. The two ranges must not overlap. EDEVICE. */
 enum rxt_status lane_upload(struct lane *ln, void *dst, const void *src, size_t bytes);
 enum rxt_status lane_download(struct lane *ln, void *dst, const void *src, size_t bytes);
 enum rxt_status lane_copy(struct lane *ln, void *dst, const void *src, size_t bytes);
@@ -108,7 +126,8 @@ enum rxt_status lane_copy(struct lane *ln, void *dst, const void *src, size_t by
 /* ---- weights ---------------------------------------------------------------------------- */
 /* Made once at load, from host memory, into the backend's own layout. One opaque type with a kind
  * inside; a wrong kind is a bug (assert). Creation may run on the compute threads, not beside ops
- * of the same thread. */
+ * of the same thread. Each weight_X gives *out and keeps nothing of what it was made from (but for
+ * weight_table). ESHAPE: parts that are missing or do not fit each other; ENOMEM. */
 
 struct weight;
 void weight_destroy(struct backend *be, struct weight **w); /* NULL-safe */
@@ -132,7 +151,7 @@ struct host_vector {
 
 /* y = W x + b with W the parts one below the other (all of the same cols): projections that read
  * the same input are one matrix. bias: one a part, absent ones count as zero; NULL = none at all.
- * storage: F32 or BF16 (rounded to nearest even). ESHAPE, ENOMEM. */
+ * storage of this and the following: F32 or BF16 (rounded to nearest even). */
 enum rxt_status weight_linear(struct weight **out, struct backend *be,
                               const struct host_matrix *part, const struct host_vector *bias,
                               int n_part, enum dtype storage);
@@ -216,13 +235,17 @@ enum rxt_status weight_gate(struct weight **out, struct backend *be, const struc
 
 /* ---- keys and values -------------------------------------------------------------------- */
 
+#define BACKEND_HEAD_MAX 256 /* hd of any attention: K/V and ops of a larger one are ESHAPE */
+
 /* K and V of one turn: every self-attention layer, up to max_tokens. Written by op_self_attention,
  * layout private. The caller keeps the position; there is nothing to reset. */
 struct kv;
 struct kv_config {
     int32_t n_layer, n_kv_head, head_dim, max_tokens;
 };
-size_t kv_plan(const struct backend *be, const struct kv_config *cfg); /* bytes */
+/* Bytes that a creation takes; 0 for what cannot be created. */
+size_t kv_plan(const struct backend *be, const struct kv_config *cfg);
+/* Gives *out. ESHAPE: a number below 1 or hd over BACKEND_HEAD_MAX; ENOMEM. */
 enum rxt_status kv_create(struct kv **out, struct backend *be, const struct kv_config *cfg);
 void kv_destroy(struct backend *be, struct kv **kv); /* NULL-safe */
 
@@ -231,15 +254,17 @@ struct mem_kv;
 struct mem_kv_config {
     int32_t n_layer, n_kv_head, head_dim, n_slot;
 };
+/* As the two above. */
 size_t mem_kv_plan(const struct backend *be, const struct mem_kv_config *cfg);
 enum rxt_status mem_kv_create(struct mem_kv **out, struct backend *be,
                               const struct mem_kv_config *cfg);
 void mem_kv_destroy(struct backend *be, struct mem_kv **kv); /* NULL-safe */
 
 /* ---- ops -------------------------------------------------------------------------------- */
-/* Every op checks its shapes first (ESHAPE, nothing written) and counts itself (base/count.h).
- * Tensors are in backend_act_dtype() unless said otherwise; in and out must not overlap unless
- * said otherwise. None of them allocates. */
+/* Every op checks its shapes first (ESHAPE, nothing written) and counts itself (base/count.h); a
+ * device that failed is EDEVICE. Tensors are in backend_act_dtype() unless said otherwise; in and
+ * out must not overlap unless said otherwise. norm may be NULL: x as it is. None of them allocates.
+ */
 
 /* out[r,:] = table[id[r],:], r < R. ids in host memory, each in [0,V): else ESHAPE. */
 enum rxt_status op_embed(struct lane *ln, struct tensor out, const struct weight *table,
@@ -301,8 +326,7 @@ enum rxt_status op_ff_add(struct lane *ln, struct tensor x, const struct weight 
 enum rxt_status op_moe_add(struct lane *ln, struct tensor x, const struct weight *norm,
                            const struct weight *moe);
 
-/* logits[i,:] = W norm(x[row[i],:]) + b, i < logits.rows; float32. row in host memory. norm may be
- * NULL. Spec 2.1. */
+/* logits[i,:] = W norm(x[row[i],:]) + b, i < logits.rows; float32. row in host memory. Spec 2.1. */
 enum rxt_status op_head(struct lane *ln, struct tensor logits, struct tensor x, const int32_t *row,
                         const struct weight *norm, const struct weight *head);
 
@@ -319,21 +343,25 @@ struct sampling {
     int32_t n_choice;
     int32_t choice[2];
 };
-/* id[i] from logits[i,:] by how[i]; id is host memory, valid after lane_sync. */
+/* id[i] from logits[i,:], float32, by how[i]; id is host memory, valid after lane_sync. EINVAL:
+ * parameters out of range. Spec 5. */
 enum rxt_status op_sample(struct lane *ln, int32_t *id, struct tensor logits,
                           const struct sampling *how);
 
 /* K and V of layer `layer` from one memory: [K|V] = W norm(stm), W [2*Hk*hd, D], stm [S,D] in F32
- * or BF16. The same bits whether built alone or in a batch. Spec 1.3. */
+ * or BF16. norm must be the same for all slots (not NORM_MIX_SLOT; spec 2.2 has no other). The same
+ * bits whether built alone or in a batch. Spec 1.3. */
 enum rxt_status op_mem_kv(struct lane *ln, struct mem_kv *out, int32_t layer, struct tensor stm,
                           const struct weight *norm, const struct weight *kv);
 
-/* out = norm(x); [n*S,D] for memory norms (slot = row mod S). In place allowed. */
+/* out = norm(x); [n*S,D] for memory norms (slot = row mod S). norm is not NULL. In place allowed.
+ * Spec 2.2, 2.7. */
 enum rxt_status op_norm(struct lane *ln, struct tensor out, struct tensor x,
                         const struct weight *norm);
 /* out = (x[0] + x[1] + ... + x[n-1]) / n, in this order. */
 enum rxt_status op_mean(struct lane *ln, struct tensor out, const struct tensor *x, int32_t n);
-/* out = gate(old, new) over [n*S,D]: n memories, each blended alone. out may be old or new. */
+/* out = gate(old, new) over [n*S,D]: n memories, each blended alone. out may be old or new. Spec
+ * 2.7. */
 enum rxt_status op_gate(struct lane *ln, struct tensor out, struct tensor old, struct tensor new_,
                         const struct weight *gate);
 /* Copies, with conversion between F32 and BF16 (nearest even) where the dtypes differ. */
@@ -344,7 +372,8 @@ enum rxt_status op_finite(struct lane *ln, bool *finite, struct tensor x);
 
 /* ---- what the machine could do at most -------------------------------------------------- */
 
-/* Measured on the backend's own threads, in the given time budget; for `rxt bench` only. */
+/* Measured on the backend's own threads, in the given time budget; for `rxt bench` only. EINVAL: no
+ * time at all; ENOMEM. */
 struct backend_ceiling {
     double flops;         /* float32 multiply-add = 2, a second */
     double cache_bytes_s; /* reads from the last level cache (8 MB working set) */

@@ -1,28 +1,14 @@
 #include "kernels/host_impl.h"
 
+#include "kernels/backend_impl.h"
 #include "kernels/base/bf16.h"
-#include "kernels/base/f16.h"
 
 #include <string.h>
-
-float host_element(const void *data, enum dtype t, int64_t i)
-{
-    /* memcpy: tensors of a mapped file need not be aligned */
-    const char *p = (const char *)data + (size_t)i * dtype_bytes(t);
-    if (t == DTYPE_F32) {
-        float f;
-        memcpy(&f, p, sizeof f);
-        return f;
-    }
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return t == DTYPE_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
-}
 
 void host_vector_read(float *out, const struct host_vector *v)
 {
     for (int32_t i = 0; i < v->n; i++)
-        out[i] = v->data ? host_element(v->data, v->dtype, i) : 0.0f;
+        out[i] = v->data ? dtype_value(v->data, v->dtype, (size_t)i) : 0.0f;
 }
 
 float *host_vector_cut(struct arena *a, const struct host_vector *v)
@@ -35,11 +21,26 @@ float *host_vector_cut(struct arena *a, const struct host_vector *v)
     return out;
 }
 
+enum rxt_status host_weight_create(struct weight **out,
+                                   struct weight *(*lay_out)(struct arena *a, const void *desc),
+                                   const void *desc)
+{
+    struct arena a = arena_plan();
+    (void)lay_out(&a, desc);
+    size_t bytes = a.used;
+    TRY(arena_create(&a, bytes));
+    struct weight *w = lay_out(&a, desc);
+    w->bytes = bytes;
+    *out = w;
+    return RXT_OK;
+}
+
 void host_row_read(float *out, const struct host_matrix *m, int32_t row, int32_t first, int32_t n)
 {
     if (m->transposed) {
         for (int32_t i = 0; i < n; i++)
-            out[i] = host_element(m->data, m->dtype, (int64_t)(first + i) * m->rows + row);
+            out[i] =
+                dtype_value(m->data, m->dtype, (size_t)(first + i) * (size_t)m->rows + (size_t)row);
         return;
     }
     int64_t at = (int64_t)(m->row_of ? m->row_of[row] : row) * m->cols + first;
@@ -54,6 +55,6 @@ void host_row_read(float *out, const struct host_matrix *m, int32_t row, int32_t
         }
     } else {
         for (int32_t i = 0; i < n; i++)
-            out[i] = host_element(m->data, m->dtype, at + i);
+            out[i] = dtype_value(m->data, m->dtype, (size_t)(at + i));
     }
 }

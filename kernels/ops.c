@@ -83,7 +83,7 @@ static bool rope_ok(const struct weight *rope, const struct ragged *g, int32_t h
 
 static bool heads_ok(const struct heads *h)
 {
-    return h->n_q > 0 && h->n_kv > 0 && h->dim > 0 &&
+    return h->n_q > 0 && h->n_kv > 0 && h->dim > 0 && h->dim <= BACKEND_HEAD_MAX &&
            (h->n_q >= h->n_kv ? h->n_q % h->n_kv : h->n_kv % h->n_q) == 0 && h->gate <= ACT_LINEAR;
 }
 
@@ -274,7 +274,7 @@ enum rxt_status op_mem_kv(struct lane *ln, struct mem_kv *out, int32_t layer, st
     assert(kv->kind == WEIGHT_LINEAR);
     const struct mem_kv_config *c = &out->cfg;
     CHECK(stored_ok(ln, stm) && stm.rows == c->n_slot && stm.cols == kv->cols &&
-          norm_ok(norm, stm) && layer >= 0 && layer < c->n_layer &&
+          norm_ok(norm, stm) && !(norm && norm->rows > 0) && layer >= 0 && layer < c->n_layer &&
           kv->rows == 2 * (int64_t)c->n_kv_head * c->head_dim && kv->rows <= ln->limits.max_width);
     count_op((uint64_t)stm.rows * kv->row_flops,
              kv->bytes + tensor_bytes(stm) +

@@ -42,9 +42,9 @@ static enum rxt_status resolve_variant(struct bind *b, struct config_memory *m, 
         return rxt_fail(b->err, RXT_EINVAL,
                         "config.json: memory_attention_variant is missing, and without gates the "
                         "tensors do not tell interlayer from self-interlayer");
-    bool has_heads = m->variant == STM_SELF        ? m->self.n_q > 0
-                     : config_has_mean(m->variant) ? m->mean.n_q > 0
-                                                   : true;
+    bool has_heads = m->variant == STM_SELF             ? m->self.n_q > 0
+                     : stm_variant_has_mean(m->variant) ? m->mean.n_q > 0
+                                                        : true;
     if (!has_heads)
         return rxt_fail(b->err, RXT_EFORMAT, "config.json: %s is missing",
                         m->variant == STM_SELF ? "self_att_type" : "interlayer_att_type");
@@ -222,12 +222,6 @@ static bool starts_with(const char *s, const char *begin)
     return strncmp(s, begin, strlen(begin)) == 0;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), n_end = strlen(end);
-    return n >= n_end && strcmp(s + n - n_end, end) == 0;
-}
-
 /* Old encoders carry a memory and the parts that would read it; no release that matters uses them.
  */
 static bool is_encoder_left_over(const struct rxt_config *c, const char *name)
@@ -253,7 +247,7 @@ static bool is_encoder_left_over(const struct rxt_config *c, const char *name)
 /* Tensors that may be there and are not read, beside those that bind_ignore marked. */
 static bool may_be_there(const struct rxt_config *c, const char *name)
 {
-    if (ends_with(name, ".rope.cache") || ends_with(name, ".rope.inv_freq"))
+    if (bind_ends_with(name, ".rope.cache") || bind_ends_with(name, ".rope.inv_freq"))
         return true;
     if (c->has_decoder && strcmp(name, bind_join(decoder_prefix(c), "stm.memory").text) == 0)
         return true;

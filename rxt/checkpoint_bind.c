@@ -17,6 +17,12 @@ struct bind_name bind_join(const char *prefix, const char *fmt, ...)
     return name;
 }
 
+bool bind_ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), n_end = strlen(end);
+    return n >= n_end && strcmp(name + n - n_end, end) == 0;
+}
+
 static const char *file_of(const struct bind *b, const struct st_tensor *t)
 {
     if (t)

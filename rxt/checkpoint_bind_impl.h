@@ -27,6 +27,8 @@ struct bind_name {
 struct bind_name bind_join(const char *prefix, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
+bool bind_ends_with(const char *name, const char *end);
+
 /* True if the file has prefix + name. Without files: never. */
 bool bind_has(const struct bind *b, const char *prefix, const char *name);
 /* True if the file has a tensor whose name begins with the prefix. */

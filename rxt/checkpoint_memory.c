@@ -109,12 +109,12 @@ void bind_memory(struct bind *b, const char *prefix, const int32_t *permute)
         bind_memory_norm(b, bind_join(prefix, "memory_norm_layers.%d.", i).text, m,
                          &layer->norm_mem);
         bind_gate(b, bind_join(prefix, "residual_gate_layers.%d.", i).text, m, true, &layer->gate);
-        if (config_has_mean(m->variant))
+        if (stm_variant_has_mean(m->variant))
             bind_mean(b, prefix, m, i, layer);
         if (m->variant == STM_SELF)
             bind_self(b, prefix, m, i, layer);
     }
-    if (config_has_mean(m->variant))
+    if (stm_variant_has_mean(m->variant))
         bind_memory_norm(b, bind_join(prefix, "mean_stm_norm.").text, m, &out->norm_m);
     bind_rope(b, prefix, m->rope_base, m->main.dim, m->seq_len, &out->rope);
 }

@@ -1,17 +1,8 @@
 /* RoPE of a checkpoint: the table of angles, and the order of rows. Spec 2.3, 3.3. */
 #include "rxt/checkpoint_bind_impl.h"
 
-#include "kernels/base/bf16.h"
-#include "kernels/base/f16.h"
-
 #include <math.h>
 #include <string.h>
-
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), n_end = strlen(end);
-    return n >= n_end && strcmp(s + n - n_end, end) == 0;
-}
 
 /* All aliases are one object of the model that was saved; any of them will do. */
 static const struct st_tensor *find_table(const struct bind *b, const char *prefix)
@@ -19,7 +10,7 @@ static const struct st_tensor *find_table(const struct bind *b, const char *pref
     int32_t n = b->files ? safetensors_count(b->files) : 0;
     for (int32_t i = 0; i < n; i++) {
         const struct st_tensor *t = safetensors_at(b->files, i);
-        if (strncmp(t->name, prefix, strlen(prefix)) == 0 && ends_with(t->name, ".rope.cache"))
+        if (strncmp(t->name, prefix, strlen(prefix)) == 0 && bind_ends_with(t->name, ".rope.cache"))
             return t;
     }
     return NULL;
@@ -44,19 +35,6 @@ void bind_rope(struct bind *b, const char *prefix, double base, int32_t head_dim
     out->table.cols = head_dim / 2;
 }
 
-static float table_value(const struct host_matrix *m, size_t i)
-{
-    switch (m->dtype) {
-    case DTYPE_BF16:
-        return bf16_to_f32(((const bf16 *)m->data)[i]);
-    case DTYPE_F16:
-        return f16_to_f32(((const uint16_t *)m->data)[i]);
-    case DTYPE_F32:
-        break;
-    }
-    return ((const float *)m->data)[i];
-}
-
 void checkpoint_rope(const struct ckpt_rope *r, int32_t n_pos, float *out)
 {
     int32_t half = r->head_dim / 2;
@@ -67,7 +45,8 @@ void checkpoint_rope(const struct ckpt_rope *r, int32_t n_pos, float *out)
         float inverse = 1.0f / power;
         for (int32_t p = 0; p < n_pos; p++) {
             size_t at = (size_t)p * (size_t)half + (size_t)i;
-            out[at] = p < n_file ? table_value(&r->table, at) : (float)p * inverse;
+            out[at] =
+                p < n_file ? dtype_value(r->table.data, r->table.dtype, at) : (float)p * inverse;
         }
     }
 }

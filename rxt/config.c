@@ -11,7 +11,6 @@
 #define MAX_DIM (1 << 16)
 #define MAX_FF (1 << 20)
 #define MAX_SLOT (1 << 20)
-#define MAX_SEQ (1 << 20)
 #define MAX_EXPERT (1 << 16)
 #define MAX_STM ((int64_t)1 << 32) /* values of one memory */
 
@@ -85,6 +84,10 @@ static void read_heads(struct fields *f, const struct att_fields *name,
                    "%s: %d query heads and %d key-value heads: one must divide the other",
                    name->type, out->n_q, out->n_kv);
     out->dim = embed_dim / n_head;
+    if (out->dim > BACKEND_HEAD_MAX)
+        field_fail(f, RXT_ELIMIT,
+                   "the head size embed_dim / att_heads is %d, at most %d are computed", out->dim,
+                   BACKEND_HEAD_MAX);
 }
 
 static void check_rope(struct fields *f, int32_t head_dim)
@@ -130,8 +133,8 @@ static void read_moe(struct fields *f, struct config_stack *s)
     m->shared_bias =
         (enum config_bias)field_word(f, "moe_shared_experts_bias_mode", CONFIG_BIAS_LOCAL, biases);
     m->weighted_shared = field_bool(f, "moe_use_weighted_shared_experts", false);
-    bool bf16 = field_word(f, "router_dtype", 0, router_dtypes) == 1;
-    m->router_bf16 = field_bool(f, "router_amp", false) && bf16;
+    bool is_bf16 = field_word(f, "router_dtype", 0, router_dtypes) == 1;
+    m->router_bf16 = field_bool(f, "router_amp", false) && is_bf16;
 
     int64_t n_moe = 0;
     for (int32_t i = 0; i < config_n_layer(s); i++)
@@ -172,7 +175,7 @@ static void read_stack(struct fields *f, struct config_stack *s, bool is_decoder
     s->n_layer = field_int(f, "num_layers", 12, 1, MAX_LAYER);
     s->n_vocab = field_int(f, "vocab_size", 20000, 1, MAX_VOCAB);
     s->embed_dim = field_int(f, "embed_dim", 512, 1, MAX_DIM);
-    s->seq_len = field_int(f, "seq_len", 1024, 1, MAX_SEQ);
+    s->seq_len = field_int(f, "seq_len", 1024, 1, CONFIG_MAX_SEQ);
     s->ff_dim = field_int(f, "ff_dim", 1536, 1, MAX_FF);
     s->dense_dim = field_int(f, "dense_layer_dim", 1536, 1, MAX_FF);
     s->ff_gated = field_bool(f, "use_gated", true);
@@ -199,11 +202,6 @@ static void read_stack(struct fields *f, struct config_stack *s, bool is_decoder
 }
 
 /* ---- memory attention ------------------------------------------------------------------- */
-
-bool config_has_mean(enum stm_variant v)
-{
-    return v != STM_SIMPLE && v != STM_SELF;
-}
 
 static void read_gate(struct fields *f, struct config_gate *g)
 {
@@ -260,7 +258,7 @@ static void read_memory(struct fields *f, struct fields *top, struct config_memo
         field_require(f, required[i]);
     m->n_layer = field_int(f, "num_layers", 1, 1, MAX_LAYER);
     m->embed_dim = field_int(f, "embed_dim", 1, 1, MAX_DIM);
-    m->seq_len = field_int(f, "seq_len", 1, 1, MAX_SEQ);
+    m->seq_len = field_int(f, "seq_len", 1, 1, CONFIG_MAX_SEQ);
     m->n_slot = field_int(f, "stm_size", 1, 1, MAX_SLOT);
     m->rope_base = field_real(f, "rope_base", 10000, 1, 1e12);
     m->norm = (enum config_norm)field_word(f, "norm_type", CONFIG_NORM_CLASSIC_RMS, norms);
@@ -271,10 +269,10 @@ static void read_memory(struct fields *f, struct fields *top, struct config_memo
     read_memory_heads(f, &main_att, m->embed_dim, &m->main);
     check_rope(f, m->main.dim);
     if (m->has_variant)
-        field_require(f, m->variant == STM_SELF        ? own_att.type
-                         : config_has_mean(m->variant) ? mean_att.type
-                                                       : main_att.type);
-    if (!m->has_variant || config_has_mean(m->variant))
+        field_require(f, m->variant == STM_SELF             ? own_att.type
+                         : stm_variant_has_mean(m->variant) ? mean_att.type
+                                                            : main_att.type);
+    if (!m->has_variant || stm_variant_has_mean(m->variant))
         read_memory_heads(f, &mean_att, m->embed_dim, &m->mean);
     if (!m->has_variant || m->variant == STM_SELF)
         read_memory_heads(f, &own_att, m->embed_dim, &m->self);
@@ -311,7 +309,7 @@ static enum rxt_status read_own_fields(struct fields *top, struct rxt_config *c)
     c->rope = (enum config_rope)field_word(top, "rope_layout", CONFIG_ROPE_UNSAID, ropes);
     c->stm_init = (enum stm_init)field_word(top, "stm_init", STM_NOISE, stm_inits);
     c->max_seq_len =
-        field_int(top, "max_seq_len", c->has_decoder ? c->decoder.seq_len : 0, 1, MAX_SEQ);
+        field_int(top, "max_seq_len", c->has_decoder ? c->decoder.seq_len : 0, 1, CONFIG_MAX_SEQ);
     field_text(top, "system_prompt_title", c->system_title, sizeof c->system_title);
     return top->st;
 }

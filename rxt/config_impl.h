@@ -20,6 +20,7 @@ enum config_rope { CONFIG_ROPE_UNSAID, CONFIG_ROPE_INTERLEAVED, CONFIG_ROPE_SPLI
 #define CONFIG_MAX_BYTES (1 << 20) /* of config.json */
 #define CONFIG_MAX_STATELESS 64    /* layers in one of the two lists */
 #define CONFIG_MAX_EXPERTS 1000000 /* routed and shared, in all layers together */
+#define CONFIG_MAX_SEQ (1 << 20)   /* tokens of one interaction */
 
 struct config_moe {
     int32_t n_expert, top_k;
@@ -103,7 +104,5 @@ int32_t config_n_layer(const struct config_stack *s);
 /* Kind of layer i of these. */
 enum config_layer config_layer_kind(const struct config_stack *s, int32_t i);
 bool config_layer_stateful(const struct config_stack *s, int32_t i);
-/* True for the interlayer kinds, which attend to a mean over layers. */
-bool config_has_mean(enum stm_variant v);
 
 #endif

@@ -131,7 +131,7 @@ static enum rxt_status memory_layer(const struct packing *p, struct stm_layer_we
                                     const struct ckpt_memory_layer *l,
                                     const struct config_memory *cfg)
 {
-    bool has_mean = config_has_mean(cfg->variant), has_self = cfg->variant == STM_SELF;
+    bool has_mean = stm_variant_has_mean(cfg->variant), has_self = cfg->variant == STM_SELF;
     bool has_interlayer = has_mean && cfg->variant != STM_INTERLAYER;
     TRY(memory_attention(p, &w->main, &l->main, &cfg->main));
     TRY(memory_attention(p, &w->mean, &l->mean, &cfg->mean));
@@ -161,7 +161,7 @@ static enum rxt_status memory(const struct packing *p, struct stm_weights *w,
     w->layer = mem_alloc_n((size_t)cfg->n_layer, sizeof *w->layer);
     if (!w->layer)
         return RXT_ENOMEM;
-    if (config_has_mean(cfg->variant))
+    if (stm_variant_has_mean(cfg->variant))
         TRY(norm(p, &w->norm_m, &m->norm_m));
     for (int32_t i = 0; i < cfg->n_layer; i++)
         TRY(memory_layer(p, &w->layer[i], &m->layer[i], cfg));

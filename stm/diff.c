@@ -21,7 +21,7 @@ enum rxt_status stm_stats(const struct stm *m, struct lane *ln, struct stm_slot_
             const char *from = (const char *)m->values + (s * dim + first) * bytes;
             TRY(lane_download(ln, chunk, from, n * bytes));
             for (size_t i = 0; i < n; i++) {
-                float v = stm_value(chunk, cfg->dtype, i);
+                float v = dtype_value(chunk, cfg->dtype, i);
                 sum += v;
                 squares += (double)v * v;
                 top = fmaxf(top, fabsf(v));
@@ -45,7 +45,7 @@ enum rxt_status stm_diff(const void *a, enum dtype a_dtype, const void *b, enum 
     for (size_t s = 0; s < n_slot; s++) {
         double change = 0, ab = 0, aa = 0, bb = 0;
         for (size_t i = s * dim; i < (s + 1) * dim; i++) {
-            double x = stm_value(a, a_dtype, i), y = stm_value(b, b_dtype, i);
+            double x = dtype_value(a, a_dtype, i), y = dtype_value(b, b_dtype, i);
             change += (y - x) * (y - x);
             ab += x * y;
             aa += x * x;

@@ -219,7 +219,7 @@ enum rxt_status stm_image_parse(const void *image, size_t size, struct stm_image
     if (!same_hash(first, bytes, info->values_hash))
         return rxt_fail(err, RXT_ECORRUPT, "image: the values are not what was written");
     for (size_t i = 0; i < n; i++)
-        if (!isfinite(stm_value(first, info->dtype, i)))
+        if (!isfinite(dtype_value(first, info->dtype, i)))
             return rxt_fail(err, RXT_ECORRUPT, "image: value %zu is not finite", i);
     if (values)
         *values = first;

@@ -17,7 +17,7 @@ static void make(const struct stm_config *cfg, enum stm_init init, uint64_t seed
         break;
     case STM_CHECKPOINT:
         for (size_t i = 0; i < n; i++)
-            x[i] = stm_value(cfg->stored, cfg->stored_dtype, first + i);
+            x[i] = dtype_value(cfg->stored, cfg->stored_dtype, first + i);
         break;
     case STM_ZEROS:
         memset(x, 0, n * sizeof *x);

@@ -26,7 +26,7 @@ static float rms(const void *values, enum dtype dtype, size_t first, int32_t n)
 {
     double squares = 0;
     for (size_t i = first; i < first + (size_t)n; i++) {
-        double v = stm_value(values, dtype, i);
+        double v = dtype_value(values, dtype, i);
         squares += v * v;
     }
     return (float)sqrt(squares / n);
@@ -41,7 +41,7 @@ static enum rxt_status add_up(struct probe *p, struct tensor old, struct tensor 
     TRY(lane_download(p->ln, a, old.data, bytes));
     TRY(lane_download(p->ln, b, new_.data, bytes));
     for (size_t i = 0; i < n; i++) {
-        float both = stm_value(a, t, i) + stm_value(b, t, i);
+        float both = dtype_value(a, t, i) + dtype_value(b, t, i);
         if (t == DTYPE_F32)
             memcpy(a + i * sizeof both, &both, sizeof both);
         else
@@ -62,10 +62,10 @@ static enum rxt_status read_share(struct probe *p, struct tensor old, struct ten
     for (size_t s = 0; s < (size_t)p->n_slot; s++) {
         size_t top = s * dim;
         for (size_t i = top; i < (s + 1) * dim; i++)
-            if (fabsf(stm_value(sum, t, i)) > fabsf(stm_value(sum, t, top)))
+            if (fabsf(dtype_value(sum, t, i)) > fabsf(dtype_value(sum, t, top)))
                 top = i;
-        float in = stm_value(sum, t, top);
-        p->share[s] = fabsf(in) > 0 ? stm_value(blended, t, top) / in : 0;
+        float in = dtype_value(sum, t, top);
+        p->share[s] = fabsf(in) > 0 ? dtype_value(blended, t, top) / in : 0;
     }
     return RXT_OK;
 }

@@ -41,6 +41,8 @@ enum stm_variant { /* spec 2.7 */
                    STM_SELF_INTERLAYER,
                    STM_GROUPED_SELF_INTERLAYER,
 };
+/* The interlayer kinds: each layer attends to a mean over layers. */
+bool stm_variant_has_mean(enum stm_variant v);
 
 /* One attention of memory attention: K and V read the same input and are one matrix [2*Hk*hd, D].
  */
@@ -85,19 +87,20 @@ enum rxt_status stm_hash(const struct stm *m, struct lane *ln, uint8_t hash[16])
 
 /* ---- update ----------------------------------------------------------------------------- */
 
-/* n spares shared by the memories of one config. ENOMEM. */
+/* Gives *out: n spares shared by the memories of one config. ESHAPE: no such config, or n below 1;
+ * ENOMEM. */
 enum rxt_status stm_pool_create(struct stm_pool **out, struct backend *be,
                                 const struct stm_config *cfg, int n);
 void stm_pool_destroy(struct stm_pool **p);           /* NULL-safe; every spare must be back */
 struct stm_spare *stm_spare_take(struct stm_pool *p); /* NULL: all are lent. Thread-safe */
 void stm_spare_give(struct stm_pool *p, struct stm_spare **s); /* NULL-safe. Thread-safe */
 
-/* Activations for updates of at most n_memory memories and n_token rows of ED at once, on ln: the
- * one owner of both is the thread that updates. cfg: dims (dtype is each memory's own); w stays
- * lent. ESHAPE if cfg and w disagree; ENOMEM.
- * stm_lane_limits: what ln must have been created with (the caller may raise it further). */
+/* What the lane of an updater must have been created with (the caller may raise it further). */
 void stm_lane_limits(const struct stm_config *cfg, const struct stm_weights *w, int n_memory,
                      int n_token, struct lane_limits *out);
+/* Gives *out: activations for updates of at most n_memory memories and n_token rows of ED at once,
+ * on ln: the one owner of both is the thread that updates. cfg: dims (dtype is each memory's own);
+ * w stays lent. ESHAPE if cfg and w disagree; ENOMEM. */
 enum rxt_status stm_updater_create(struct stm_updater **out, struct lane *ln,
                                    const struct stm_config *cfg, const struct stm_weights *w,
                                    int n_memory, int n_token);
@@ -120,8 +123,9 @@ enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
  * spare whose update was not finite; EINVAL for an empty one. On failure nothing changes. */
 enum rxt_status stm_commit(struct stm *m, struct stm_spare *spare, uint64_t base);
 
-/* Fills a spare with an initial memory (reset; as in stm_create), or with values in its dtype
- * (rewind: those of an image). ESHAPE, EINVAL, ENONFINITE, EDEVICE: the spare is empty. */
+/* Fills a spare with an initial memory (reset; statuses as in stm_create), or with values in its
+ * dtype (rewind: those of an image, which stm_image_parse found finite; ESHAPE for another size,
+ * EDEVICE). After a failure the spare is empty. */
 enum rxt_status stm_spare_init(struct stm_spare *spare, struct lane *ln, enum stm_init init,
                                uint64_t seed);
 enum rxt_status stm_spare_load(struct stm_spare *spare, struct lane *ln, const void *values,
@@ -161,8 +165,8 @@ enum rxt_status stm_image_parse(const void *image, size_t size, struct stm_image
  * mismatch (replay under another class is allowed and reported by the caller), and values_hash. */
 enum rxt_status stm_image_expect(const struct stm_image_info *got,
                                  const struct stm_image_info *want, struct rxt_error *err);
-/* Puts values in m's dtype and a version into m: page-in, the start of a replay. ESHAPE; EDEVICE:
- * the content is undefined. */
+/* Puts values in m's dtype (finite: stm_image_parse) and a version into m: page-in, the start of a
+ * replay. ESHAPE: another size; EDEVICE: the content is undefined. */
 enum rxt_status stm_import(struct stm *m, struct lane *ln, uint64_t version, const void *values,
                            size_t bytes);
 /* Puts the initial memory of init and seed (as in stm_create) into m as this version: the start of
@@ -177,7 +181,7 @@ enum rxt_status stm_restart(struct stm *m, struct lane *ln, uint64_t version, en
 struct stm_slot_stat {
     float rms, max_abs, mean;
 };
-/* stat[layer * S + slot]. Off the hot path. */
+/* stat[layer * S + slot], L*S of them. Off the hot path. EDEVICE. */
 enum rxt_status stm_stats(const struct stm *m, struct lane *ln, struct stm_slot_stat *stat);
 
 struct stm_slot_diff {

@@ -2,8 +2,6 @@
 #ifndef RXT_STM_STM_IMPL_H
 #define RXT_STM_STM_IMPL_H
 
-#include "kernels/base/bf16.h"
-#include "kernels/base/f16.h"
 #include "stm/stm.h"
 
 #include <assert.h>
@@ -37,19 +35,5 @@ enum rxt_status stm_fill(struct lane *ln, const struct stm_config *cfg, void *va
 
 /* XXH3-128 of n bytes of host memory, canonical. */
 void stm_digest(const void *bytes, size_t n, uint8_t hash[16]);
-
-/* Element i of values in host memory, of any alignment. */
-static inline float stm_value(const void *values, enum dtype dtype, size_t i)
-{
-    const char *at = (const char *)values + i * dtype_bytes(dtype);
-    uint16_t half;
-    float f;
-    if (dtype == DTYPE_F32) {
-        memcpy(&f, at, sizeof f);
-        return f;
-    }
-    memcpy(&half, at, sizeof half);
-    return dtype == DTYPE_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
-}
 
 #endif

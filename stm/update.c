@@ -185,7 +185,7 @@ static enum rxt_status run(const struct pass *p, const struct tensor *ed)
     const struct stm_updater *u = p->u;
     for (int first = 0; first < u->cfg.n_layer; first += u->group_size) {
         TRY(gather(p, first));
-        if (stm_has_mean(u->w))
+        if (stm_variant_has_mean(u->w->variant))
             TRY(group_mean(p));
         for (int k = 0; k < u->group_size; k++) {
             TRY(layer_step(p, first + k, old_of(p, k), ed[first + k]));

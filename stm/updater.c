@@ -21,9 +21,9 @@ static void widen(struct widths *w, const struct stm_attention *a)
     w->context = max(w->context, max(h->n_q, h->n_kv) * h->dim);
 }
 
-bool stm_has_mean(const struct stm_weights *w)
+bool stm_variant_has_mean(enum stm_variant v)
 {
-    return w->variant != STM_SIMPLE && w->variant != STM_SELF;
+    return v != STM_SIMPLE && v != STM_SELF;
 }
 
 static struct widths widths_of(const struct stm_weights *w)
@@ -33,7 +33,7 @@ static struct widths widths_of(const struct stm_weights *w)
         widen(&out, &w->layer[i].main);
         if (w->variant == STM_SELF)
             widen(&out, &w->layer[i].self);
-        if (stm_has_mean(w))
+        if (stm_variant_has_mean(w->variant))
             widen(&out, &w->layer[i].mean);
     }
     return out;
@@ -59,7 +59,7 @@ static void cut_activations(struct stm_updater *u, struct arena *a)
     size_t kv_rows = rows > (size_t)u->n_token ? rows : (size_t)u->n_token;
     size_t value = dtype_bytes(backend_act_dtype(u->be)), row = (size_t)u->cfg.embed_dim * value;
     u->old = arena_cut(a, rows * (size_t)u->group_size, row);
-    u->mean = arena_cut(a, stm_has_mean(u->w) ? rows : 0, row);
+    u->mean = arena_cut(a, stm_variant_has_mean(u->w->variant) ? rows : 0, row);
     u->normed = arena_cut(a, rows, row);
     u->x = arena_cut(a, rows, row);
     u->result = arena_cut(a, rows, row);
@@ -112,7 +112,7 @@ enum rxt_status stm_updater_create(struct stm_updater **out, struct lane *ln,
         .w = w,
         .n_memory = n_memory,
         .n_token = n_token,
-        .group_size = stm_has_mean(w) ? w->n_layer / w->n_group : 1,
+        .group_size = stm_variant_has_mean(w->variant) ? w->n_layer / w->n_group : 1,
     };
     enum rxt_status st = allocate(u);
     if (st != RXT_OK)

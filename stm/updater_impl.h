@@ -38,7 +38,4 @@ enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[]
                                     const struct ragged *rows, bool *bad,
                                     struct stm_observer *observer);
 
-/* Kinds whose layers attend to a mean over layers. */
-bool stm_has_mean(const struct stm_weights *w);
-
 #endif

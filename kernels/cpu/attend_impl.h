@@ -22,10 +22,9 @@
 
 #include "kernels/cpu/cpu_impl.h"
 
-#define ATTEND_ROWS 24     /* query vectors of one item of a job: 4 tiles of 6 */
-#define ATTEND_KEYS 128    /* keys of one block */
-#define ATTEND_MAX_DIM 256 /* hd */
-#define STORE_ROWS 16      /* rows of one item of a store job */
+#define ATTEND_ROWS 24  /* query vectors of one item of a job: 4 tiles of 6 */
+#define ATTEND_KEYS 128 /* keys of one block */
+#define STORE_ROWS 16   /* rows of one item of a store job */
 
 /* One head of one sequence: what the ops find through a job's `head_of`. */
 struct kv_head {
@@ -120,8 +119,8 @@ struct scratch_need attend_need(void);
 
 /* The vectors of one piece, and what the block of keys in work has of them. */
 struct attend_place {
-    _Alignas(64) float q[ATTEND_ROWS * ATTEND_MAX_DIM];
-    _Alignas(64) float total[ATTEND_ROWS * ATTEND_MAX_DIM];
+    _Alignas(64) float q[ATTEND_ROWS * BACKEND_HEAD_MAX];
+    _Alignas(64) float total[ATTEND_ROWS * BACKEND_HEAD_MAX];
     _Alignas(64) float s[ATTEND_ROWS * ATTEND_KEYS];
     _Alignas(64) float part[6 * 64]; /* chains of a tile's rows */
     _Alignas(64) float sum[ATTEND_ROWS * 16];

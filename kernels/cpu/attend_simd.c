@@ -54,7 +54,7 @@ void SIMD(store_keys)(const void *arg, int32_t first, int32_t last, void *scratc
     (void)scratch;
     const struct store_job *job = arg;
     int32_t dim = job->dim, width = kv_width(dim);
-    float key[ATTEND_MAX_DIM];
+    float key[BACKEND_HEAD_MAX];
     struct piece at = piece_at(&job->pieces, first);
     for (; at.item < last; piece_next(&at, &job->pieces)) {
         int32_t start = job->rows.start ? job->rows.start[at.seq] : 0;

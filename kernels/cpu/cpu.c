@@ -36,7 +36,8 @@ enum rxt_status cpu_backend_create(struct backend **out, const struct backend_co
 {
     enum cpu_isa isa;
     TRY(cpu_isa_get(&isa, err));
-    int n_thread = cfg->n_thread > 0 ? cfg->n_thread : cpu_count();
+    int n_cpu = cpu_count() < MAX_THREADS ? cpu_count() : MAX_THREADS;
+    int n_thread = cfg->n_thread > 0 ? cfg->n_thread : n_cpu;
     if (cfg->n_thread < 0 || n_thread > MAX_THREADS)
         return rxt_fail(err, RXT_EINVAL, "%d CPU threads: use 1 to %d, or 0 for one a processor",
                         cfg->n_thread, MAX_THREADS);

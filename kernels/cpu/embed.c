@@ -1,11 +1,8 @@
 #include "kernels/cpu/embed_impl.h"
 
-#include "kernels/base/bf16.h"
 #include "kernels/base/mem.h"
 #include "kernels/cpu/ops_impl.h"
 #include "kernels/host_impl.h"
-
-#include <string.h>
 
 enum rxt_status cpu_weight_table(struct weight **out, struct backend *be,
                                  const struct host_matrix *m)
@@ -18,11 +15,6 @@ enum rxt_status cpu_weight_table(struct weight **out, struct backend *be,
     w->base.bytes = sizeof *w;
     *out = &w->base;
     return RXT_OK;
-}
-
-void cpu_table_destroy(struct weight *w)
-{
-    mem_free(w);
 }
 
 struct embed_job {
@@ -39,14 +31,7 @@ static void embed_rows(const void *arg, int32_t first, int32_t last, void *scrat
     const struct host_matrix *m = job->m;
     for (int32_t r = first; r < last; r++) {
         float *out = (float *)job->out.data + r * job->out.stride; // out[r,:]
-        int64_t at = (int64_t)job->id[r] * m->cols;                // table[id[r],:]
-        if (m->dtype == DTYPE_F32)
-            memcpy(out, (const float *)m->data + at, (size_t)m->cols * sizeof *out);
-        else if (m->dtype == DTYPE_BF16)
-            for (int32_t c = 0; c < m->cols; c++)
-                out[c] = bf16_to_f32(((const bf16 *)m->data)[at + c]);
-        else
-            host_row_read(out, m, job->id[r], 0, m->cols);
+        host_row_read(out, m, job->id[r], 0, m->cols);             // table[id[r],:]
     }
 }
 

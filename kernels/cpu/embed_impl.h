@@ -9,6 +9,4 @@ struct cpu_table {
     struct host_matrix m;
 };
 
-void cpu_table_destroy(struct weight *w);
-
 #endif

@@ -53,30 +53,12 @@ enum rxt_status cpu_ff_add(struct lane *lane, struct tensor x, const struct weig
 {
     struct cpu_lane *ln = cpu_lane(lane);
     const struct cpu_ff *w = (const struct cpu_ff *)ff;
-    struct tensor h = norm_rows(ln, x, NULL, norm);
-    float *hidden = lane_cut(ln, (size_t)x.rows * (size_t)w->w1.n, sizeof *hidden);
-    struct gemm_group first = {.w = &w->w1, .act = w->act, .n_row = x.rows};
-    struct gemm_job up = {
-        .group = &first,
-        .n_group = 1,
-        .x = h.data,
-        .x_stride = h.stride,
-        .out = hidden,
-        .out_stride = w->w1.n,
-        .end = GEMM_ACT,
-    };
-    struct gemm_group second = {.w = &w->w2, .n_row = x.rows};
-    struct gemm_job down = {
-        .group = &second,
-        .n_group = 1,
-        .x = hidden,
-        .x_stride = w->w1.n,
-        .out = x.data,
-        .out_stride = x.stride,
-        .end = GEMM_ADD,
-    };
-    gemm_run(ln, &up);
-    gemm_run(ln, &down);
+    struct tensor h = norm_rows(ln, x, NULL, norm), hidden = x;
+    hidden.cols = w->w1.n;
+    hidden.stride = w->w1.n;
+    hidden.data = lane_cut(ln, (size_t)x.rows * (size_t)w->w1.n, sizeof(float));
+    gemm_rows(ln, hidden, h, NULL, &w->w1, GEMM_ACT, w->act);
+    gemm_rows(ln, x, hidden, NULL, &w->w2, GEMM_ADD, ACT_NONE);
     lane_done(ln);
     return RXT_OK;
 }

@@ -1,12 +1,11 @@
 #include "kernels/cpu/gate_impl.h"
 
-#include "kernels/base/mem.h"
 #include "kernels/cpu/ops_impl.h"
 #include "kernels/host_impl.h"
 
-/* Cuts the weight and its arrays; run once to plan and once to fill. */
-static struct cpu_gate *lay_out(struct arena *a, const struct gate_desc *d)
+static struct weight *lay_out(struct arena *a, const void *desc)
 {
+    const struct gate_desc *d = desc;
     struct cpu_gate *w = arena_cut(a, 1, sizeof *w);
     float *g = host_vector_cut(a, &d->g), *b = host_vector_cut(a, &d->b);
     float *status_w = host_vector_cut(a, &d->status_w), *m = NULL;
@@ -29,25 +28,13 @@ static struct cpu_gate *lay_out(struct arena *a, const struct gate_desc *d)
     };
     if (d->status_b.data)
         host_vector_read(&w->status_b, &d->status_b);
-    return w;
+    return &w->base;
 }
 
 enum rxt_status cpu_weight_gate(struct weight **out, struct backend *be, const struct gate_desc *d)
 {
     (void)be;
-    struct arena a = arena_plan();
-    lay_out(&a, d);
-    size_t bytes = a.used;
-    TRY(arena_create(&a, bytes));
-    struct cpu_gate *w = lay_out(&a, d); /* first in the arena: its address is the block's */
-    w->base.bytes = bytes;
-    *out = &w->base;
-    return RXT_OK;
-}
-
-void cpu_gate_destroy(struct weight *w)
-{
-    mem_free(w);
+    return host_weight_create(out, lay_out, d);
 }
 
 struct scratch_need gate_need(const struct lane_limits *l)

@@ -18,7 +18,6 @@ struct cpu_gate {
     float status_b;
 };
 
-void cpu_gate_destroy(struct weight *w);
 struct scratch_need gate_need(const struct lane_limits *l);
 
 /* Of n memories, rows [n*S, D]. */

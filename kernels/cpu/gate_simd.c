@@ -63,9 +63,9 @@ static float gate_input(const struct gate_job *job, int32_t r)
 {
     const struct cpu_gate *w = job->gate;
     int32_t slot = r % w->n_slot;
-    const float *status = job->status + (r - slot);
     if (w->kind == GATE_STATIC)
         return w->g[w->per_slot ? slot : 0];
+    const float *status = job->status + (r - slot);
     if (!w->per_slot)
         return status[0];
     if (w->kind == GATE_ELEMENTWISE)

@@ -15,3 +15,20 @@ void gemm_run(struct cpu_lane *ln, struct gemm_job *job)
     lane_run_on(ln, ln->be->k->gemm, job, n_item, work, x,
                 (size_t)job->group[0].w->k * sizeof *x); // x[first_row,:]
 }
+
+void gemm_rows(struct cpu_lane *ln, struct tensor out, struct tensor x, const int32_t *row,
+               const struct packed *w, enum gemm_end end, enum act act)
+{
+    struct gemm_group all = {.w = w, .act = act, .n_row = out.rows};
+    struct gemm_job job = {
+        .group = &all,
+        .n_group = 1,
+        .x = x.data,
+        .x_stride = x.stride,
+        .x_row = row,
+        .out = out.data,
+        .out_stride = out.stride,
+        .end = end,
+    };
+    gemm_run(ln, &job);
+}

@@ -36,6 +36,11 @@ struct gemm_job {
 /* Runs the job on the lane's threads; all groups are one task. */
 void gemm_run(struct cpu_lane *ln, struct gemm_job *job);
 
+/* The usual job: all rows of x (or those that row names, one for each of out) through one matrix.
+ * act: for GEMM_ACT. */
+void gemm_rows(struct cpu_lane *ln, struct tensor out, struct tensor x, const int32_t *row,
+               const struct packed *w, enum gemm_end end, enum act act);
+
 #define GEMM_BLOCK 48 /* rows an item takes: enough to reuse a panel, few enough to share out */
 
 static inline int32_t gemm_blocks(const struct gemm_group *g)

@@ -29,8 +29,6 @@ size_t cpu_kv_plan(const struct backend *be, const struct kv_config *cfg)
 enum rxt_status cpu_kv_create(struct kv **out, struct backend *be, const struct kv_config *cfg)
 {
     (void)be;
-    if (cfg->head_dim > ATTEND_MAX_DIM)
-        return RXT_ESHAPE;
     struct cpu_kv *kv = mem_alloc(sizeof *kv);
     if (!kv)
         return RXT_ENOMEM;
@@ -75,8 +73,6 @@ enum rxt_status cpu_mem_kv_create(struct mem_kv **out, struct backend *be,
                                   const struct mem_kv_config *cfg)
 {
     (void)be;
-    if (cfg->head_dim > ATTEND_MAX_DIM)
-        return RXT_ESHAPE;
     struct cpu_mem_kv *kv = mem_alloc(sizeof *kv);
     if (!kv)
         return RXT_ENOMEM;

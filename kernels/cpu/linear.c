@@ -33,28 +33,16 @@ struct scratch_need linear_need(const struct lane_limits *l)
     return norm_need(l);
 }
 
-/* row: which rows of x, or NULL for all. */
-static void multiply(struct cpu_lane *ln, struct tensor out, struct tensor x, const int32_t *row,
-                     const struct weight *linear, enum gemm_end end)
+static const struct packed *matrix(const struct weight *linear)
 {
-    struct gemm_group all = {.w = &((const struct cpu_linear *)linear)->w, .n_row = out.rows};
-    struct gemm_job job = {
-        .group = &all,
-        .n_group = 1,
-        .x = x.data,
-        .x_stride = x.stride,
-        .x_row = row,
-        .out = out.data,
-        .out_stride = out.stride,
-        .end = end,
-    };
-    gemm_run(ln, &job);
+    return &((const struct cpu_linear *)linear)->w;
 }
 
 void linear_rows(struct cpu_lane *ln, struct tensor out, struct tensor x, const struct weight *norm,
                  const struct weight *linear)
 {
-    multiply(ln, out, norm_rows(ln, x, NULL, norm), NULL, linear, GEMM_STORE);
+    x = norm_rows(ln, x, NULL, norm);
+    gemm_rows(ln, out, x, NULL, matrix(linear), GEMM_STORE, ACT_NONE);
 }
 
 enum rxt_status cpu_linear(struct lane *lane, struct tensor out, struct tensor x,
@@ -69,7 +57,7 @@ enum rxt_status cpu_linear(struct lane *lane, struct tensor out, struct tensor x
 enum rxt_status cpu_linear_add(struct lane *lane, struct tensor x, struct tensor c,
                                const struct weight *linear)
 {
-    multiply(cpu_lane(lane), x, c, NULL, linear, GEMM_ADD);
+    gemm_rows(cpu_lane(lane), x, c, NULL, matrix(linear), GEMM_ADD, ACT_NONE);
     return RXT_OK;
 }
 
@@ -82,7 +70,7 @@ enum rxt_status cpu_head(struct lane *lane, struct tensor logits, struct tensor 
         x = norm_rows(ln, x, row, norm);
         row = NULL;
     }
-    multiply(ln, logits, x, row, head, GEMM_STORE);
+    gemm_rows(ln, logits, x, row, matrix(head), GEMM_STORE, ACT_NONE);
     lane_done(ln);
     return RXT_OK;
 }

@@ -143,21 +143,10 @@ static int32_t sort_by_expert(const struct cpu_moe *w, struct plan *p, int32_t n
     return n_group;
 }
 
-/* out = W x for all rows. */
-static void project(struct cpu_lane *ln, float *out, const struct packed *w, const float *x,
-                    int64_t x_stride, int32_t n_row)
+/* [n_row, cols], dense. */
+static struct tensor dense(float *data, int32_t n_row, int32_t cols)
 {
-    struct gemm_group all = {.w = w, .n_row = n_row};
-    struct gemm_job job = {
-        .group = &all,
-        .n_group = 1,
-        .x = x,
-        .x_stride = x_stride,
-        .out = out,
-        .out_stride = w->n,
-        .end = GEMM_STORE,
-    };
-    gemm_run(ln, &job);
+    return (struct tensor){data, DTYPE_F32, n_row, cols, cols};
 }
 
 /* y = the experts' results, slot by slot. */
@@ -229,14 +218,16 @@ enum rxt_status cpu_moe_add(struct lane *lane, struct tensor x, const struct wei
         .first_shared = x.rows * w->top_k,
         .n_row = x.rows,
     };
+    struct tensor seen = h; /* by the router */
     if (w->router_bf16) {
         lane_run(ln, k->moe_round, &job, x.rows, 4 * values);
-        project(ln, p.logits, &w->router, p.rounded, w->dim, x.rows);
-    } else {
-        project(ln, p.logits, &w->router, h.data, h.stride, x.rows);
+        seen = dense(p.rounded, x.rows, w->dim);
     }
+    gemm_rows(ln, dense(p.logits, x.rows, w->n_expert), seen, NULL, &w->router, GEMM_STORE,
+              ACT_NONE);
     if (w->n_shared > 1)
-        project(ln, p.shared_logits, &w->shared_gate, h.data, h.stride, x.rows);
+        gemm_rows(ln, dense(p.shared_logits, x.rows, w->n_shared), h, NULL, &w->shared_gate,
+                  GEMM_STORE, ACT_NONE);
     lane_run(ln, k->moe_route, &job, x.rows, 32 * (uint64_t)x.rows * (uint64_t)w->n_expert);
     run_experts(ln, w, &p, h, sort_by_expert(w, &p, x.rows));
     job.x = x.data;

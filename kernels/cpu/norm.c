@@ -1,12 +1,11 @@
 #include "kernels/cpu/norm_impl.h"
 
-#include "kernels/base/mem.h"
 #include "kernels/cpu/ops_impl.h"
 #include "kernels/host_impl.h"
 
-/* Cuts the weight and its arrays; run once to plan and once to fill. */
-static struct cpu_norm *lay_out(struct arena *a, const struct norm_desc *d)
+static struct weight *lay_out(struct arena *a, const void *desc)
 {
+    const struct norm_desc *d = desc;
     struct cpu_norm *w = arena_cut(a, 1, sizeof *w);
     float *weight = host_vector_cut(a, &d->weight), *bias = host_vector_cut(a, &d->bias);
     float *scale = host_vector_cut(a, &d->scale), *gate = host_vector_cut(a, &d->gate);
@@ -30,25 +29,13 @@ static struct cpu_norm *lay_out(struct arena *a, const struct norm_desc *d)
         .gate = gate,
         .ema_rms = ema_rms,
     };
-    return w;
+    return &w->base;
 }
 
 enum rxt_status cpu_weight_norm(struct weight **out, struct backend *be, const struct norm_desc *d)
 {
     (void)be;
-    struct arena a = arena_plan();
-    lay_out(&a, d);
-    size_t bytes = a.used;
-    TRY(arena_create(&a, bytes));
-    struct cpu_norm *w = lay_out(&a, d); /* first in the arena: its address is the block's */
-    w->base.bytes = bytes;
-    *out = &w->base;
-    return RXT_OK;
-}
-
-void cpu_norm_destroy(struct weight *w)
-{
-    mem_free(w);
+    return host_weight_create(out, lay_out, d);
 }
 
 struct scratch_need norm_need(const struct lane_limits *l)

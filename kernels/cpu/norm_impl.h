@@ -26,7 +26,6 @@ struct norm_job {
 };
 
 enum rxt_status cpu_weight_norm(struct weight **out, struct backend *be, const struct norm_desc *d);
-void cpu_norm_destroy(struct weight *w);
 
 /* Shared scratch of norm_rows: max_rows rows of max_width. */
 struct scratch_need norm_need(const struct lane_limits *l);

@@ -1,13 +1,11 @@
 /* The CPU backend's row of every op of kernels/backend_impl.h. */
 #include "kernels/cpu/ops_impl.h"
 
-#include "kernels/cpu/embed_impl.h"
+#include "kernels/base/mem.h"
 #include "kernels/cpu/ff_impl.h"
-#include "kernels/cpu/gate_impl.h"
 #include "kernels/cpu/linear_impl.h"
 #include "kernels/cpu/measure_impl.h"
 #include "kernels/cpu/moe_impl.h"
-#include "kernels/cpu/norm_impl.h"
 #include "kernels/cpu/rope_impl.h"
 
 static void weight_free(struct backend *be, struct weight *w)
@@ -23,17 +21,13 @@ static void weight_free(struct backend *be, struct weight *w)
     case WEIGHT_MOE:
         cpu_moe_destroy(w);
         break;
-    case WEIGHT_NORM:
-        cpu_norm_destroy(w);
-        break;
-    case WEIGHT_TABLE:
-        cpu_table_destroy(w);
-        break;
     case WEIGHT_ROPE:
         cpu_rope_destroy(w);
         break;
-    case WEIGHT_GATE:
-        cpu_gate_destroy(w);
+    case WEIGHT_NORM:
+    case WEIGHT_TABLE:
+    case WEIGHT_GATE: /* one block */
+        mem_free(w);
         break;
     }
 }

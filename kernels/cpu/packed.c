@@ -118,7 +118,7 @@ static void pack_bias(const struct pack_job *job)
             continue; /* zero already */
         const struct host_vector *b = &job->from.bias[part_of(&job->from, &row)];
         if (b->data)
-            p->bias[c] = host_element(b->data, b->dtype, row);
+            p->bias[c] = dtype_value(b->data, b->dtype, (size_t)row);
     }
 }
 

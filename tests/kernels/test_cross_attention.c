@@ -299,6 +299,7 @@ static void what_does_not_fit(void **state)
     problem_free(&p);
 }
 
+/* Also a norm that differs by slot: a memory is built in pieces, and no decoder has such a norm. */
 static void memories_that_do_not_fit(void **state)
 {
     (void)state;
@@ -307,13 +308,25 @@ static void memories_that_do_not_fit(void **state)
     struct run r;
     assert_true(run_open(&r, &p, 0, false));
     struct lane *ln = r.s.ln;
+    struct weight *by_slot;
+    float *zeros = random_values(p.n_slot, 0.0f, 0);
+    const struct norm_desc d = {.kind = NORM_MIX_SLOT,
+                                .dim = DIM,
+                                .scale = vector_of(zeros, p.n_slot),
+                                .scale_by_slot = true,
+                                .gate = vector_of(zeros, p.n_slot),
+                                .ema_rms = vector_of(zeros, p.n_slot)};
+    assert_ok(weight_norm(&by_slot, r.s.be, &d));
     struct tensor stm = {p.stm[0], DTYPE_F32, p.n_slot, DIM, DIM};
     assert_ok(op_mem_kv(ln, r.mem[0], 0, stm, NULL, r.kv));
+    assert_status(RXT_ESHAPE, op_mem_kv(ln, r.mem[0], 0, stm, by_slot, r.kv));
     assert_status(RXT_ESHAPE, op_mem_kv(ln, r.mem[0], LAYERS, stm, r.norm, r.kv));
     assert_status(RXT_ESHAPE, op_mem_kv(ln, r.mem[0], 0, tensor_rows(stm, 0, 3), r.norm, r.kv));
     assert_status(RXT_ESHAPE, op_mem_kv(ln, r.mem[0], 0, tensor_cols(stm, 0, 20), r.norm, r.kv));
     stm.dtype = DTYPE_F16;
     assert_status(RXT_ESHAPE, op_mem_kv(ln, r.mem[0], 0, stm, r.norm, r.kv));
+    weight_destroy(r.s.be, &by_slot);
+    free(zeros);
     run_close(&r);
     problem_free(&p);
 }

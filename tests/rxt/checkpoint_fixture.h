@@ -130,23 +130,12 @@ static inline void fixture_set(struct fixture *f, const char *path, const char *
 
 /* ---- looking at what was bound ---------------------------------------------------------- */
 
-static inline float fixture_value(const void *data, enum dtype dtype, size_t i)
-{
-    if (dtype == DTYPE_F32)
-        return ((const float *)data)[i];
-    assert_int_equal(dtype, DTYPE_BF16);
-    uint32_t u = (uint32_t)((const uint16_t *)data)[i] << 16;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
 static inline float fixture_at(const struct host_matrix *m, int32_t r, int32_t c)
 {
     int32_t row = m->row_of ? m->row_of[r] : r;
     size_t i = m->transposed ? (size_t)c * (size_t)m->rows + (size_t)r
                              : (size_t)row * (size_t)m->cols + (size_t)c;
-    return fixture_value(m->data, m->dtype, i);
+    return dtype_value(m->data, m->dtype, i);
 }
 
 /* m has the values of the tensor, row by row. */
@@ -167,7 +156,7 @@ static inline void assert_vector(const struct fixture *f, const struct host_vect
     const struct file_tensor *t = tensor_file_get(&f->file, name);
     assert_int_equal(v->n, t->n);
     for (int32_t i = 0; i < v->n; i++)
-        if (fixture_value(v->data, v->dtype, (size_t)i) != t->f[i])
+        if (dtype_value(v->data, v->dtype, (size_t)i) != t->f[i])
             fail_msg("%s differs at [%d]", name, i);
 }
 

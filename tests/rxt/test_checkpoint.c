@@ -427,7 +427,7 @@ static void test_random_weights(void **state)
     assert_memory_equal(a->head.data, b->head.data, 2 * n);
     double sum = 0, squares = 0;
     for (size_t i = 0; i < n; i++) {
-        double x = (double)fixture_value(a->head.data, DTYPE_BF16, i);
+        double x = (double)dtype_value(a->head.data, DTYPE_BF16, i);
         sum += x;
         squares += x * x;
     }

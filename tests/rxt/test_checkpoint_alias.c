@@ -65,7 +65,7 @@ static void test_stored_memory(void **state)
                 const struct file_tensor *t =
                     tensor_file_get(&f.file, have & 1 ? MEMORY : DECODER_MEMORY);
                 for (size_t i = 0; i < t->n; i++)
-                    assert_true(fixture_value(f.ck->memory.stored, f.ck->memory.stored_dtype, i) ==
+                    assert_true(dtype_value(f.ck->memory.stored, f.ck->memory.stored_dtype, i) ==
                                 t->f[i]);
             } else if (got == RXT_OK) {
                 assert_null(f.ck->memory.stored);

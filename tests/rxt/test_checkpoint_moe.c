@@ -78,13 +78,13 @@ static void test_ungated_and_local_biases(void **state)
         assert_int_equal(m->desc.expert[e].w1.rows, 24);
         assert_int_equal(v->n, 24);
         for (size_t i = 0; i < 24; i++)
-            assert_true(fixture_value(v->data, v->dtype, i) == b1->f[(size_t)e * 24 + i]);
+            assert_true(dtype_value(v->data, v->dtype, i) == b1->f[(size_t)e * 24 + i]);
     }
     for (int32_t s = 0; s < 2; s++) {
         const struct host_vector *v = &m->desc.shared[s].b2;
         assert_int_equal(v->n, 32);
         for (size_t i = 0; i < 32; i++)
-            assert_true(fixture_value(v->data, v->dtype, i) == b2->f[(size_t)s * 32 + i]);
+            assert_true(dtype_value(v->data, v->dtype, i) == b2->f[(size_t)s * 32 + i]);
     }
     fixture_close(&f);
 }
@@ -124,8 +124,8 @@ static void assert_same_ff(const struct ff_desc *a, const struct ff_desc *b)
                 assert_true(fixture_at(ma[k], r, c) == fixture_at(mb[k], r, c));
         assert_int_equal(va[k]->n, vb[k]->n);
         for (int32_t i = 0; i < va[k]->n; i++)
-            assert_true(fixture_value(va[k]->data, va[k]->dtype, (size_t)i) ==
-                        fixture_value(vb[k]->data, vb[k]->dtype, (size_t)i));
+            assert_true(dtype_value(va[k]->data, va[k]->dtype, (size_t)i) ==
+                        dtype_value(vb[k]->data, vb[k]->dtype, (size_t)i));
     }
 }
 

@@ -300,6 +300,7 @@ static void test_refused_fields(void **state)
         /* heads */
         {"decoder_config.att_heads", "7", RXT_EINVAL, "att_heads (7) must divide embed_dim (256)"},
         {"decoder_config.att_heads", "256", RXT_EINVAL, "must be even"},
+        {"decoder_config.embed_dim", "4096", RXT_ELIMIT, "is 512, at most 256"},
         {"decoder_config.att_query_groups", "null", RXT_EFORMAT, "att_query_groups is missing"},
         {"decoder_config.att_query_groups", "9", RXT_EINVAL, "att_query_groups is 9"},
         {"decoder_config.att_query_groups", "3", RXT_EINVAL, "one must divide the other"},

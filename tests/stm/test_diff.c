@@ -43,7 +43,7 @@ static void statistics_equal_plain_sums(void **state)
         for (size_t s = 0; s < 4; s++) {
             double sum = 0, squares = 0, top = 0;
             for (size_t i = 5000 * s; i < 5000 * (s + 1); i++) {
-                double v = stm_value(m->values, cfg.dtype, i);
+                double v = dtype_value(m->values, cfg.dtype, i);
                 sum += v;
                 squares += v * v;
                 top = fmax(top, fabs(v));

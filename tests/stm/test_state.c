@@ -54,7 +54,7 @@ static void layers_are_views_of_the_values(void **state)
                 assert_ok(lane_download(f->ln, got + (size_t)r * 8 * dtype_bytes(t.dtype),
                                         tensor_rows(t, r, 1).data, 8 * dtype_bytes(t.dtype)));
             for (size_t i = 0; i < 24; i++)
-                assert_true(stm_value(got, t.dtype, i) == fixture_ramp(24 * (size_t)layer + i));
+                assert_true(dtype_value(got, t.dtype, i) == fixture_ramp(24 * (size_t)layer + i));
         }
         stm_destroy(&m);
         assert_null(m);
