@@ -56,10 +56,11 @@ static enum rxt_status require_whole(const struct rxt_model *m, struct rxt_error
 
 static enum rxt_status choose_limit(struct rxt_model *m, int32_t wish, struct rxt_error *err)
 {
-    if (wish < 0 || (wish > 0 && wish <= RXT_ANSWER_MIN))
+    if (wish < 0 || (wish > 0 && wish <= RXT_ANSWER_MIN) || wish > CONFIG_MAX_SEQ)
         return rxt_fail(err, RXT_EINVAL,
-                        "max_seq_len must be more than the %d tokens kept for an answer: got %d",
-                        RXT_ANSWER_MIN, wish);
+                        "max_seq_len must be more than the %d tokens kept for an answer and at "
+                        "most %d: got %d",
+                        RXT_ANSWER_MIN, CONFIG_MAX_SEQ, wish);
     m->info.max_seq_len = wish ? wish : m->cfg->max_seq_len;
     return RXT_OK;
 }
@@ -181,6 +182,7 @@ enum rxt_status rxt_model_open(struct rxt_model **out, const char *dir,
 {
     enum rxt_status st;
     const struct rxt_model_options none = {0};
+    *out = NULL;
     struct rxt_model *m = mem_alloc(sizeof *m);
     if (!m)
         return rxt_fail(err, RXT_ENOMEM, "out of memory for model %s", dir);
@@ -203,6 +205,7 @@ enum rxt_status rxt_model_random(struct rxt_model **out, const char *shape, uint
     enum rxt_status st;
     const struct rxt_model_options none = {0};
     struct rxt_config cfg;
+    *out = NULL;
     TRY(config_named(&cfg, shape, err));
     struct rxt_model *m = mem_alloc(sizeof *m);
     if (!m)

@@ -4,6 +4,7 @@
 
 enum rxt_status rxt_read_create(struct rxt_read **out, const struct rxt_model *m)
 {
+    *out = NULL;
     struct rxt_read *r = mem_alloc(sizeof *r);
     if (!r)
         return RXT_ENOMEM;

@@ -8,7 +8,8 @@
  * memory encoder -> memory attention makes the next version of the memory (spec 1.2).
  *
  * Threads: a model is immutable after rxt_model_open and shared by all. Everything else has one
- * owner at a time. Names: L stateful layers, S slots, D embed_dim, V vocabulary, T tokens. */
+ * owner at a time. Names: L stateful layers, S slots, D embed_dim, V vocabulary, T tokens. What is
+ * given through **out is NULL on failure; err may be NULL. */
 #ifndef RXT_RXT_H
 #define RXT_RXT_H
 
@@ -35,7 +36,8 @@ struct rxt_model_options { /* zeroed = defaults */
 enum rxt_status rxt_model_open(struct rxt_model **out, const char *dir,
                                const struct rxt_model_options *opt, struct rxt_error *err);
 /* A model of a named shape (spec 8: "beta-3b", "alpha-12m", "preview") with random weights made
- * in memory, without a tokenizer: for benchmarks. */
+ * in memory, without a tokenizer: for benchmarks. Gives *out. ENOTFOUND: no such shape; EINVAL,
+ * EUNSUPPORTED, ENOMEM. */
 enum rxt_status rxt_model_random(struct rxt_model **out, const char *shape, uint64_t seed,
                                  const struct rxt_model_options *opt, struct rxt_error *err);
 void rxt_model_close(struct rxt_model **m); /* NULL-safe; after its sessions and workers */
@@ -105,12 +107,12 @@ struct rxt_prompt {          /* all texts UTF-8, NULL = absent; user text is enc
  * UTF-8 (EUTF8). *n as in rxt_encode. Spec 1.2, 1.5, 4; design 8. */
 enum rxt_status rxt_prompt_ids(const struct rxt_model *m, const struct rxt_prompt *p, int32_t *ids,
                                size_t cap, size_t *n, struct rxt_error *err);
-/* A whole given turn: [BOS][Q]query[A]answer[EOS]; the answer may be empty. ELIMIT above
- * max_seq_len. */
+/* A whole given turn: [BOS][Q]query[A]answer[EOS]; the answer may be empty (NULL). ELIMIT above
+ * max_seq_len, else as rxt_prompt_ids. Spec 4. */
 enum rxt_status rxt_turn_ids(const struct rxt_model *m, const char *query, const char *answer,
                              int32_t *ids, size_t cap, size_t *n, struct rxt_error *err);
 /* A system prompt as one absorbed interaction (spec 1.4): [BOS][I]title\n\ntext[EOS] where the
- * model has [I], else [BOS][Q]text[A][EOS]. */
+ * model has [I], else [BOS][Q]text[A][EOS]. Refuses as rxt_turn_ids. */
 enum rxt_status rxt_system_ids(const struct rxt_model *m, const char *text, int32_t *ids,
                                size_t cap, size_t *n, struct rxt_error *err);
 
@@ -137,7 +139,8 @@ struct rxt_worker_config {
     int32_t max_rows;   /* rows of one forward or one encoder pass; 0 = max_seq_len */
     int32_t max_seq;    /* sequences of one forward, memories of one update; 0 = 1 */
 };
-/* Gives *out with everything its calls will need: from here on it allocates nothing. ENOMEM. */
+/* Gives *out with everything its calls will need: from here on it allocates nothing. EINVAL: a
+ * number below 0; ESHAPE, ENOMEM. */
 enum rxt_status rxt_worker_create(struct rxt_worker **out, const struct rxt_model *m,
                                   const struct rxt_worker_config *cfg);
 void rxt_worker_destroy(struct rxt_worker **w); /* NULL-safe */
@@ -202,8 +205,8 @@ struct rxt_session_options { /* zeroed = defaults */
     uint64_t seed;           /* of a noise memory and of sampling */
     enum dtype stm_dtype;    /* DTYPE_F32 or DTYPE_BF16 */
 };
-/* Gives *out with its initial memory (rxt_info.stm_init) at version 0; the model is lent. ENOMEM.
- */
+/* Gives *out with its initial memory (rxt_info.stm_init) at version 0; the model is lent, opt may
+ * be NULL. ENOMEM; ESHAPE: stm_dtype; ENONFINITE: the checkpoint's memory; EDEVICE. */
 enum rxt_status rxt_session_create(struct rxt_session **out, const struct rxt_model *m,
                                    const struct rxt_session_options *opt, struct rxt_error *err);
 void rxt_session_destroy(struct rxt_session **s); /* NULL-safe */
@@ -220,14 +223,17 @@ typedef bool (*rxt_on_token)(void *user, int32_t id, const char *text, size_t by
 
 /* Answers one prompt from the current memory. The memory is not changed: rxt_session_update does
  * that. A cancelled turn leaves nothing to update (ECANCELLED). Of `how`, turn, position and choice
- * are the session's; seed 0 = the session's. on_token and out may be NULL. */
+ * are the session's; seed 0 = the session's. on_token and out may be NULL. Else refuses as
+ * rxt_prompt_ids and rxt_sampling_check. EDEVICE. */
 enum rxt_status rxt_session_turn(struct rxt_session *s, const struct rxt_prompt *p,
                                  const struct sampling *how, rxt_on_token on_token, void *user,
                                  struct rxt_answer *out, struct rxt_error *err);
-/* Absorbs the interaction of the last turn: version + 1. EINVAL if there is none. */
+/* Absorbs the interaction of the last turn: version + 1. EINVAL if there is none; ENONFINITE: the
+ * result has a NaN or an infinity, the memory stays as it is; EDEVICE. */
 enum rxt_status rxt_session_update(struct rxt_session *s, struct rxt_error *err);
 /* Absorbs a given interaction (rxt_turn_ids, rxt_system_ids or exact ids): version + 1. EINVAL:
- * none, or an id outside the vocabulary; ELIMIT: more than max_seq_len. */
+ * none, or an id outside the vocabulary; ELIMIT: more than max_seq_len; else as
+ * rxt_session_update. */
 enum rxt_status rxt_session_absorb(struct rxt_session *s, const int32_t *ids, size_t n,
                                    struct rxt_error *err);
 /* The memory, lent: version, hash, statistics, image. */

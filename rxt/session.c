@@ -25,6 +25,7 @@ enum rxt_status rxt_session_create(struct rxt_session **out, const struct rxt_mo
     enum rxt_status st;
     const struct rxt_session_options none = {0};
     opt = opt ? opt : &none;
+    *out = NULL;
     struct rxt_session *s = mem_alloc(sizeof *s);
     if (!s)
         return rxt_fail(err, RXT_ENOMEM, "out of memory for a session");

@@ -4,6 +4,7 @@
 
 enum rxt_status rxt_slot_create(struct rxt_slot **out, const struct rxt_model *m)
 {
+    *out = NULL;
     struct rxt_slot *s = mem_alloc(sizeof *s);
     if (!s)
         return RXT_ENOMEM;

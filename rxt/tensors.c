@@ -9,6 +9,7 @@ struct rxt_tensors {
 
 enum rxt_status rxt_tensors_open(struct rxt_tensors **out, const char *path, struct rxt_error *err)
 {
+    *out = NULL;
     struct rxt_tensors *t = mem_alloc(sizeof *t);
     if (!t)
         return rxt_fail(err, RXT_ENOMEM, "%s: out of memory", path);

@@ -97,9 +97,10 @@ static struct lane_limits limits_of(const struct rxt_worker *w, const struct wid
                               .max_seq = w->max_seq,
                               .max_keys = at_least(m->info.max_seq_len, m->info.n_slot)};
     lim.max_width = at_least(v->projected, at_least(v->context, m->info.embed_dim));
+    /* rxt_read_build runs on workers of every kind. */
+    lim.max_width = at_least(lim.max_width, 2 * d->cross.n_kv * d->cross.dim);
     if (w->answers) {
         lim.max_width = at_least(lim.max_width, widest_hidden(d));
-        lim.max_width = at_least(lim.max_width, 2 * d->cross.n_kv * d->cross.dim);
         lim.max_vocab = m->info.n_vocab;
         lim.max_expert = d->moe.n_expert;
         lim.max_active = active_experts(&d->moe);
@@ -168,6 +169,7 @@ enum rxt_status rxt_worker_create(struct rxt_worker **out, const struct rxt_mode
                                   const struct rxt_worker_config *cfg)
 {
     enum rxt_status st;
+    *out = NULL;
     if (cfg->max_rows < 0 || cfg->max_seq < 0)
         return RXT_EINVAL;
     struct rxt_worker *w = mem_alloc(sizeof *w);

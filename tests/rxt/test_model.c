@@ -45,8 +45,8 @@ static void info_of_the_bundled_model(void **state)
 static void check_refused(const char *dir, const struct rxt_model_options *opt,
                           enum rxt_status want, const char *says)
 {
-    struct rxt_model *m = NULL;
     struct rxt_error err = {0};
+    struct rxt_model *m = (void *)&err; /* to be overwritten */
     assert_status(want, rxt_model_open(&m, dir, opt, &err));
     assert_null(m);
     if (!strstr(err.text, says))
@@ -60,6 +60,8 @@ static void refused_options(void **state)
     check_refused(dir, &(struct rxt_model_options){.dtype = "f16"}, RXT_EINVAL, "f16");
     check_refused(dir, &(struct rxt_model_options){.max_seq_len = 16}, RXT_EINVAL, "max_seq_len");
     check_refused(dir, &(struct rxt_model_options){.max_seq_len = -1}, RXT_EINVAL, "max_seq_len");
+    check_refused(dir, &(struct rxt_model_options){.max_seq_len = INT32_MAX}, RXT_EINVAL,
+                  "at most 1048576");
     check_refused(dir, &(struct rxt_model_options){.backend = "abacus"}, RXT_EINVAL, "abacus");
     check_refused("tests/golden/nowhere", NULL, RXT_ENOTFOUND, "nowhere");
 }

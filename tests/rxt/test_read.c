@@ -2,6 +2,7 @@
 #include "tests/rxt/engine.h"
 
 #include "kernels/base/bf16.h"
+#include "tests/ref/model_random.h"
 
 enum { N = 17 };
 
@@ -102,6 +103,32 @@ static void a_memory_of_other_dims_is_refused(void **state)
     engine_close(&e);
 }
 
+/* K and V of the memory are wider here than all that encoder and memory attention compute; the lane
+ * that updates memories builds them all the same. */
+static void built_where_memories_are_updated(void **state)
+{
+    (void)state;
+    static const char patch[] = "{\"decoder_config\": {\"cross_att_type\": \"mha\"},"
+                                " \"encoder_config\": {\"self_att_type\": \"mqa\", \"ff_dim\": 8,"
+                                "                      \"use_gated_attention\": false}}";
+    struct engine e;
+    struct rxt_worker *memory_lane;
+    char *dir = test_dir_make();
+    random_model_write(dir, &(struct random_model){.patch = patch, .seed = 3});
+    engine_open(&e, dir, NULL);
+    float *want = logits_of(&e);
+    const struct rxt_worker_config cfg = {.work = RXT_WORK_MEMORY};
+    assert_ok(rxt_worker_create(&memory_lane, e.m, &cfg));
+    assert_ok(rxt_read_build(e.read, memory_lane, e.memory));
+    float *got = logits_of(&e);
+    assert_memory_equal(want, got, bytes_of(&e));
+    free(want);
+    free(got);
+    rxt_worker_destroy(&memory_lane);
+    engine_close(&e);
+    test_dir_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -109,6 +136,7 @@ int main(void)
         cmocka_unit_test(readers_keep_their_version),
         cmocka_unit_test(dtype_of_the_memory),
         cmocka_unit_test(a_memory_of_other_dims_is_refused),
+        cmocka_unit_test(built_where_memories_are_updated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
