@@ -20,10 +20,11 @@
  *           32  bit class, padded with zeros, never full
  *            *  the bytes
  *   TURN    16  request id
- *           24  kind, candidate, n_ids, n_query, bytes of query text, of answer text: 4 each; a
- * text of 0xffffffff bytes is absent 12  top_k (4), temperature, top_p (IEEE 754 single) 40
- * version, read_version, parent, seed, wall time: 8 each 32  finish, 32 bit class: padded with
- * zeros, never full
+ *           24  kind, candidate, n_ids, n_query, bytes of query text and of answer text: 4 each;
+ *               0xffffffff bytes: the text is absent
+ *           12  top_k; temperature, top_p (IEEE 754 single): 4 each
+ *           40  version, read_version, parent, seed, wall time: 8 each
+ *           64  finish, bit class: 32 each, padded with zeros, never full
  *            *  ids (int32), query text, answer text
  *   END      8  number of records before it
  *

@@ -4,14 +4,8 @@
 static enum rxt_status delete_images(struct store *s, int64_t session, struct rxt_error *err)
 {
     for (;;) {
-        struct query q = query_open(s, SQL_IMAGE_FIND);
-        bind_int(&q, key_of(session, 0));
-        bind_int(&q, key_of(session, STORE_VERSION_MAX));
-        bind_int(&q, 1);
-        enum rxt_status st = query_row(&q, "erase the images", err);
-        int64_t key = st == RXT_OK ? column_int(&q, 0) : 0;
-        int64_t upload = st == RXT_OK ? column_int(&q, 1) : 0;
-        query_close(&q);
+        int64_t key, upload;
+        enum rxt_status st = image_last(s, session, STORE_VERSION_MAX, &key, &upload, err);
         if (st != RXT_OK)
             return st == RXT_ENOTFOUND ? RXT_OK : st;
         TRY(image_delete(s, key, upload, err));

@@ -7,13 +7,9 @@
 static enum rxt_status image_at_or_below(struct store *s, int64_t session, uint64_t version,
                                          uint64_t *root, struct rxt_error *err)
 {
-    struct query q = query_open(s, SQL_IMAGE_FIND);
-    bind_int(&q, key_of(session, 0));
-    bind_int(&q, key_of(session, version));
-    bind_int(&q, 1);
-    enum rxt_status st = query_row(&q, "look for an image", err);
-    *root = st == RXT_OK ? (uint64_t)column_int(&q, 0) & STORE_VERSION_MAX : 0;
-    query_close(&q);
+    int64_t key, upload;
+    enum rxt_status st = image_last(s, session, version, &key, &upload, err);
+    *root = (uint64_t)key & STORE_VERSION_MAX;
     return st == RXT_ENOTFOUND ? RXT_OK : st;
 }
 

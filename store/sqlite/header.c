@@ -9,41 +9,53 @@
 
 static const char magic[8] = "RXTIMAGE";
 
-static uint8_t *put(uint8_t *at, const void *v, size_t n)
+/* Every field between magic and hash, in the order of the layout. */
+static void copy_fields(struct image_header *h, uint32_t *format, uint8_t *bytes, bool read)
 {
-    memcpy(at, v, n);
-    return at + n;
+    struct store_image *x = &h->image;
+    const struct {
+        void *at;
+        size_t n;
+    } field[] = {
+        {format, 4},
+        {&h->n_chunk, 4},
+        {&x->version, 8},
+        {&x->dtype, 4},
+        {&x->n_layer, 4},
+        {&x->n_slot, 4},
+        {&x->embed_dim, 4},
+        {&x->bytes, 8},
+        {&x->created_us, 8},
+        {x->model_hash, sizeof x->model_hash},
+        {x->hash, sizeof x->hash},
+        {h->chain, sizeof h->chain},
+        {x->bit_class, sizeof x->bit_class},
+        {h->tenant, sizeof h->tenant},
+        {h->session, sizeof h->session},
+    };
+    bytes += sizeof magic;
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
+        memcpy(read ? field[i].at : bytes, read ? bytes : field[i].at, field[i].n);
+        bytes += field[i].n;
+    }
 }
 
-static const uint8_t *get(const uint8_t *at, void *v, size_t n)
+/* Zeros from the end of a text to the end of its field. */
+static void pad(char *text, size_t size)
 {
-    memcpy(v, at, n);
-    return at + n;
+    size_t n = strnlen(text, size - 1);
+    memset(text + n, 0, size - n);
 }
 
 void header_write(const struct image_header *h, uint8_t out[HEADER_BYTES])
 {
-    const struct store_image *x = &h->image;
-    const uint32_t format = FORMAT;
-    uint8_t *at = put(out, magic, sizeof magic);
-    at = put(at, &format, 4);
-    at = put(at, &h->n_chunk, 4);
-    at = put(at, &x->version, 8);
-    at = put(at, &x->dtype, 4);
-    at = put(at, &x->n_layer, 4);
-    at = put(at, &x->n_slot, 4);
-    at = put(at, &x->embed_dim, 4);
-    at = put(at, &x->bytes, 8);
-    at = put(at, &x->created_us, 8);
-    at = put(at, x->model_hash, sizeof x->model_hash);
-    at = put(at, x->hash, sizeof x->hash);
-    at = put(at, h->chain, sizeof h->chain);
-    memset(at, 0, SEALED - (size_t)(at - out)); /* texts are padded */
-    memcpy(at, x->bit_class, strnlen(x->bit_class, sizeof x->bit_class - 1));
-    at += sizeof x->bit_class;
-    memcpy(at, h->tenant, strnlen(h->tenant, sizeof h->tenant - 1));
-    at += sizeof h->tenant;
-    memcpy(at, h->session, strnlen(h->session, sizeof h->session - 1));
+    struct image_header x = *h;
+    uint32_t format = FORMAT;
+    pad(x.image.bit_class, sizeof x.image.bit_class);
+    pad(x.tenant, sizeof x.tenant);
+    pad(x.session, sizeof x.session);
+    memcpy(out, magic, sizeof magic);
+    copy_fields(&x, &format, out, false);
     XXH128_canonicalFromHash((XXH128_canonical_t *)(void *)(out + SEALED),
                              XXH3_128bits(out, SEALED));
 }
@@ -51,38 +63,26 @@ void header_write(const struct image_header *h, uint8_t out[HEADER_BYTES])
 enum rxt_status header_read(struct image_header *h, const void *bytes, size_t n,
                             struct rxt_error *err)
 {
-    const uint8_t *in = bytes;
+    uint8_t in[HEADER_BYTES];
     XXH128_canonical_t hash;
     uint32_t format;
     *h = (struct image_header){0};
-    if (n != HEADER_BYTES || memcmp(in, magic, sizeof magic) != 0)
+    if (n != HEADER_BYTES || memcmp(bytes, magic, sizeof magic) != 0)
         return rxt_fail(err, RXT_ECORRUPT, "image header is damaged: %zu bytes, or not its magic",
                         n);
+    memcpy(in, bytes, sizeof in);
     XXH128_canonicalFromHash(&hash, XXH3_128bits(in, SEALED));
     if (memcmp(in + SEALED, &hash, sizeof hash) != 0)
         return rxt_fail(err, RXT_ECORRUPT, "image header is damaged: its hash does not fit");
-    struct store_image *x = &h->image;
-    const uint8_t *at = get(in + sizeof magic, &format, 4);
+    struct image_header x = {0};
+    copy_fields(&x, &format, in, true);
     if (format != FORMAT)
         return rxt_fail(err, RXT_ENEWER, "image has format %" PRIu32 ", this program knows %u",
                         format, FORMAT);
-    at = get(at, &h->n_chunk, 4);
-    at = get(at, &x->version, 8);
-    at = get(at, &x->dtype, 4);
-    at = get(at, &x->n_layer, 4);
-    at = get(at, &x->n_slot, 4);
-    at = get(at, &x->embed_dim, 4);
-    at = get(at, &x->bytes, 8);
-    at = get(at, &x->created_us, 8);
-    at = get(at, x->model_hash, sizeof x->model_hash);
-    at = get(at, x->hash, sizeof x->hash);
-    at = get(at, h->chain, sizeof h->chain);
-    at = get(at, x->bit_class, sizeof x->bit_class);
-    at = get(at, h->tenant, sizeof h->tenant);
-    (void)get(at, h->session, sizeof h->session);
-    if (x->bit_class[sizeof x->bit_class - 1] || h->tenant[sizeof h->tenant - 1] ||
-        h->session[sizeof h->session - 1])
+    if (x.image.bit_class[sizeof x.image.bit_class - 1] || x.tenant[sizeof x.tenant - 1] ||
+        x.session[sizeof x.session - 1])
         return rxt_fail(err, RXT_ECORRUPT, "image header is damaged: a text has no end");
+    *h = x;
     return RXT_OK;
 }
 

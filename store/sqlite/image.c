@@ -33,6 +33,20 @@ static enum rxt_status image_query(struct store *s, int64_t session, uint64_t fi
     return st;
 }
 
+enum rxt_status image_last(struct store *s, int64_t session, uint64_t version, int64_t *key,
+                           int64_t *upload, struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_IMAGE_FIND);
+    bind_int(&q, key_of(session, 0));
+    bind_int(&q, key_of(session, version));
+    bind_int(&q, 1);
+    enum rxt_status st = query_row(&q, "look for an image", err);
+    *key = st == RXT_OK ? column_int(&q, 0) : 0;
+    *upload = st == RXT_OK ? column_int(&q, 1) : 0;
+    query_close(&q);
+    return st;
+}
+
 enum rxt_status store_image_find(struct store *s, int64_t session, uint64_t version,
                                  struct store_image *out, struct rxt_error *err)
 {

@@ -132,11 +132,17 @@ static inline int64_t key_of(int64_t session, uint64_t version)
 #define KEY_ASIDE 0x80000000u /* from here on undecided and void rows */
 #define KEY_END 0x100000000u
 
+/* Key of the last row of a session that is live, or that is not; ENOTFOUND. */
+enum rxt_status turn_last_key(struct store *s, int64_t session, bool live, int64_t *key,
+                              struct rxt_error *err);
 /* Over all of a row but what may move: session, state and version. */
 uint64_t turn_seal(const struct store_turn *t);
 
 /* ---- image.c, chunk.c ------------------------------------------------------------------- */
 
+/* Key and upload of the newest image at or below a version, its header not looked at. ENOTFOUND. */
+enum rxt_status image_last(struct store *s, int64_t session, uint64_t version, int64_t *key,
+                           int64_t *upload, struct rxt_error *err);
 /* In a transaction. Removes an image; its chunks too if nobody shares them: a single one at once,
  * more of them by and by (store_sweep). */
 enum rxt_status image_delete(struct store *s, int64_t key, int64_t upload, struct rxt_error *err);

@@ -41,28 +41,15 @@ static enum rxt_status row_check(const struct store_turn *t, struct rxt_error *e
     return RXT_OK;
 }
 
-/* Key of the last row of a session between two places of its key range; 0 if there is none. */
-static enum rxt_status last_key(struct store *s, int64_t session, uint64_t from, uint64_t to,
-                                int64_t *key, struct rxt_error *err)
-{
-    struct query q = query_open(s, SQL_TURN_LAST_KEY);
-    bind_int(&q, key_of(session, from));
-    bind_int(&q, key_of(session, to));
-    enum rxt_status st = query_row(&q, "read the journal", err);
-    *key = st == RXT_OK ? column_int(&q, 0) : 0;
-    query_close(&q);
-    return st == RXT_ENOTFOUND ? RXT_OK : st;
-}
-
 /* The next key among the undecided and void rows. */
 static enum rxt_status aside_key(struct store *s, int64_t session, int64_t *key,
                                  struct rxt_error *err)
 {
-    TRY(last_key(s, session, KEY_ASIDE, KEY_END, key, err));
-    if (*key == key_of(session, KEY_END - 1))
+    enum rxt_status st = turn_last_key(s, session, false, key, err);
+    if (st == RXT_OK && *key == key_of(session, KEY_END - 1))
         return rxt_fail(err, RXT_ELIMIT, "session %" PRId64 " has too many void rows", session);
-    *key = *key ? *key + 1 : key_of(session, KEY_ASIDE + 1);
-    return RXT_OK;
+    *key = st == RXT_OK ? *key + 1 : key_of(session, KEY_ASIDE + 1);
+    return st == RXT_ENOTFOUND ? RXT_OK : st;
 }
 
 static enum rxt_status version_check(const struct store_session *x, uint64_t version,

@@ -164,9 +164,8 @@ enum rxt_status store_turn_next(struct store *s, int64_t session, uint64_t after
     return st;
 }
 
-/* Key of the last row of a session that is live, or that is not; ENOTFOUND. */
-static enum rxt_status last_key(struct store *s, int64_t session, bool live, int64_t *key,
-                                struct rxt_error *err)
+enum rxt_status turn_last_key(struct store *s, int64_t session, bool live, int64_t *key,
+                              struct rxt_error *err)
 {
     struct query q = query_open(s, SQL_TURN_LAST_KEY);
     bind_int(&q, key_of(session, live ? 0 : KEY_ASIDE));
@@ -183,7 +182,7 @@ static enum rxt_status in_window(struct store *s, int64_t session, int64_t key,
                                  struct rxt_error *err)
 {
     int64_t last = 0;
-    TRY(last_key(s, session, (key & (int64_t)KEY_ASIDE) == 0, &last, err));
+    TRY(turn_last_key(s, session, (key & (int64_t)KEY_ASIDE) == 0, &last, err));
     if (last - key < STORE_WINDOW)
         return RXT_OK;
     return rxt_fail(err, RXT_EEXPIRED,
@@ -214,7 +213,7 @@ static enum rxt_status requests(struct store *s, int64_t session, bool live,
                                 struct store_request *out, size_t *n, struct rxt_error *err)
 {
     int64_t last = 0, none = key_of(session, live ? 0 : KEY_ASIDE);
-    enum rxt_status st = last_key(s, session, live, &last, err);
+    enum rxt_status st = turn_last_key(s, session, live, &last, err);
     if (st != RXT_OK)
         return st == RXT_ENOTFOUND ? RXT_OK : st;
     struct query q = query_open(s, SQL_TURN_REQUESTS);
