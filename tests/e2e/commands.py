@@ -1,5 +1,6 @@
 """What a person at a terminal relies on: exit codes, messages, scripts, JSON."""
 
+import gzip
 import json
 import pathlib
 import subprocess
@@ -20,6 +21,25 @@ def refused_lines(folder):
     assert done.returncode == 1
     assert len(lines) == 3 and "Anna" in lines[2]["answer"], lines
     assert lines[2]["version"] == 2
+
+
+def nothing_is_cut(folder):
+    """A text or a name that does not fit is refused, not shortened."""
+    done, lines = chat(folder / "g.db", ["one\0two"], check=False)
+    assert done.returncode == 1 and "zero byte" in lines[0]["error"], lines
+    for arguments in [["chat", "--session", "n" * 128, "--script", "-"],
+                      ["session", "fork", "s", "--to", "n" * 128],
+                      ["session", "show", "n" * 128]]:
+        done = run([*arguments, "--store", folder / "g.db"], text="", check=False)
+        assert done.returncode == 1 and "at most 127 bytes" in done.stderr, done.stderr
+    done = run(["session", "list"], env={"XDG_DATA_HOME": "/" + "x" * 5000}, check=False)
+    assert done.returncode == 1 and "too long" in done.stderr, done.stderr
+
+
+def seeds_have_64_bits(folder):
+    seed = str(2**64 - 1)
+    run(["chat", "--store", folder / "h.db", "--session", "s", "--seed", seed, "--script", "-"], text="")
+    assert show(folder / "h.db")["seed"] == seed
 
 
 def text_of_special_tokens_is_text(folder):
@@ -48,7 +68,8 @@ def sessions(folder):
     assert show(store, "t")["stm_hash"] == turns[1]["stm_hash"]
     run(["session", "rewind", "s", "--version", 1, "--store", store])
     assert show(store)["stm_hash"] == turns[0]["stm_hash"] and show(store)["version"] == 5
-    run(["session", "export", "t", "--file", folder / "t.rxt", "--store", store])
+    done = run(["session", "export", "t", "--file", folder / "t.rxt", "--store", store])
+    assert "t.rxt" in done.stdout and "version" not in done.stdout, done.stdout
     run(["session", "import", "u", "--file", folder / "t.rxt", "--store", folder / "e.db"])
     assert show(folder / "e.db", "u")["stm_hash"] == turns[1]["stm_hash"]
     run(["session", "reset", "t", "--store", store])
@@ -84,14 +105,67 @@ def golden_folders():
     assert done.stdout.count(" ok") == 14, done.stdout
 
 
+def damaged_conversations(folder):
+    golden = json.loads(
+        (ROOT / "tests" / "golden" / "preview-13m" / "conversation.json").read_text()
+    )[:1]
+    for field, value, word in [
+        ("query_ids", [], "query_ids"),
+        ("query_ids", [1, 3, -1], "query_ids"),
+        ("query_ids", [1, 3, 2048], "query_ids"),
+        ("answer_ids", [5] * 249, "together at most 256"),
+        ("answer_ids", None, "answer_ids"),
+        ("stm_first", [0.5] * 98305, "stm_first"),
+        ("stm_last", [], "stm_last"),
+        ("stm_last", ["x"], "stm_last"),
+    ]:
+        (folder / "conversation.json").write_text(json.dumps([{**golden[0], field: value}]))
+        done = run(["verify", folder], check=False)
+        assert done.returncode == 1 and word in done.stderr, (field, done.returncode, done.stderr)
+
+
+def recall_of_a_few(folder):
+    item = {"set": "B", "k": 1, "turns": [{"q": "hi, i'm Anna", "a": "nice, your name is Anna."}],
+            "ask": "what is my name?", "gold": ["Anna"], "match": "any"}
+    bench = folder / "bench.jsonl.gz"
+
+    def recall(items, *options):
+        bench.write_bytes(gzip.compress("".join(json.dumps(i) + "\n" for i in items).encode()))
+        return run(["recall", bench, *options], check=False)
+
+    other = {**item, "set": "D", "k": 3, "gold": ["Bruno"]}
+    done = recall([item, other, item], "--json")
+    assert json.loads(done.stdout)["cells"] == [
+        {"set": "B", "k": 1, "n": 2, "correct": 2}, {"set": "D", "k": 3, "n": 1, "correct": 0}
+    ], done.stdout
+    done = recall([item, other], "--json", "--set", "D")
+    assert [c["set"] for c in json.loads(done.stdout)["cells"]] == ["D"], done.stdout
+    done = recall([item], "--json", "--control", "zero")
+    assert json.loads(done.stdout)["cells"][0]["correct"] == 0, done.stdout
+    for broken in [{**item, "gold": [1]}, {**item, "gold": []}, {**item, "wrong": [None]},
+                   {**item, "set": ""}, {**item, "k": -1}]:
+        done = recall([item, broken])
+        assert done.returncode == 1 and "line 2" in done.stderr, (broken, done.stderr)
+    done = recall([{**item, "k": k} for k in range(513)])
+    assert done.returncode == 1 and "512 pairs" in done.stderr, done.stderr
+    recall([item] * 50)
+    bench.write_bytes(bench.read_bytes()[:-20])
+    done = run(["recall", bench], check=False)
+    assert done.returncode == 1 and "cut short" in done.stderr, done.stderr
+
+
 def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         refused_lines(folder)
+        nothing_is_cut(folder)
+        seeds_have_64_bits(folder)
         text_of_special_tokens_is_text(folder)
         usage_errors()
         sessions(folder)
         remember_equals_saying(folder)
+        damaged_conversations(folder)
+        recall_of_a_few(folder)
     golden_folders()
     print("commands: all as expected")
 

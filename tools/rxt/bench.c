@@ -29,7 +29,13 @@ static const struct option options[] = {
     {0},
 };
 
-enum { MAX_BATCH = 16, QUERY_TOKENS = 16, TURN_TOKENS = 32, MAX_ROUNDS = 4096 };
+enum {
+    MAX_BATCH = 16,
+    QUERY_TOKENS = 16,
+    ANSWER_TOKENS = 64, /* of ordinary length */
+    TURN_TOKENS = 32,   /* of the updates */
+    MAX_ROUNDS = 4096
+};
 
 /* A session for every place of the batch. */
 struct rig {
@@ -107,7 +113,7 @@ static enum rxt_status first_token(struct rig *r)
 static enum rxt_status one_token(struct rig *r)
 {
     enum rxt_status st = forward(r, 1, r->position);
-    if (++r->position == QUERY_TOKENS + 64) /* answers of ordinary length, again and again */
+    if (++r->position == QUERY_TOKENS + ANSWER_TOKENS) /* again and again */
         r->position = QUERY_TOKENS;
     return st;
 }
@@ -333,6 +339,10 @@ int command_bench(int argc, char **argv)
     } else {
         st = open_model(&m, &err);
     }
+    if (st == RXT_OK && rxt_model_info(m)->max_seq_len < QUERY_TOKENS + ANSWER_TOKENS)
+        st = rxt_fail(&err, RXT_ELIMIT,
+                      "the benchmark needs turns of %d tokens, here %d are allowed",
+                      QUERY_TOKENS + ANSWER_TOKENS, rxt_model_info(m)->max_seq_len);
     if (st == RXT_OK)
         st = bench(m);
     rxt_model_close(&m);

@@ -171,13 +171,15 @@ static json_t *turn_json(const char *query, const struct chat_turn *t)
 
 /* ---- scripts ---------------------------------------------------------------------------- */
 
-static bool script_line(struct bridge *b, const struct rxt_model *m, const char *query)
+static bool script_line(struct bridge *b, const struct rxt_model *m, const char *query, size_t n)
 {
     struct rxt_error err = {0};
     struct chat_turn t = {.model = m, .stream = !opt.json};
     if (!opt.json)
         printf("> %s\n", query);
-    enum rxt_status st = run_turn(b, &t, query, &err);
+    enum rxt_status st = strlen(query) == n
+                             ? run_turn(b, &t, query, &err)
+                             : rxt_fail(&err, RXT_EINVAL, "the question has a zero byte in it");
     if (!opt.json)
         (void)putchar('\n');
     if (st == RXT_OK && opt.json)
@@ -191,22 +193,20 @@ static bool script_line(struct bridge *b, const struct rxt_model *m, const char 
     return st == RXT_OK;
 }
 
-static int run_script(struct bridge *b, const struct rxt_model *m)
+static enum rxt_status run_script(struct bridge *b, const struct rxt_model *m, int *code,
+                                  struct rxt_error *err)
 {
     bool from_stdin = strcmp(opt.script, "-") == 0;
     FILE *f = from_stdin ? stdin : fopen(opt.script, "r");
-    if (!f) {
-        (void)fprintf(stderr, "rxt: cannot read %s: %s\n", opt.script, strerror(errno));
-        return 1;
-    }
+    if (!f)
+        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", opt.script, strerror(errno));
     char *line = NULL;
     size_t cap = 0;
-    int code = 0;
     for (ssize_t n; (n = getline(&line, &cap, f)) >= 0 && !interrupted;) {
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
             line[--n] = '\0';
-        if (!script_line(b, m, line)) {
-            code = 1;
+        if (!script_line(b, m, line, (size_t)n)) {
+            *code = 1;
             if (!opt.keep_going)
                 break;
         }
@@ -214,7 +214,7 @@ static int run_script(struct bridge *b, const struct rxt_model *m)
     free(line);
     if (!from_stdin)
         (void)fclose(f);
-    return code;
+    return RXT_OK;
 }
 
 /* ---- terminal --------------------------------------------------------------------------- */
@@ -248,67 +248,55 @@ static void history_push(struct history *h, uint64_t version)
     h->version[h->n++] = version;
 }
 
-static void note_info(void *user, const struct bridge_event *e)
+/* A verb on this session; complains and gives false if it is refused. */
+static bool do_verb(struct bridge *b, enum bridge_verb verb, uint64_t version, const char *to,
+                    struct bridge_session_info *info)
 {
-    if (e->info)
-        *(struct bridge_session_info *)user = *e->info;
+    struct rxt_error err = {0};
+    struct bridge_request r;
+    struct bridge_session_info got = {0};
+    enum rxt_status st = session_request(&r, verb, common.session, &err);
+    r.version = version;
+    if (st == RXT_OK)
+        st = session_name(r.to, to, &err);
+    if (st == RXT_OK)
+        st = bridge_call(b, &r, keep_info, &got, &err);
+    if (st == RXT_OK)
+        *info = got;
+    else
+        (void)complain(st, &err);
+    return st == RXT_OK;
 }
 
 static void undo(struct bridge *b, struct history *h, struct bridge_session_info *shown)
 {
-    struct rxt_error err = {0};
-    struct bridge_request r;
-    struct bridge_session_info info = {0};
     if (h->n < 2) {
         printf("(nothing to undo in this chat; rxt session rewind goes further back)\n");
         return;
     }
-    enum rxt_status st = session_request(&r, BRIDGE_REWIND, common.session, &err);
-    r.version = h->version[h->n - 2];
-    if (st == RXT_OK)
-        st = bridge_call(b, &r, note_info, &info, &err);
-    if (st != RXT_OK) {
-        (void)complain(st, &err);
+    uint64_t version = h->version[h->n - 2];
+    if (!do_verb(b, BRIDGE_REWIND, version, "", shown))
         return;
-    }
     h->n--;
-    h->version[h->n - 1] = info.version;
-    *shown = info;
+    h->version[h->n - 1] = shown->version;
     printf("(the memory is again what it was at version %" PRIu64 "; that is version %" PRIu64
            " now)\n",
-           r.version, info.version);
+           version, shown->version);
 }
 
 static void reset(struct bridge *b, struct history *h, struct bridge_session_info *shown)
 {
-    struct rxt_error err = {0};
-    struct bridge_request r;
-    struct bridge_session_info info = {0};
-    enum rxt_status st = session_request(&r, BRIDGE_RESET, common.session, &err);
-    if (st == RXT_OK)
-        st = bridge_call(b, &r, note_info, &info, &err);
-    if (st != RXT_OK) {
-        (void)complain(st, &err);
+    if (!do_verb(b, BRIDGE_RESET, 0, "", shown))
         return;
-    }
-    history_push(h, info.version);
-    *shown = info;
+    history_push(h, shown->version);
     printf("(the memory is empty again: version %" PRIu64 "; /undo brings it back)\n",
-           info.version);
+           shown->version);
 }
 
 static void fork_session(struct bridge *b, const char *to)
 {
-    struct rxt_error err = {0};
-    struct bridge_request r;
-    enum rxt_status st = session_request(&r, BRIDGE_FORK, common.session, &err);
-    r.version = BRIDGE_HEAD;
-    (void)snprintf(r.to, sizeof r.to, "%s", to);
-    if (st == RXT_OK)
-        st = bridge_call(b, &r, NULL, NULL, &err);
-    if (st != RXT_OK)
-        (void)complain(st, &err);
-    else
+    struct bridge_session_info ignored;
+    if (do_verb(b, BRIDGE_FORK, BRIDGE_HEAD, to, &ignored))
         printf("(session \"%s\" now begins here; open it with --session %s)\n", to, to);
 }
 
@@ -363,8 +351,8 @@ static void chat_line(struct bridge *b, const char *line, struct history *h, str
     free_turn(&t);
 }
 
-static int run_terminal(struct bridge *b, const struct rxt_model *m,
-                        const struct bridge_session_info *start)
+static enum rxt_status run_terminal(struct bridge *b, const struct rxt_model *m,
+                                    const struct bridge_session_info *start)
 {
     struct history undo_list = {0};
     struct chat_turn last = {.model = m, .info = *start};
@@ -372,7 +360,7 @@ static int run_terminal(struct bridge *b, const struct rxt_model *m,
     History *lines = history_init();
     HistEvent event;
     if (!el || !lines)
-        return complain(RXT_ENOMEM, NULL);
+        return RXT_ENOMEM;
     (void)history(lines, &event, H_SETSIZE, 500);
     (void)el_set(el, EL_PROMPT, prompt_text);
     (void)el_set(el, EL_EDITOR, "emacs");
@@ -401,7 +389,7 @@ static int run_terminal(struct bridge *b, const struct rxt_model *m,
     printf("\n(session \"%s\" is kept)\n", common.session);
     history_end(lines);
     el_end(el);
-    return 0;
+    return RXT_OK;
 }
 
 /* ---- start ------------------------------------------------------------------------------ */
@@ -422,7 +410,7 @@ static enum rxt_status absorb_system(struct bridge *b, const struct rxt_model *m
     if (st == RXT_OK) {
         r.ids = ids;
         r.n_ids = n;
-        st = bridge_call(b, &r, note_info, info, err);
+        st = bridge_call(b, &r, keep_info, info, err);
     }
     free(ids);
     return st;
@@ -436,7 +424,7 @@ static enum rxt_status open_session(struct bridge *b, const struct rxt_model *m,
     r.seed = opt.seed;
     TRY(bridge_call(b, &r, NULL, NULL, err));
     TRY(session_request(&r, BRIDGE_GET, common.session, err));
-    TRY(bridge_call(b, &r, note_info, info, err));
+    TRY(bridge_call(b, &r, keep_info, info, err));
     if (opt.system && info->n_turn == 0)
         return absorb_system(b, m, info, err);
     return RXT_OK;
@@ -448,6 +436,16 @@ static void catch_interrupts(void)
     struct sigaction action = {.sa_handler = on_interrupt};
     (void)sigemptyset(&action.sa_mask);
     (void)sigaction(SIGINT, &action, NULL);
+}
+
+static enum rxt_status talk(const struct app *a, void *arg, int *code, struct rxt_error *err)
+{
+    struct bridge_session_info info = {0};
+    (void)arg;
+    TRY(open_session(a->bridge, a->model, &info, err));
+    catch_interrupts();
+    return opt.script ? run_script(a->bridge, a->model, code, err)
+                      : run_terminal(a->bridge, a->model, &info);
 }
 
 static bool one_of(const char *what, const char *value, const char *const *words)
@@ -479,26 +477,9 @@ int command_chat(int argc, char **argv)
                 (const char *const[]){"fast", "extended", "auto", NULL}) ||
         !one_of("stm-dtype", opt.stm_dtype, (const char *const[]){"f32", "bf16", NULL}))
         return EXIT_USAGE;
-    struct rxt_error err = {0};
-    struct rxt_model *m = NULL;
-    struct bridge *b = NULL;
-    struct bridge_session_info info = {0};
-    struct bridge_config cfg = {
+    const struct bridge_config cfg = {
         .stm_dtype = strcmp(opt.stm_dtype, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32,
         .keep_text = opt.keep_text,
     };
-    enum rxt_status st = open_model(&m, &err);
-    if (st == RXT_OK)
-        st = open_bridge(&b, m, &cfg, &err);
-    if (st == RXT_OK)
-        st = open_session(b, m, &info, &err);
-    if (st != RXT_OK) {
-        code = complain(st, &err);
-    } else {
-        catch_interrupts();
-        code = opt.script ? run_script(b, m) : run_terminal(b, m, &info);
-    }
-    bridge_close(&b, CLOSE_DEADLINE_US);
-    rxt_model_close(&m);
-    return code;
+    return run_command(&cfg, talk, NULL);
 }

@@ -35,15 +35,28 @@ int complain(enum rxt_status st, const struct rxt_error *err);
 
 /* Opens the model the options name. */
 enum rxt_status open_model(struct rxt_model **out, struct rxt_error *err);
-/* Opens the store the options name and a bridge over it; makes the folder of the default store. */
-enum rxt_status open_bridge(struct bridge **out, const struct rxt_model *m,
-                            struct bridge_config *cfg, struct rxt_error *err);
-/* A request of the tenant "default" for the session of the options. EINVAL: bad name. */
+
+/* What a command works with. */
+struct app {
+    struct rxt_model *model;
+    struct bridge *bridge; /* NULL for commands without a store */
+};
+/* What a command does with it. A failure is complained about; else *code, 0 when called, becomes
+ * the exit code of the program. */
+typedef enum rxt_status (*command_body)(const struct app *a, void *arg, int *code,
+                                        struct rxt_error *err);
+/* Opens the model the options name and, unless cfg is NULL, a bridge over the store they name (the
+ * folder of the default store is made); runs the body; closes, which waits for writes and memory
+ * updates. Returns the exit code. */
+int run_command(const struct bridge_config *cfg, command_body body, void *arg);
+
+/* A copy of a session's name; ELIMIT if it is too long. */
+enum rxt_status session_name(char out[BRIDGE_NAME_MAX], const char *name, struct rxt_error *err);
+/* A request of the tenant "default" for this session. ELIMIT: its name. */
 enum rxt_status session_request(struct bridge_request *r, enum bridge_verb verb,
                                 const char *session, struct rxt_error *err);
-
-/* How long writes and memory updates may take when a command ends. */
-#define CLOSE_DEADLINE_US 60000000u
+/* For bridge_call with a struct bridge_session_info as user: keeps what the events say of it. */
+void keep_info(void *user, const struct bridge_event *e);
 
 /* ---- output ------------------------------------------------------------------------------ */
 

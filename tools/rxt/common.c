@@ -113,42 +113,83 @@ static enum rxt_status make_folder(const char *path, struct rxt_error *err)
     return rxt_fail(err, RXT_EIO, "cannot make the folder %.180s: %s", path, strerror(errno));
 }
 
+static enum rxt_status put_path(char *out, size_t size, const char *folder, const char *name,
+                                struct rxt_error *err)
+{
+    int n = snprintf(out, size, "%s%s", folder, name);
+    if (n < 0 || (size_t)n >= size)
+        return rxt_fail(err, RXT_ELIMIT,
+                        "the path of the store under XDG_DATA_HOME or HOME is too long: use "
+                        "--store FILE");
+    return RXT_OK;
+}
+
 static enum rxt_status default_store(char *out, size_t size, struct rxt_error *err)
 {
     const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
     if (data && *data) {
-        (void)snprintf(out, size, "%s", data);
+        TRY(put_path(out, size, data, "", err));
     } else {
         if (!home || !*home)
             return rxt_fail(err, RXT_ENOTFOUND,
                             "where to keep sessions? Use --store FILE: neither "
                             "HOME nor XDG_DATA_HOME is set");
-        (void)snprintf(out, size, "%s/.local", home);
+        TRY(put_path(out, size, home, "/.local", err));
         TRY(make_folder(out, err));
-        (void)snprintf(out, size, "%s/.local/share", home);
+        TRY(put_path(out, size, home, "/.local/share", err));
     }
     TRY(make_folder(out, err));
     size_t n = strlen(out);
-    (void)snprintf(out + n, size - n, "/rxt");
+    TRY(put_path(out + n, size - n, "/rxt", "", err));
     TRY(make_folder(out, err));
-    n = strlen(out);
-    (void)snprintf(out + n, size - n, "/rxt.db");
-    return RXT_OK;
+    return put_path(out + n, size - n, "/rxt", "/rxt.db", err);
 }
 
-enum rxt_status open_bridge(struct bridge **out, const struct rxt_model *m,
-                            struct bridge_config *cfg, struct rxt_error *err)
+static enum rxt_status open_bridge(struct bridge **out, const struct rxt_model *m,
+                                   struct bridge_config cfg, struct rxt_error *err)
 {
     char path[4096];
-    cfg->store_path = common.store;
-    if (!cfg->store_path) {
+    cfg.store_path = common.store;
+    if (!cfg.store_path) {
         TRY(default_store(path, sizeof path, err));
-        cfg->store_path = path;
+        cfg.store_path = path;
     }
     /* One person, one turn at a time. */
-    cfg->max_live = 1;
-    cfg->n_spare = 1;
-    return bridge_open(out, m, cfg, err);
+    cfg.max_live = 1;
+    cfg.n_spare = 1;
+    return bridge_open(out, m, &cfg, err);
+}
+
+/* ---- commands --------------------------------------------------------------------------- */
+
+#define CLOSE_DEADLINE_US 60000000u /* for writes and memory updates when a command ends */
+
+int run_command(const struct bridge_config *cfg, command_body body, void *arg)
+{
+    struct app a = {0};
+    struct rxt_error err = {0};
+    int code = 0;
+    enum rxt_status st = open_model(&a.model, &err);
+    if (st == RXT_OK && cfg)
+        st = open_bridge(&a.bridge, a.model, *cfg, &err);
+    if (st == RXT_OK)
+        st = body(&a, arg, &code, &err);
+    if (st != RXT_OK)
+        code = complain(st, &err);
+    bridge_close(&a.bridge, CLOSE_DEADLINE_US);
+    rxt_model_close(&a.model);
+    return code;
+}
+
+/* ---- requests --------------------------------------------------------------------------- */
+
+enum rxt_status session_name(char out[BRIDGE_NAME_MAX], const char *name, struct rxt_error *err)
+{
+    if (strlen(name) >= BRIDGE_NAME_MAX)
+        return rxt_fail(err, RXT_ELIMIT, "a session name has at most %d bytes",
+                        BRIDGE_NAME_MAX - 1);
+    memcpy(out, name, strlen(name) + 1);
+    return RXT_OK;
 }
 
 enum rxt_status session_request(struct bridge_request *r, enum bridge_verb verb,
@@ -156,9 +197,11 @@ enum rxt_status session_request(struct bridge_request *r, enum bridge_verb verb,
 {
     *r = (struct bridge_request){
         .verb = verb, .tenant = "default", .sampling = RXT_GREEDY, .if_version = BRIDGE_HEAD};
-    int n = snprintf(r->session, sizeof r->session, "%s", session);
-    if (n < 0 || (size_t)n >= sizeof r->session)
-        return rxt_fail(err, RXT_ELIMIT, "a session name has at most %zu bytes",
-                        sizeof r->session - 1);
-    return RXT_OK;
+    return session_name(r->session, session, err);
+}
+
+void keep_info(void *user, const struct bridge_event *e)
+{
+    if (e->info)
+        *(struct bridge_session_info *)user = *e->info;
 }

@@ -52,14 +52,35 @@ static bool wanted(const json_t *o)
     return set && (!opt.sets || strchr(opt.sets, set[0])) && (opt.max_k == 0 || k <= opt.max_k);
 }
 
+static bool are_strings(const json_t *array)
+{
+    size_t i;
+    const json_t *s;
+    json_array_foreach(array, i, s)
+    {
+        if (!json_is_string(s))
+            return false;
+    }
+    return true;
+}
+
+static bool is_item(const json_t *o)
+{
+    const char *set = json_string_value(json_object_get(o, "set"));
+    const json_t *gold = json_object_get(o, "gold"), *k = json_object_get(o, "k");
+    return set && isalpha((unsigned char)set[0]) && !set[1] && json_is_integer(k) &&
+           json_integer_value(k) >= 0 && json_integer_value(k) <= INT32_MAX &&
+           json_is_array(json_object_get(o, "turns")) &&
+           json_is_string(json_object_get(o, "ask")) && json_array_size(gold) > 0 &&
+           are_strings(gold) && are_strings(json_object_get(o, "wrong"));
+}
+
 static enum rxt_status add_item(struct items *all, const char *line, size_t number,
                                 struct rxt_error *err)
 {
     json_error_t where;
     json_t *o = json_loads(line, JSON_REJECT_DUPLICATES, &where);
-    if (!json_is_object(o) || !json_is_array(json_object_get(o, "turns")) ||
-        !json_is_string(json_object_get(o, "ask")) || !json_is_array(json_object_get(o, "gold")) ||
-        !json_is_string(json_object_get(o, "set")) || !json_is_integer(json_object_get(o, "k"))) {
+    if (!is_item(o)) {
         json_decref(o);
         return rxt_fail(err, RXT_EFORMAT,
                         "line %zu is no item of the benchmark (set, k, turns, ask, gold): %.80s",
@@ -83,23 +104,25 @@ static enum rxt_status add_item(struct items *all, const char *line, size_t numb
     return RXT_OK;
 }
 
-/* A line of any length; NULL at the end. */
-static char *read_line(gzFile f, char **line, size_t *cap)
+/* A line of any length into *line. ENOTFOUND at the end of the file; EIO: damaged, or cut short. */
+static enum rxt_status read_line(gzFile f, char **line, size_t *cap)
 {
-    size_t n = 0;
-    for (;;) {
+    for (size_t n = 0;;) {
         if (n + 2 > *cap) {
             char *p = realloc(*line, 2 * *cap + 4096);
             if (!p)
-                return NULL;
+                return RXT_ENOMEM;
             *line = p;
             *cap = 2 * *cap + 4096;
         }
-        if (!gzgets(f, *line + n, (int)(*cap - n)))
-            return n ? *line : NULL;
+        if (!gzgets(f, *line + n, (int)(*cap - n))) {
+            int failed = 0;
+            (void)gzerror(f, &failed);
+            return failed < 0 ? RXT_EIO : n ? RXT_OK : RXT_ENOTFOUND;
+        }
         n += strlen(*line + n);
         if (n && (*line)[n - 1] == '\n')
-            return *line;
+            return RXT_OK;
     }
 }
 
@@ -110,17 +133,22 @@ static enum rxt_status read_items(struct items *all, const char *path, struct rx
     size_t cap = 0, number = 0;
     if (!f)
         return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", path, strerror(errno));
-    enum rxt_status st = RXT_OK;
-    while (st == RXT_OK && read_line(f, &line, &cap)) {
+    enum rxt_status st;
+    while ((st = read_line(f, &line, &cap)) == RXT_OK) {
         number++;
-        if (line[strspn(line, " \t\r\n")] != '\0')
-            st = add_item(all, line, number, err);
+        if (line[strspn(line, " \t\r\n")] == '\0')
+            continue;
+        st = add_item(all, line, number, err);
+        if (st != RXT_OK)
+            break;
     }
     free(line);
     (void)gzclose(f);
-    if (st == RXT_OK && all->n == 0)
-        return rxt_fail(err, RXT_ENOTFOUND, "%.180s holds no item that was asked for", path);
-    return st;
+    if (st == RXT_EIO)
+        return rxt_fail(err, st, "%.180s is damaged or cut short", path);
+    if (st == RXT_ENOTFOUND && all->n == 0)
+        return rxt_fail(err, st, "%.180s holds no item that was asked for", path);
+    return st == RXT_ENOTFOUND ? RXT_OK : st;
 }
 
 /* ---- judging ------------------------------------------------------------------------------ */
@@ -385,7 +413,7 @@ static enum rxt_status run_group(struct runner *r, json_t *const *item, int n, b
 
 /* ---- report ------------------------------------------------------------------------------- */
 
-enum { MAX_CELLS = 26 * 16 };
+enum { MAX_CELLS = 512 };
 struct cell {
     char set;
     int k, n, correct;
@@ -395,18 +423,20 @@ struct table {
     int n;
 };
 
-static void count(struct table *t, const json_t *item, bool right)
+static enum rxt_status count(struct table *t, const json_t *item, bool right, struct rxt_error *err)
 {
     char set = json_string_value(json_object_get(item, "set"))[0];
-    int k = (int)json_integer_value(json_object_get(item, "k")), i = 0;
+    json_int_t k = json_integer_value(json_object_get(item, "k"));
+    int i = 0;
     while (i < t->n && (t->cell[i].set != set || t->cell[i].k != k))
         i++;
     if (i == MAX_CELLS)
-        return;
+        return rxt_fail(err, RXT_ELIMIT, "more than %d pairs of set and k", MAX_CELLS);
     if (i == t->n)
-        t->cell[t->n++] = (struct cell){.set = set, .k = k};
+        t->cell[t->n++] = (struct cell){.set = set, .k = (int)k};
     t->cell[i].n++;
     t->cell[i].correct += right;
+    return RXT_OK;
 }
 
 static int by_set_then_k(const void *a, const void *b)
@@ -453,26 +483,28 @@ static void print_cells(const struct table *t)
     print_json(json_pack("{so}", "cells", cells));
 }
 
-static enum rxt_status recall(const char *path, enum control control, struct rxt_error *err)
+struct task {
+    struct items items;
+    enum control control;
+};
+
+static enum rxt_status recall(const struct app *a, void *arg, int *code, struct rxt_error *err)
 {
-    struct items all = {0};
-    struct rxt_model *m = NULL;
-    struct runner r = {.control = control};
+    const struct task *task = arg;
+    const struct items *all = &task->items;
+    struct runner r = {.control = task->control};
     struct table table = {.n = 0};
     struct progress bar;
-    enum rxt_status st = read_items(&all, path, err);
-    if (st == RXT_OK)
-        st = open_model(&m, err);
-    if (st == RXT_OK)
-        st = runner_open(&r, m);
+    (void)code;
+    enum rxt_status st = runner_open(&r, a->model);
     progress_start(&bar, "recall");
-    for (size_t i = 0; i < all.n && st == RXT_OK; i += SIDE_BY_SIDE) {
+    for (size_t i = 0; i < all->n && st == RXT_OK; i += SIDE_BY_SIDE) {
         bool right[SIDE_BY_SIDE];
-        int n = (int)(all.n - i < SIDE_BY_SIDE ? all.n - i : SIDE_BY_SIDE);
-        st = run_group(&r, all.item + i, n, right, err);
+        int n = (int)(all->n - i < SIDE_BY_SIDE ? all->n - i : SIDE_BY_SIDE);
+        st = run_group(&r, all->item + i, n, right, err);
         for (int p = 0; p < n && st == RXT_OK; p++)
-            count(&table, all.item[i + (size_t)p], right[p]);
-        progress_step(&bar, i + (size_t)n, all.n);
+            st = count(&table, all->item[i + (size_t)p], right[p], err);
+        progress_step(&bar, i + (size_t)n, all->n);
     }
     progress_end(&bar);
     qsort(table.cell, (size_t)table.n, sizeof table.cell[0], by_set_then_k);
@@ -481,10 +513,6 @@ static enum rxt_status recall(const char *path, enum control control, struct rxt
     else if (st == RXT_OK)
         print_table(&table);
     runner_close(&r);
-    rxt_model_close(&m);
-    for (size_t i = 0; i < all.n; i++)
-        json_decref(all.item[i]);
-    free(all.item);
     return st;
 }
 
@@ -503,15 +531,19 @@ int command_recall(int argc, char **argv)
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
         return code;
-    enum control control = CONTROL_NONE;
+    struct task task = {.control = CONTROL_NONE};
     for (int i = CONTROL_RESET; opt.control && i <= CONTROL_STALE; i++)
         if (strcmp(opt.control, control_name[i]) == 0)
-            control = (enum control)i;
-    if (opt.control && control == CONTROL_NONE) {
+            task.control = (enum control)i;
+    if (opt.control && task.control == CONTROL_NONE) {
         (void)fprintf(stderr, "rxt: --control %s: use reset, swap, zero or stale\n", opt.control);
         return EXIT_USAGE;
     }
     struct rxt_error err = {0};
-    enum rxt_status st = recall(line.arg[0], control, &err);
-    return st == RXT_OK ? 0 : complain(st, &err);
+    enum rxt_status st = read_items(&task.items, line.arg[0], &err);
+    code = st == RXT_OK ? run_command(NULL, recall, &task) : complain(st, &err);
+    for (size_t i = 0; i < task.items.n; i++)
+        json_decref(task.items.item[i]);
+    free(task.items.item);
+    return code;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static struct {
     bool json, keep_going;
@@ -17,12 +18,6 @@ static const struct option options[] = {
     OPTION_MORE(session_options),
     {0},
 };
-
-static void keep_info(void *user, const struct bridge_event *e)
-{
-    if (e->info)
-        *(struct bridge_session_info *)user = *e->info;
-}
 
 /* {"ids": [...]} exactly, or {"q", "a"} put into the template. */
 static enum rxt_status absorb(struct bridge *b, const json_t *o, struct bridge_session_info *info,
@@ -84,35 +79,50 @@ static bool absorb_line(struct bridge *b, const char *text, size_t number)
     return st == RXT_OK;
 }
 
-static int absorb_file(struct bridge *b, const char *path)
+/* 0 for what has no size: a pipe, a terminal. */
+static size_t file_bytes(FILE *f)
 {
+    struct stat s;
+    return fstat(fileno(f), &s) == 0 && S_ISREG(s.st_mode) ? (size_t)s.st_size : 0;
+}
+
+/* Absorbs the lines of a file (its path is arg) into the session of the options. */
+static enum rxt_status absorb_file(const struct app *a, void *arg, int *code, struct rxt_error *err)
+{
+    const char *path = arg;
     bool from_stdin = strcmp(path, "-") == 0;
+    struct bridge_request r;
+    TRY(session_request(&r, BRIDGE_OPEN, common.session, err));
+    TRY(bridge_call(a->bridge, &r, NULL, NULL, err));
     FILE *f = from_stdin ? stdin : fopen(path, "r");
-    if (!f) {
-        (void)fprintf(stderr, "rxt: cannot read %s: %s\n", path, strerror(errno));
-        return 1;
-    }
+    if (!f)
+        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", path, strerror(errno));
+    struct progress bar;
+    size_t bytes = file_bytes(f), done = 0;
+    progress_start(&bar, "remember");
+    bar.on = bar.on && bytes > 0 && !opt.json; /* else every turn prints a line */
     char *line = NULL;
     size_t cap = 0, number = 0, absorbed = 0;
-    int code = 0;
-    while (getline(&line, &cap, f) >= 0) {
+    for (ssize_t n; (n = getline(&line, &cap, f)) >= 0; progress_step(&bar, done, bytes)) {
         number++;
+        done += (size_t)n;
         if (line[strspn(line, " \t\r\n")] == '\0')
             continue;
-        if (absorb_line(b, line, number)) {
+        if (absorb_line(a->bridge, line, number)) {
             absorbed++;
         } else {
-            code = 1;
+            *code = 1;
             if (!opt.keep_going)
                 break;
         }
     }
+    progress_end(&bar);
     free(line);
     if (!from_stdin)
         (void)fclose(f);
     if (!opt.json)
         printf("%zu turns remembered in session \"%s\"\n", absorbed, common.session);
-    return code;
+    return RXT_OK;
 }
 
 int command_remember(int argc, char **argv)
@@ -131,20 +141,5 @@ int command_remember(int argc, char **argv)
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
         return code;
-    struct rxt_error err = {0};
-    struct rxt_model *m = NULL;
-    struct bridge *b = NULL;
-    struct bridge_config cfg = {0};
-    struct bridge_request r;
-    enum rxt_status st = open_model(&m, &err);
-    if (st == RXT_OK)
-        st = open_bridge(&b, m, &cfg, &err);
-    if (st == RXT_OK)
-        st = session_request(&r, BRIDGE_OPEN, common.session, &err);
-    if (st == RXT_OK)
-        st = bridge_call(b, &r, NULL, NULL, &err);
-    code = st == RXT_OK ? absorb_file(b, line.arg[0]) : complain(st, &err);
-    bridge_close(&b, CLOSE_DEADLINE_US);
-    rxt_model_close(&m);
-    return code;
+    return run_command(&(struct bridge_config){0}, absorb_file, (void *)line.arg[0]);
 }

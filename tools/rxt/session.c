@@ -39,10 +39,12 @@ static void print_date(int64_t us, char out[32])
 
 static json_t *info_json(const struct bridge_session_info *i)
 {
-    json_t *o = json_pack("{ss ss sI sI ss sI sb sI sI}", "session", i->session, "state",
+    char seed[24]; /* 64 bits do not fit into an integer of JSON */
+    (void)snprintf(seed, sizeof seed, "%" PRIu64, i->seed);
+    json_t *o = json_pack("{ss ss sI sI ss ss sb sI sI}", "session", i->session, "state",
                           state_name(i->state), "version", (json_int_t)i->version, "turns",
                           (json_int_t)i->n_turn, "stm_dtype", dtype_name(i->stm_dtype), "seed",
-                          (json_int_t)i->seed, "mixed_class", i->mixed_class, "created_us",
+                          seed, "mixed_class", i->mixed_class, "created_us",
                           (json_int_t)i->created_us, "used_us", (json_int_t)i->used_us);
     if (i->held_reason[0])
         (void)json_object_set_new(o, "held_reason", json_string(i->held_reason));
@@ -92,6 +94,7 @@ struct shown {
     struct bridge_session_info info;
     int32_t *ids;
     int32_t n_query, n_answer;
+    enum rxt_status status;
 };
 
 static void on_show(void *user, const struct bridge_event *e)
@@ -106,6 +109,8 @@ static void on_show(void *user, const struct bridge_event *e)
     s->ids = malloc((n + 1) * sizeof *s->ids);
     if (s->ids && n)
         memcpy(s->ids, e->ids, n * sizeof *s->ids);
+    if (!s->ids)
+        s->status = RXT_ENOMEM;
 }
 
 static void print_shown(const struct shown *s)
@@ -151,6 +156,8 @@ static enum rxt_status show(struct bridge *b, const struct rxt_model *m, const c
     TRY(session_request(&r, BRIDGE_GET, name, err));
     enum rxt_status st = bridge_call(b, &r, on_show, &s, err);
     if (st == RXT_OK)
+        st = s.status;
+    if (st == RXT_OK)
         print_shown(&s);
     free(s.ids);
     return st;
@@ -158,21 +165,19 @@ static enum rxt_status show(struct bridge *b, const struct rxt_model *m, const c
 
 /* ---- verbs that write ------------------------------------------------------------------- */
 
-static void keep_info(void *user, const struct bridge_event *e)
-{
-    if (e->info)
-        *(struct bridge_session_info *)user = *e->info;
-}
-
 struct verb {
     const char *name;
     enum bridge_verb verb;
     bool needs_version, needs_to, needs_file;
+    bool has_version; /* what it has done has one */
 };
 static const struct verb verbs[] = {
-    {"fork", BRIDGE_FORK, false, true, false},     {"rewind", BRIDGE_REWIND, true, false, false},
-    {"reset", BRIDGE_RESET, false, false, false},  {"erase", BRIDGE_ERASE, false, false, false},
-    {"export", BRIDGE_EXPORT, false, false, true}, {"import", BRIDGE_IMPORT, false, false, true},
+    {"fork", BRIDGE_FORK, .needs_to = true, .has_version = true},
+    {"rewind", BRIDGE_REWIND, .needs_version = true, .has_version = true},
+    {"reset", BRIDGE_RESET, .has_version = true},
+    {.name = "erase", .verb = BRIDGE_ERASE},
+    {"export", BRIDGE_EXPORT, .needs_file = true},
+    {"import", BRIDGE_IMPORT, .needs_file = true, .has_version = true},
 };
 
 static const char *missing_option(const struct verb *v)
@@ -192,20 +197,42 @@ static enum rxt_status write_verb(struct bridge *b, const struct verb *v, const 
     TRY(session_request(&r, v->verb, name, err));
     r.version = opt.version;
     r.path = opt.file;
-    if (opt.to && snprintf(r.to, sizeof r.to, "%s", opt.to) >= (int)sizeof r.to)
-        return rxt_fail(err, RXT_ELIMIT, "a session name has at most %zu bytes", sizeof r.to - 1);
+    if (opt.to)
+        TRY(session_name(r.to, opt.to, err));
     TRY(bridge_call(b, &r, keep_info, &info, err));
-    if (opt.json)
-        print_json(json_pack("{ss ss sI}", "session", v->verb == BRIDGE_FORK ? r.to : name, "done",
-                             v->name, "version", (json_int_t)info.version));
-    else if (v->verb == BRIDGE_FORK)
+    if (opt.json) {
+        json_t *o =
+            json_pack("{ss ss}", "session", v->verb == BRIDGE_FORK ? r.to : name, "done", v->name);
+        if (v->has_version)
+            (void)json_object_set_new(o, "version", json_integer((json_int_t)info.version));
+        print_json(o);
+    } else if (v->verb == BRIDGE_FORK) {
         printf("session \"%s\" begins at version %" PRIu64 " of \"%s\"\n", r.to,
                opt.version == BRIDGE_HEAD ? info.version : opt.version, name);
-    else if (v->verb == BRIDGE_ERASE)
+    } else if (v->verb == BRIDGE_EXPORT) {
+        printf("session \"%s\" is in %s\n", name, opt.file);
+    } else if (v->verb == BRIDGE_ERASE) {
         printf("session \"%s\" is erased\n", name);
-    else
+    } else {
         printf("%s: session \"%s\" is at version %" PRIu64 "\n", v->name, name, info.version);
+    }
     return RXT_OK;
+}
+
+/* The line of a command that was understood. */
+struct task {
+    const char *name; /* of the session */
+    const struct verb *verb;
+    bool is_list; /* else show, if there is no verb */
+};
+
+static enum rxt_status do_task(const struct app *a, void *arg, int *code, struct rxt_error *err)
+{
+    const struct task *t = arg;
+    (void)code;
+    if (t->verb)
+        return write_verb(a->bridge, t->verb, t->name, err);
+    return t->is_list ? list(a->bridge, err) : show(a->bridge, a->model, t->name, err);
 }
 
 int command_session(int argc, char **argv)
@@ -220,34 +247,19 @@ int command_session(int argc, char **argv)
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
         return code;
-    const char *name = line.n_arg > 1 ? line.arg[1] : common.session;
-    const struct verb *v = NULL;
-    bool is_list = strcmp(line.arg[0], "list") == 0, is_show = strcmp(line.arg[0], "show") == 0;
+    struct task t = {.name = line.n_arg > 1 ? line.arg[1] : common.session,
+                     .is_list = strcmp(line.arg[0], "list") == 0};
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(line.arg[0], verbs[i].name) == 0)
-            v = &verbs[i];
-    if (!v && !is_list && !is_show) {
+            t.verb = &verbs[i];
+    if (!t.verb && !t.is_list && strcmp(line.arg[0], "show") != 0) {
         (void)fprintf(stderr, "rxt: there is no \"session %s\"\nusage: %s\n", line.arg[0],
                       line.usage);
         return EXIT_USAGE;
     }
-    if (v && missing_option(v)) {
-        (void)fprintf(stderr, "rxt: session %s needs %s\n", v->name, missing_option(v));
+    if (t.verb && missing_option(t.verb)) {
+        (void)fprintf(stderr, "rxt: session %s needs %s\n", t.verb->name, missing_option(t.verb));
         return EXIT_USAGE;
     }
-    struct rxt_error err = {0};
-    struct rxt_model *m = NULL;
-    struct bridge *b = NULL;
-    struct bridge_config cfg = {0};
-    enum rxt_status st = open_model(&m, &err);
-    if (st == RXT_OK)
-        st = open_bridge(&b, m, &cfg, &err);
-    if (st == RXT_OK)
-        st = is_list   ? list(b, &err)
-             : is_show ? show(b, m, name, &err)
-                       : write_verb(b, v, name, &err);
-    code = st == RXT_OK ? 0 : complain(st, &err);
-    bridge_close(&b, CLOSE_DEADLINE_US);
-    rxt_model_close(&m);
-    return code;
+    return run_command(&(struct bridge_config){0}, do_task, &t);
 }

@@ -227,13 +227,20 @@ static enum rxt_status golden_turn(struct one *o, const struct rxt_tensors *t, i
     return RXT_OK;
 }
 
+/* JSON has no infinity: null. */
+static json_t *json_error_of(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
 static bool report_turn(int turn, const struct turn_errors *e)
 {
     bool good = e->logits <= opt.tolerance && e->encoded <= opt.tolerance &&
                 e->memory <= opt.tolerance && e->greedy_wrong == 0;
     if (opt.json)
-        print_json(json_pack("{si sf sf sf si si sb}", "turn", turn, "logits", e->logits, "encoded",
-                             e->encoded, "memory", e->memory, "greedy", e->greedy_n,
+        print_json(json_pack("{si so so so si si sb}", "turn", turn, "logits",
+                             json_error_of(e->logits), "encoded", json_error_of(e->encoded),
+                             "memory", json_error_of(e->memory), "greedy", e->greedy_n,
                              "greedy_mismatches", e->greedy_wrong, "good", good));
     else
         printf("turn %2d  logits %.2e  encoded %.2e  memory %.2e  greedy %d of %d wrong%s  %s\n",
@@ -264,30 +271,58 @@ static enum rxt_status verify_golden(struct one *o, const char *path, bool *good
 
 /* ---- conversations: conversation.json ---------------------------------------------------- */
 
-static int32_t copy_ids(const json_t *array, int32_t *out, int32_t cap)
+/* The numbers of an array, which must be ids of the model; gives how many, -1 if they are not, or
+ * more than cap. */
+static int32_t copy_ids(const json_t *array, int32_t n_vocab, int32_t *out, int32_t cap)
 {
-    int32_t n = 0;
-    size_t i;
-    const json_t *id;
-    json_array_foreach(array, i, id)
-    {
-        if (n < cap)
-            out[n] = (int32_t)json_integer_value(id);
-        n++;
+    size_t n = json_array_size(array);
+    if (!json_is_array(array) || n > (size_t)cap)
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        json_int_t id = json_integer_value(json_array_get(array, i));
+        if (!json_is_integer(json_array_get(array, i)) || id < 0 || id >= n_vocab)
+            return -1;
+        out[i] = (int32_t)id;
     }
-    return n;
+    return (int32_t)n;
 }
 
 struct fingerprint {
     double rms, sum, first, last; /* differences */
 };
 
-static enum rxt_status compare_memory(struct one *o, const json_t *turn, struct fingerprint *d)
+/* 1 to n numbers? */
+static bool are_numbers(const json_t *array, size_t n)
 {
-    const struct stm_config *cfg = stm_config_of(o->memory);
-    size_t n = stm_bytes(cfg) / sizeof(float);
-    float *x = memory_values(o);
+    size_t i;
+    const json_t *v;
+    json_array_foreach(array, i, v)
+    {
+        if (!json_is_number(v))
+            return false;
+    }
+    return json_array_size(array) > 0 && json_array_size(array) <= n;
+}
+
+static double worst_of(const float *x, const json_t *want)
+{
+    double worst = 0;
+    for (size_t i = 0; i < json_array_size(want); i++)
+        worst = fmax(worst, fabs((double)x[i] - json_number_value(json_array_get(want, i))));
+    return worst;
+}
+
+static enum rxt_status compare_memory(struct one *o, const json_t *turn, struct fingerprint *d,
+                                      struct rxt_error *err)
+{
+    size_t n = stm_bytes(stm_config_of(o->memory)) / sizeof(float);
+    const json_t *first = json_object_get(turn, "stm_first");
+    const json_t *last = json_object_get(turn, "stm_last");
     double squares = 0, sum = 0;
+    if (!are_numbers(first, n) || !are_numbers(last, n))
+        return rxt_fail(err, RXT_EFORMAT, "stm_first and stm_last must be 1 to %zu numbers each",
+                        n);
+    float *x = memory_values(o);
     if (!x)
         return RXT_ENOMEM;
     for (size_t i = 0; i < n; i++) {
@@ -298,14 +333,9 @@ static enum rxt_status compare_memory(struct one *o, const json_t *turn, struct 
         .rms =
             fabs(sqrt(squares / (double)n) - json_number_value(json_object_get(turn, "stm_rms"))),
         .sum = fabs(sum - json_number_value(json_object_get(turn, "stm_sum"))),
+        .first = worst_of(x, first),
+        .last = worst_of(x + n - json_array_size(last), last),
     };
-    const json_t *first = json_object_get(turn, "stm_first"),
-                 *last = json_object_get(turn, "stm_last");
-    for (size_t i = 0; i < json_array_size(first); i++)
-        d->first = fmax(d->first, fabs((double)x[i] - json_number_value(json_array_get(first, i))));
-    for (size_t i = 0; i < json_array_size(last); i++)
-        d->last = fmax(d->last, fabs((double)x[n - json_array_size(last) + i] -
-                                     json_number_value(json_array_get(last, i))));
     free(x);
     return RXT_OK;
 }
@@ -313,30 +343,43 @@ static enum rxt_status compare_memory(struct one *o, const json_t *turn, struct 
 /* Limits of golden/README.md; they bound the reference's own rounding over the turns. */
 static const struct fingerprint fingerprint_limit = {1e-4, 1, 1e-4, 1e-4};
 
-static enum rxt_status conversation_turn(struct one *o, const json_t *turn, int number, bool *good)
+/* Replays the ids of a turn: *wrong = answers that are not the greedy choice. */
+static enum rxt_status replay_turn(struct one *o, const int32_t *ids, int32_t n_query,
+                                   int32_t n_answer, int32_t *wrong)
+{
+    int32_t vocab = rxt_model_info(o->model)->n_vocab;
+    TRY(rxt_read_build(o->read, o->worker, o->memory));
+    TRY(forward(o, ids, n_query, 0));
+    const float *last = o->logits + (size_t)(n_query - 1) * (size_t)vocab;
+    for (int32_t i = 0; i < n_answer; i++) {
+        float margin;
+        *wrong += argmax(last, vocab, &margin) != ids[n_query + i];
+        TRY(forward(o, ids + n_query + i, 1, n_query + i));
+        last = o->logits;
+    }
+    return update(o, ids, n_query + n_answer);
+}
+
+static enum rxt_status conversation_turn(struct one *o, const json_t *turn, int number, bool *good,
+                                         struct rxt_error *err)
 {
     const struct rxt_info *info = rxt_model_info(o->model);
-    int32_t max = info->max_seq_len, vocab = info->n_vocab, wrong = 0;
+    int32_t max = info->max_seq_len, vocab = info->n_vocab, wrong = 0, n_answer = -1;
     int32_t *ids = malloc((size_t)max * sizeof *ids);
     if (!ids)
         return RXT_ENOMEM;
-    int32_t n_query = copy_ids(json_object_get(turn, "query_ids"), ids, max);
-    int32_t n_answer = copy_ids(json_object_get(turn, "answer_ids"), ids + n_query, max - n_query);
-    enum rxt_status st = rxt_read_build(o->read, o->worker, o->memory);
-    if (st == RXT_OK)
-        st = forward(o, ids, n_query, 0);
-    const float *last = o->logits + (size_t)(n_query - 1) * (size_t)vocab;
-    for (int32_t i = 0; i < n_answer && st == RXT_OK; i++) {
-        float margin;
-        wrong += argmax(last, vocab, &margin) != ids[n_query + i];
-        st = forward(o, ids + n_query + i, 1, n_query + i);
-        last = o->logits;
-    }
+    int32_t n_query = copy_ids(json_object_get(turn, "query_ids"), vocab, ids, max);
+    if (n_query > 0)
+        n_answer =
+            copy_ids(json_object_get(turn, "answer_ids"), vocab, ids + n_query, max - n_query);
+    enum rxt_status st = n_answer < 0 ? rxt_fail(err, RXT_EFORMAT,
+                                                 "turn %d: query_ids and answer_ids must be token "
+                                                 "ids of the model, together at most %d",
+                                                 number, max)
+                                      : replay_turn(o, ids, n_query, n_answer, &wrong);
     struct fingerprint d = {0};
     if (st == RXT_OK)
-        st = update(o, ids, n_query + n_answer);
-    if (st == RXT_OK)
-        st = compare_memory(o, turn, &d);
+        st = compare_memory(o, turn, &d, err);
     free(ids);
     if (st != RXT_OK)
         return st;
@@ -366,41 +409,35 @@ static enum rxt_status verify_conversation(struct one *o, const char *path, bool
     }
     enum rxt_status st = RXT_OK;
     for (size_t i = 0; i < json_array_size(turns) && st == RXT_OK; i++)
-        st = conversation_turn(o, json_array_get(turns, i), (int)i + 1, good);
+        st = conversation_turn(o, json_array_get(turns, i), (int)i + 1, good, err);
     json_decref(turns);
     return st;
 }
 
 /* ------------------------------------------------------------------------------------------ */
 
-static enum rxt_status verify(const char *dir, bool *good, struct rxt_error *err)
+/* The folder that is verified, and which of the two kinds it is. */
+struct folder {
+    const char *expected, *conversation; /* one of them; the other is NULL */
+};
+
+static enum rxt_status verify(const struct app *a, void *arg, int *code, struct rxt_error *err)
 {
-    char golden[4096], conversation[4096];
-    (void)snprintf(golden, sizeof golden, "%s/expected.safetensors", dir);
-    (void)snprintf(conversation, sizeof conversation, "%s/conversation.json", dir);
-    bool is_golden = access(golden, F_OK) == 0;
-    if (!is_golden && access(conversation, F_OK) != 0)
-        return rxt_fail(err, RXT_ENOTFOUND,
-                        "%.150s holds neither expected.safetensors nor conversation.json", dir);
-    struct rxt_model *m = NULL;
+    const struct folder *f = arg;
+    struct backend *be = rxt_model_backend(a->model);
     struct one o = {0};
-    if (is_golden && !common.model)
-        common.model = dir; /* a golden folder brings its model along */
-    enum rxt_status st = open_model(&m, err);
-    if (st == RXT_OK) {
-        struct backend *be = rxt_model_backend(m);
-        if (opt.tolerance == 0)
-            opt.tolerance = strcmp(backend_name(be), "cpu") == 0 ? 2e-5 : 1e-4;
-        if (!opt.json)
-            printf("%s on %s, tolerance %.0e\n", rxt_model_info(m)->name, backend_describe(be),
-                   opt.tolerance);
-        st = open_one(&o, m);
-    }
+    bool good = true;
+    if (opt.tolerance == 0)
+        opt.tolerance = strcmp(backend_name(be), "cpu") == 0 ? 2e-5 : 1e-4;
+    if (!opt.json)
+        printf("%s on %s, tolerance %.0e\n", rxt_model_info(a->model)->name, backend_describe(be),
+               opt.tolerance);
+    enum rxt_status st = open_one(&o, a->model);
     if (st == RXT_OK)
-        st = is_golden ? verify_golden(&o, golden, good, err)
-                       : verify_conversation(&o, conversation, good, err);
+        st = f->expected ? verify_golden(&o, f->expected, &good, err)
+                         : verify_conversation(&o, f->conversation, &good, err);
     close_one(&o);
-    rxt_model_close(&m);
+    *code = good ? 0 : 1;
     return st;
 }
 
@@ -420,10 +457,20 @@ int command_verify(int argc, char **argv)
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
         return code;
-    struct rxt_error err = {0};
-    bool good = true;
-    enum rxt_status st = verify(line.arg[0], &good, &err);
-    if (st != RXT_OK)
-        return complain(st, &err);
-    return good ? 0 : 1;
+    char expected[4096], conversation[4096];
+    (void)snprintf(expected, sizeof expected, "%s/expected.safetensors", line.arg[0]);
+    (void)snprintf(conversation, sizeof conversation, "%s/conversation.json", line.arg[0]);
+    struct folder f = {0};
+    if (access(expected, F_OK) == 0)
+        f.expected = expected;
+    else if (access(conversation, F_OK) == 0)
+        f.conversation = conversation;
+    if (!f.expected && !f.conversation) {
+        (void)fprintf(stderr, "rxt: %s holds neither expected.safetensors nor conversation.json\n",
+                      line.arg[0]);
+        return 1;
+    }
+    if (f.expected && !common.model)
+        common.model = line.arg[0]; /* a golden folder brings its model along */
+    return run_command(NULL, verify, &f);
 }
