@@ -3,7 +3,6 @@
  * is the weight of slot s. A head has hd columns, so S slots take S / hd passes. */
 #include "rxt/rxt_impl.h"
 
-#include "kernels/base/bf16.h"
 #include "kernels/base/mem.h"
 
 #include <math.h>
@@ -23,18 +22,6 @@ struct read_probe {
 static size_t view_bytes(struct tensor t)
 {
     return (size_t)t.rows * (size_t)t.cols * dtype_bytes(t.dtype);
-}
-
-static float value(const char *values, enum dtype dtype, size_t i)
-{
-    float f;
-    bf16 half;
-    if (dtype == DTYPE_F32) {
-        memcpy(&f, values + i * sizeof f, sizeof f);
-        return f;
-    }
-    memcpy(&half, values + i * sizeof half, sizeof half);
-    return bf16_to_f32(half);
 }
 
 /* v[first + j] = e_j in every head, zero elsewhere. */
@@ -63,8 +50,8 @@ static void take_weights(struct read_probe *p, int32_t index, int32_t first)
             for (int32_t j = 0; j < h->dim && first + j < n_slot; j++) {
                 size_t row = (size_t)index * (size_t)n_token + (size_t)t;
                 float share =
-                    value(p->weights, p->context.dtype,
-                          (size_t)t * (size_t)p->context.cols + (size_t)(head * h->dim + j));
+                    dtype_value(p->weights, p->context.dtype,
+                                (size_t)t * (size_t)p->context.cols + (size_t)(head * h->dim + j));
                 if (p->attention)
                     p->attention[row * (size_t)n_slot + (size_t)(first + j)] +=
                         share / (float)n_head;
