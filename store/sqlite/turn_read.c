@@ -82,14 +82,15 @@ static enum rxt_status row_copy(struct query *q, struct store_turn *t, struct rx
     return RXT_OK;
 }
 
-/* Session, state and version, which the seal leaves out, are what the key says. */
+/* Session, state and version, which the seal leaves out, are what the key says; a rewind goes back,
+ * so that following it comes to an end. */
 static bool in_place(const struct query *q, const struct store_turn *t)
 {
     uint64_t key = column_u64(q, 0);
     if (key >> 32 != (uint64_t)t->session)
         return false;
     if (t->state == STORE_LIVE)
-        return (uint32_t)key == t->version;
+        return (uint32_t)key == t->version && (t->kind != STORE_REWIND || t->parent < t->version);
     return ((uint32_t)key & KEY_ASIDE) && (t->state == STORE_UNDECIDED || t->state == STORE_VOID);
 }
 

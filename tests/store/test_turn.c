@@ -272,6 +272,62 @@ static void held_until_rewind(void **state)
     assert_true(session_load(fx, "a").head == 5);
 }
 
+/* One column changed by anything but us: the seal does not fit. */
+static void damaged_rows_are_refused(void **state)
+{
+    struct fixture *fx = *state;
+    static const char *const change[] = {
+        "request = zeroblob(16)",
+        "candidate = candidate + 1",
+        "kind = 5 - kind",
+        "read_version = read_version + 1",
+        "parent = parent + 1",
+        "n_query = n_query + 1",
+        "temperature = temperature + 1",
+        "top_p = top_p / 2",
+        "top_k = top_k + 1",
+        "seed = ~seed",
+        "finish = finish || 'x'",
+        "bit_class = bit_class || 'x'",
+        "wall_us = wall_us + 1",
+        "seal = ~seal",
+        "ids = zeroblob(length(ids))",
+        "ids = substr(ids, 1, length(ids) - 4)",
+        "ids = substr(ids, 1, length(ids) - 1)",
+        "query_text = coalesce(query_text, '') || 'x'",
+        "answer_text = coalesce(answer_text, '') || 'x'",
+    };
+    for (size_t i = 0; i < sizeof change / sizeof *change; i++) {
+        char name[16], sql[160];
+        snprintf(name, sizeof name, "s%zu", i);
+        struct store_session a = session_make(fx, name);
+        struct store_turn got;
+        turn_add(fx, a.id, 1);
+        must(fx, store_turn_get(fx->s, a.id, 1, &got, &fx->err));
+        snprintf(sql, sizeof sql, "UPDATE turn SET %s WHERE session = %lld", change[i],
+                 (long long)a.id);
+        fixture_sql(fx, sql);
+        assert_status(RXT_ECORRUPT, store_turn_get(fx->s, a.id, 1, &got, &fx->err));
+    }
+}
+
+/* A rewind goes back, or replay would never come to an end. */
+static void a_rewind_goes_back(void **state)
+{
+    struct fixture *fx = *state;
+    struct store_session a = session_make(fx, "a");
+    for (uint64_t v = 1; v <= 3; v++)
+        turn_add(fx, a.id, v);
+    const struct store_turn rewind = {
+        .kind = STORE_REWIND, .state = STORE_LIVE, .version = 4, .parent = 2, .read_version = 3};
+    must(fx, store_turn_put(fx->s, a.id, &rewind, &fx->err));
+    struct store_turn got;
+    must(fx, store_turn_get(fx->s, a.id, 4, &got, &fx->err));
+    fixture_sql(fx, "DELETE FROM turn WHERE version < 4;"
+                    "UPDATE turn SET key = key - 2, version = 2");
+    assert_status(RXT_ECORRUPT, store_turn_get(fx->s, a.id, 2, &got, &fx->err));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +335,7 @@ int main(void)
         store_unit_test(versions_are_compared_and_set), store_unit_test(bad_rows_are_refused),
         store_unit_test(a_request_is_written_once),     store_unit_test(one_candidate_is_chosen),
         store_unit_test(void_requests_expire_too),      store_unit_test(held_until_rewind),
+        store_unit_test(damaged_rows_are_refused),      store_unit_test(a_rewind_goes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
