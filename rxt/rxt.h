@@ -140,7 +140,7 @@ struct rxt_worker_config {
     int32_t max_seq;    /* sequences of one forward, memories of one update; 0 = 1 */
 };
 /* Gives *out with everything its calls will need: from here on it allocates nothing. EINVAL: a
- * number below 0; ESHAPE, ENOMEM. */
+ * number below 0; ESHAPE: max_seq memories have more slots than can be counted; ENOMEM. */
 enum rxt_status rxt_worker_create(struct rxt_worker **out, const struct rxt_model *m,
                                   const struct rxt_worker_config *cfg);
 void rxt_worker_destroy(struct rxt_worker **w); /* NULL-safe */

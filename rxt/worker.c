@@ -172,6 +172,8 @@ enum rxt_status rxt_worker_create(struct rxt_worker **out, const struct rxt_mode
     *out = NULL;
     if (cfg->max_rows < 0 || cfg->max_seq < 0)
         return RXT_EINVAL;
+    if (cfg->max_seq > INT32_MAX / m->info.n_slot) /* the slots of that many memories are rows */
+        return RXT_ESHAPE;
     struct rxt_worker *w = mem_alloc(sizeof *w);
     if (!w)
         return RXT_ENOMEM;

@@ -215,6 +215,11 @@ static void a_worker_does_what_it_was_made_for(void **state)
     assert_status(RXT_EINVAL, rxt_forward(memorizes, &b));
     assert_ok(rxt_memorize(memorizes, &rows, ids, &ed));
     assert_status(RXT_EINVAL, rxt_memorize(answers, &rows, ids, &ed));
+    struct rxt_worker *none = memorizes;
+    const struct rxt_worker_config below = {.max_rows = -1}, above = {.max_seq = INT32_MAX};
+    assert_status(RXT_EINVAL, rxt_worker_create(&none, e.m, &below));
+    assert_null(none);
+    assert_status(RXT_ESHAPE, rxt_worker_create(&none, e.m, &above));
     /* each can build what readers read */
     assert_ok(rxt_read_build(e.read, answers, e.memory));
     assert_ok(rxt_read_build(e.read, memorizes, e.memory));
