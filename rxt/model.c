@@ -174,7 +174,7 @@ static void name_of(char name[64], const char *dir)
     size_t first = n;
     while (first > 0 && dir[first - 1] != '/')
         first--;
-    snprintf(name, 64, "%.*s", (int)(n - first < 63 ? n - first : 63), dir + first);
+    (void)snprintf(name, 64, "%.*s", (int)(n - first < 63 ? n - first : 63), dir + first);
 }
 
 enum rxt_status rxt_model_open(struct rxt_model **out, const char *dir,

@@ -129,7 +129,7 @@ static enum rxt_status put_titled(struct list *l, const char *text, struct rxt_e
     char *whole = mem_alloc(size);
     if (!whole)
         return rxt_fail(err, RXT_ENOMEM, "out of memory for a system prompt of %zu bytes", size);
-    snprintf(whole, size, "%s\n\n%s", title, text);
+    (void)snprintf(whole, size, "%s\n\n%s", title, text);
     enum rxt_status st = put_text(l, whole, err);
     mem_free(whole);
     return st;

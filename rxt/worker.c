@@ -145,8 +145,8 @@ static void cut_host(struct rxt_worker *w, struct arena *a)
     w->ed = arena_cut(a, n_layer, sizeof *w->ed);
     w->ed_view = arena_cut(a, n_layer, sizeof *w->ed_view);
     w->row = arena_cut(a, n_seq, sizeof *w->row);
-    w->kv = arena_cut(a, n_seq, sizeof *w->kv);
-    w->mem = arena_cut(a, n_seq, sizeof *w->mem);
+    w->kv = arena_cut(a, n_seq, sizeof(struct kv *));
+    w->mem = arena_cut(a, n_seq, sizeof(struct mem_kv *));
 }
 
 static enum rxt_status create_buffers(struct rxt_worker *w, const struct widths *v)

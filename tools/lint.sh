@@ -11,7 +11,7 @@ clang-format --dry-run -Werror "${sources[@]}" || failed=1
 mapfile -t scripts < <(find .ci tools tests -type f -name '*.sh' | sort)
 shellcheck .ci/run tools/check_includes "${scripts[@]}" || failed=1
 
-cmake --preset fuzz >/dev/null || exit 1
+cmake --preset fuzz >/dev/null && cmake --build --preset fuzz --target store_schema >/dev/null || exit 1
 run-clang-tidy -quiet -p build/fuzz -j "$(nproc)" >build/fuzz/tidy.log 2>&1 || failed=1
 grep -E -A 3 '(error|warning|note): ' build/fuzz/tidy.log
 exit $failed

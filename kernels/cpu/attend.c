@@ -77,7 +77,7 @@ void attend_run(struct cpu_lane *ln, struct attend_job *job, int32_t n_head)
         n_key += job->causal ? rows * start + rows * (rows + 1) / 2
                              : rows * (uint64_t)job->head_of(job->arg, seq, 0).n_key;
     }
-    uint64_t heads = (uint64_t)(n_head * heads_group(job->heads));
+    uint64_t heads = (uint64_t)n_head * (uint64_t)heads_group(job->heads);
     lane_run(ln, ln->be->k->attend, job, pieces_count(&job->pieces),
              4 * n_key * heads * (uint64_t)job->heads.dim);
 }

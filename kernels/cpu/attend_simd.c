@@ -290,21 +290,22 @@ static void weigh(float *part, const float *p, const float *v, int32_t width, co
 static void attend_block(struct attend_place *b, struct kv_head from, int32_t at, int r0,
                          int32_t dim)
 {
+    const int n_vector = b->n;
     int32_t width = kv_width(dim), n[ATTEND_ROWS];
     int shift = width <= 16 ? 0 : width <= 32 ? 1 : 2;
     const float *k = from.k + (int64_t)at * dim, *v = from.v + (int64_t)at * width;
-    for (int r = r0; r < b->n; r++)
+    for (int r = r0; r < n_vector; r++)
         n[r] = b->limit[r] - at < KEYS ? b->limit[r] - at : KEYS;
-    for (int r = r0; r < b->n; r += TILE_ROWS) {
-        int rows = b->n - r < TILE_ROWS ? b->n - r : TILE_ROWS;
+    for (int r = r0; r < n_vector; r += TILE_ROWS) {
+        int rows = n_vector - r < TILE_ROWS ? n_vector - r : TILE_ROWS;
         score(b->s + r * KEYS, b->q + r * dim, k, dim, (n[r + rows - 1] + VEC - 1) / VEC, rows);
     }
-    for (int r = r0; r < b->n; r++)
+    for (int r = r0; r < n_vector; r++)
         raise_row(b, r, n[r], at == 0);
-    for (int r = r0; r < b->n; r++)
+    for (int r = r0; r < n_vector; r++)
         soften_row(b, r, n[r]);
-    for (int r = r0; r < b->n; r += TILE_ROWS) {
-        int rows = b->n - r < TILE_ROWS ? b->n - r : TILE_ROWS;
+    for (int r = r0; r < n_vector; r += TILE_ROWS) {
+        int rows = n_vector - r < TILE_ROWS ? n_vector - r : TILE_ROWS;
         for (int32_t col = 0; col < width; col += PART) {
             weigh(b->part, b->s + r * KEYS, v + col, width, n + r, rows, shift);
             for (int i = 0; i < rows; i++)

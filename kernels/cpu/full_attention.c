@@ -45,7 +45,7 @@ enum rxt_status cpu_full_attention(struct lane *base, const struct full_attentio
 {
     struct cpu_lane *ln = cpu_lane(base);
     struct heads h = a->heads;
-    size_t head_floats = (size_t)(h.dim + kv_width(h.dim));
+    size_t head_floats = (size_t)h.dim + (size_t)kv_width(h.dim);
     struct pack pack = {.rows = &a->kv_rows, .dim = h.dim};
     pack.first_key = lane_cut(ln, (size_t)a->kv_rows.n_seq, sizeof *pack.first_key);
     int64_t n_key = 0;

@@ -19,7 +19,7 @@ static enum rxt_status pack_router(struct packed *out, struct pool *pool,
 static enum rxt_status fill(struct cpu_moe *w, struct pool *pool, const struct moe_desc *d,
                             enum dtype storage)
 {
-    w->ff = mem_alloc_n((size_t)(w->n_expert + w->n_shared), sizeof *w->ff);
+    w->ff = mem_alloc_n((size_t)w->n_expert + (size_t)w->n_shared, sizeof *w->ff);
     w->bias = mem_alloc_n((size_t)w->dim, sizeof *w->bias);
     w->shared_bias = mem_alloc_n((size_t)w->dim, sizeof *w->shared_bias);
     if (!w->ff || !w->bias || !w->shared_bias)

@@ -143,12 +143,19 @@ static void run_batch(const struct row_op *op, struct setting *s, const struct v
     free(x);
 }
 
+static uint32_t bits_of(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
+
 void assert_same_bits(const float *a, const float *b, int32_t n, const char *what, int32_t row)
 {
     if (memcmp(a, b, (size_t)n * sizeof *a) == 0)
         return;
     for (int32_t i = 0; i < n; i++)
-        if (memcmp(&a[i], &b[i], sizeof *a) != 0)
+        if (bits_of(a[i]) != bits_of(b[i]))
             fail_msg("%s: row %d column %d: %a is not %a", what, row, i, (double)a[i],
                      (double)b[i]);
 }
@@ -195,9 +202,7 @@ static uint64_t hash_of(const float *v, size_t n)
 {
     uint64_t h = 0xCBF29CE484222325u;
     for (size_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, &v[i], sizeof u);
-        h = (h ^ u) * 0x100000001B3u;
+        h = (h ^ bits_of(v[i])) * 0x100000001B3u;
     }
     return h;
 }

@@ -32,7 +32,7 @@ static void gate_free(const struct gate_desc *d)
 {
     const void *data[] = {d->g.data, d->w.data, d->b.data, d->status_w.data, d->status_b.data};
     for (size_t i = 0; i < sizeof data / sizeof data[0]; i++)
-        free((void *)(uintptr_t)data[i]);
+        free((void *)data[i]);
 }
 
 /* n memories from m on; the result goes where `into` says: 0 elsewhere, 1 over old, 2 over new. */

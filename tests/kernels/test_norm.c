@@ -38,7 +38,7 @@ static void norm_free(struct norm *n)
 {
     const struct host_vector v[] = {n->d.weight, n->d.bias, n->d.scale, n->d.gate, n->d.ema_rms};
     for (size_t i = 0; i < sizeof v / sizeof v[0]; i++)
-        free((void *)(uintptr_t)v[i].data);
+        free((void *)v[i].data);
 }
 
 static enum rxt_status create(void *arg, struct backend *be, enum dtype storage)

@@ -91,7 +91,7 @@ static void draws_follow_the_distribution(void **state)
     enum { V = 8, N = 4000 };
     const float x[V] = {0, 1, 2, 2, -1, 1.5f, -INFINITY, 0.5f};
     struct sampling how = {.temperature = 1, .top_k = 4, .top_p = 1, .seed = 5};
-    struct tensor t = {(void *)(uintptr_t)x, DTYPE_F32, 1, V, V};
+    struct tensor t = {(void *)x, DTYPE_F32, 1, V, V};
     struct setting s;
     assert_true(way_open(&s, 0));
     bool kept[V];
@@ -136,7 +136,7 @@ static void a_large_vocabulary(void **state)
 static int32_t one(struct setting *s, const float *x, int n, struct sampling how)
 {
     int32_t id = -1;
-    const struct tensor t = {(void *)(uintptr_t)x, DTYPE_F32, 1, n, n};
+    const struct tensor t = {(void *)x, DTYPE_F32, 1, n, n};
     assert_ok(op_sample(s->ln, &id, t, &how));
     return id;
 }
@@ -165,7 +165,7 @@ static void odd_logits(void **state)
             x[i] = -INFINITY;
         assert_int_equal(one(&s, x, 300, draw), 0);
         for (int i = 0; i < 300; i++)
-            x[i] = i == 123 ? 2 : i == 124 ? 2 : 1;
+            x[i] = i == 123 || i == 124 ? 2.0f : 1.0f;
         assert_int_equal(one(&s, x, 300, greedy), 123);
         assert_int_equal(one(&s, x, 300, cold), 123); /* 2 / 1e-38 overflows */
         setting_close(&s);
@@ -216,7 +216,7 @@ static void what_does_not_fit(void **state)
     assert_true(way_open(&s, 0));
     const float x[4] = {0};
     int32_t id = -1;
-    struct tensor t = {(void *)(uintptr_t)x, DTYPE_F32, 1, 4, 4};
+    struct tensor t = {(void *)x, DTYPE_F32, 1, 4, 4};
     const struct sampling bad[] = {
         {.temperature = -1},
         {.temperature = NAN},

@@ -25,7 +25,7 @@ static void must(enum rxt_status st, const char *what)
 {
     if (st == RXT_OK)
         return;
-    fprintf(stderr, "bench_kernels: %s: %s\n", what, rxt_status_text(st));
+    (void)fprintf(stderr, "bench_kernels: %s: %s\n", what, rxt_status_text(st));
     exit(1);
 }
 
@@ -270,8 +270,10 @@ static struct weight *rope(int32_t n_pos, int32_t half)
 {
     struct weight *w;
     float *angle = memory(sizeof *angle * (size_t)(n_pos * half));
-    for (int32_t i = 0; i < n_pos * half; i++)
-        angle[i] = (float)(i / half) / (float)(1 + i % half);
+    for (int32_t i = 0; i < n_pos * half; i++) {
+        int32_t position = i / half;
+        angle[i] = (float)position / (float)(1 + i % half);
+    }
     must(weight_rope(&w, be, angle, n_pos, half), "rope");
     free(angle);
     return w;
@@ -380,7 +382,7 @@ static void step_lines(void)
 int main(int argc, char **argv)
 {
     struct rxt_error err;
-    setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* a line as soon as it is known */
+    (void)setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* a line as soon as it is known */
     const struct backend_config cfg = {.name = "cpu", .n_thread = argc > 1 ? atoi(argv[1]) : 0};
     must(backend_create(&be, &cfg, &err), "backend");
     const struct lane_limits limits = {

@@ -60,6 +60,6 @@ int main(int argc, char **argv)
     struct rxt_error err = {0};
     if (run(argc > 1 ? argv[1] : "models/preview-13m", &err) == RXT_OK)
         return 0;
-    fprintf(stderr, "embed: %s\n", err.text);
+    (void)fprintf(stderr, "embed: %s\n", err.text);
     return 1;
 }

@@ -25,7 +25,7 @@ json_t *json_ids(const int32_t *ids, int32_t n)
 json_t *json_hash(const uint8_t hash[16])
 {
     char hex[33];
-    for (int i = 0; i < 16; i++)
+    for (size_t i = 0; i < 16; i++)
         (void)snprintf(hex + 2 * i, 3, "%02x", hash[i]);
     return json_string(hex);
 }

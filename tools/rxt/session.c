@@ -105,7 +105,7 @@ static void on_show(void *user, const struct bridge_event *e)
     s->info = *e->info;
     s->n_query = e->usage.n_query;
     s->n_answer = e->usage.n_answer;
-    size_t n = (size_t)(s->n_query + s->n_answer);
+    size_t n = (size_t)s->n_query + (size_t)s->n_answer;
     s->ids = malloc((n + 1) * sizeof *s->ids);
     if (s->ids && n)
         memcpy(s->ids, e->ids, n * sizeof *s->ids);

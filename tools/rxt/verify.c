@@ -117,7 +117,7 @@ static float *memory_values(struct one *o)
 {
     const struct stm_config *cfg = stm_config_of(o->memory);
     size_t layer = (size_t)cfg->n_slot * (size_t)cfg->embed_dim;
-    float *x = malloc(layer * (size_t)cfg->n_layer * sizeof *x);
+    float *x = calloc(layer * (size_t)cfg->n_layer, sizeof *x);
     for (int i = 0; x && i < cfg->n_layer; i++)
         if (lane_download(rxt_worker_lane(o->worker), x + (size_t)i * layer,
                           stm_read(o->memory, i).data, layer * sizeof *x) != RXT_OK) {
@@ -204,7 +204,7 @@ static enum rxt_status golden_turn(struct one *o, const struct rxt_tensors *t, i
     const int32_t offset[2] = {0, (int32_t)n};
     const struct ragged rows = {.n_seq = 1, .offset = offset};
     const struct tensor *ed = NULL;
-    float *row = malloc(n * width * sizeof *row);
+    float *row = calloc(n * width, sizeof *row);
     if (!row)
         return RXT_ENOMEM;
     enum rxt_status st = rxt_memorize(o->worker, &rows, ids.i32, &ed);
@@ -212,8 +212,9 @@ static enum rxt_status golden_turn(struct one *o, const struct rxt_tensors *t, i
         for (size_t r = 0; r < n && st == RXT_OK; r++)
             st = lane_download(ln, row + r * width, (float *)ed[i].data + r * (size_t)ed[i].stride,
                                width * sizeof *row);
-        e->encoded =
-            fmax(e->encoded, max_error(row, encoded.f32 + (size_t)i * n * width, n * width));
+        if (st == RXT_OK)
+            e->encoded =
+                fmax(e->encoded, max_error(row, encoded.f32 + (size_t)i * n * width, n * width));
     }
     free(row);
     if (st != RXT_OK)
