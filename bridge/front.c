@@ -224,6 +224,10 @@ static void on_admin(struct received *r)
 /* A request that is there already: its stream, from the beginning, to this connection. */
 static void on_repeat(struct received *r, struct stream *s)
 {
+    if (s != stream_find(r->f, r->p->tenant, &r->body.session, r->h.id)) {
+        refuse(r, WIRE_E_EXISTS, NULL, "this request id belongs to a request of another session");
+        return;
+    }
     if (s->type != r->h.type) {
         refuse(r, WIRE_E_EXISTS, NULL, "this request id belongs to another kind of request");
         return;
@@ -242,7 +246,7 @@ static void on_request(struct received *r)
 {
     struct front *f = r->f;
     struct peer *p = r->p;
-    struct stream *s = stream_find(f, p->tenant, &r->body.session, r->h.id);
+    struct stream *s = stream_find(f, p->tenant, NULL, r->h.id);
     if (s) {
         on_repeat(r, s);
         return;
@@ -332,6 +336,7 @@ void front_receive(struct front *f, enum front_endpoint at, struct wire_text rou
     if (n_frame == 0 || !wire_header_get(frame[0].p, frame[0].n, &r.h)) {
         p->foreign = true;
         p->greeted = false;
+        peer_leave(f, p);
     }
     if (!p->foreign && check_message(&r))
         dispatch(&r);

@@ -111,7 +111,8 @@ void peer_refuse(struct front *f, struct peer *p, const uint8_t *id, const struc
 void peer_pump(struct front *f, struct peer *p);
 /* Detaches what waits, after too long a time without credit. */
 void peer_stalled(struct front *f, struct peer *p);
-void peer_bury(struct front *f); /* forgets connections that are gone */
+void peer_leave(struct front *f, struct peer *p); /* detaches or cancels its streams */
+void peer_bury(struct front *f);                  /* forgets connections that are gone */
 
 /* front_stream.c: any of these may free s unless it says otherwise. */
 /* session NULL = any. */

@@ -85,6 +85,17 @@ void peer_free(struct front *f, struct peer *p)
     mem_free(p);
 }
 
+void peer_leave(struct front *f, struct peer *p)
+{
+    while (p->streams.next != &p->streams) {
+        struct stream *s = LINK_OF(p->streams.next, struct stream, peer_link);
+        stream_detach(f, s);
+        if (s->cancel_on_disconnect)
+            stream_cancel(f, s);
+        stream_pump(f, s); /* to nobody: what has ended is kept or freed */
+    }
+}
+
 void peer_bury(struct front *f)
 {
     for (struct link *l = f->peers.next, *next; l != &f->peers; l = next) {
@@ -92,13 +103,7 @@ void peer_bury(struct front *f)
         next = l->next;
         if (!p->gone)
             continue;
-        while (p->streams.next != &p->streams) {
-            struct stream *s = LINK_OF(p->streams.next, struct stream, peer_link);
-            stream_detach(f, s);
-            if (s->cancel_on_disconnect)
-                stream_cancel(f, s);
-            stream_pump(f, s); /* to nobody: what has ended is kept or freed */
-        }
+        peer_leave(f, p);
         peer_free(f, p);
     }
     f->n_gone = 0;

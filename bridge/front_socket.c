@@ -79,11 +79,11 @@ enum rxt_status server_check(const struct server_config *c, struct rxt_error *er
             return rxt_fail(err, RXT_EINVAL, "clients needs secret_key: rxt keygen makes one");
         return RXT_OK;
     }
-    if (strlen(c->secret_key) != ZAP_KEY_TEXT || !zmq_z85_decode(key, c->secret_key))
+    if (strlen(c->secret_key) != SERVER_KEY_TEXT || !zmq_z85_decode(key, c->secret_key))
         return rxt_fail(err, RXT_EINVAL,
                         "secret_key is not a key of %d characters: rxt keygen "
                         "makes one",
-                        ZAP_KEY_TEXT);
+                        SERVER_KEY_TEXT);
     if (!zmq_has("curve"))
         return rxt_fail(err, RXT_EUNSUPPORTED, "this libzmq was built without CURVE");
     if (!c->clients)
@@ -120,7 +120,7 @@ static bool set_options(void *socket, const struct server_config *c, enum front_
     ok &= set_int(socket, ZMQ_HANDSHAKE_IVL, (int)c->handshake_ms);
     if (c->secret_key && at != FRONT_ADMIN) {
         ok &= set_int(socket, ZMQ_CURVE_SERVER, 1);
-        ok &= zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, c->secret_key, ZAP_KEY_TEXT + 1) == 0;
+        ok &= zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, c->secret_key, SERVER_KEY_TEXT + 1) == 0;
         ok &= zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "rxt", 3) == 0;
     }
     return ok;
@@ -203,7 +203,7 @@ static bool receive_one(struct front_socket *s, enum front_endpoint at)
         frame[i] = wire_bytes(zmq_msg_data(&m.part[i]), zmq_msg_size(&m.part[i]));
     const char *tenant = "default";
     if (s->zap && at != FRONT_ADMIN)
-        tenant = zmq_msg_gets(&m.part[0], "User-Id");
+        tenant = zmq_msg_gets(&m.part[m.n_kept - 1], "User-Id");
     if (tenant && *tenant)
         front_receive(s->front, at, frame[0], tenant, frame + 1, (size_t)(m.n - 1), clock_us());
     close_parts(&m);

@@ -16,13 +16,18 @@ static struct stream **bucket_of(struct front *f, const uint8_t *id)
     return &f->stream_bucket[(h ^ h >> 16) & (FRONT_BUCKETS - 1)];
 }
 
+/* LIST has no session: no text, which is "". */
+static bool is_text(const struct wire_text *t, const char *text)
+{
+    return strlen(text) == t->n && (t->n == 0 || memcmp(text, t->p, t->n) == 0);
+}
+
 struct stream *stream_find(struct front *f, const char *tenant, const struct wire_text *session,
                            const uint8_t *id)
 {
     for (struct stream *s = *bucket_of(f, id); s; s = s->chain)
         if (memcmp(s->id, id, sizeof s->id) == 0 && strcmp(s->tenant, tenant) == 0 &&
-            (!session ||
-             (strlen(s->session) == session->n && memcmp(s->session, session->p, session->n) == 0)))
+            (!session || is_text(session, s->session)))
             return s;
     return NULL;
 }
@@ -36,7 +41,8 @@ struct stream *stream_add(struct front *f, struct peer *p, const struct wire_hea
     struct stream **bucket = bucket_of(f, h->id);
     memcpy(s->id, h->id, sizeof s->id);
     memcpy(s->tenant, p->tenant, sizeof s->tenant);
-    memcpy(s->session, session.p, session.n); /* a name: it fits, zeroed behind */
+    if (session.n)
+        memcpy(s->session, session.p, session.n); /* a name: it fits, zeroed behind */
     s->type = h->type;
     s->bytes = sizeof *s;
     link_init(&s->wait_link);

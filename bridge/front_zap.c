@@ -14,7 +14,7 @@ static enum rxt_status read_line(struct zap_keys *k, const char *path, int numbe
                                  struct rxt_error *err)
 {
     char *save = NULL;
-    line[strcspn(line, "#\r\n")] = '\0';
+    line[strcspn(line, ";\r\n")] = '\0';
     const char *key = strtok_r(line, " \t", &save);
     if (!key)
         return RXT_OK;
@@ -25,9 +25,9 @@ static enum rxt_status read_line(struct zap_keys *k, const char *path, int numbe
         return rxt_fail(err, RXT_EINVAL, "%.150s, line %d: a tenant has at most %d bytes", path,
                         number, BRIDGE_NAME_MAX - 1);
     struct zap_client c = {0};
-    if (strlen(key) != ZAP_KEY_TEXT || !zmq_z85_decode(c.key, key))
+    if (strlen(key) != SERVER_KEY_TEXT || !zmq_z85_decode(c.key, key))
         return rxt_fail(err, RXT_EINVAL, "%.150s, line %d: not a public key of %d characters", path,
-                        number, ZAP_KEY_TEXT);
+                        number, SERVER_KEY_TEXT);
     (void)snprintf(c.tenant, sizeof c.tenant, "%s", tenant);
     if (zap_tenant(k, c.key))
         return rxt_fail(err, RXT_EINVAL, "%.150s, line %d: this key was there before", path,
@@ -77,6 +77,14 @@ const char *zap_tenant(const struct zap_keys *k, const uint8_t key[ZAP_KEY_BYTES
         if (memcmp(k->client[i].key, key, ZAP_KEY_BYTES) == 0)
             return k->client[i].tenant;
     return NULL;
+}
+
+enum rxt_status server_keygen(char public_key[SERVER_KEY_TEXT + 1],
+                              char secret_key[SERVER_KEY_TEXT + 1], struct rxt_error *err)
+{
+    if (zmq_curve_keypair(public_key, secret_key) != 0)
+        return rxt_fail(err, RXT_EUNSUPPORTED, "this libzmq was built without CURVE");
+    return RXT_OK;
 }
 
 /* ---- the exchange ------------------------------------------------------------------------ */

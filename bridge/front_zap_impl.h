@@ -3,10 +3,9 @@
 #ifndef RXT_BRIDGE_FRONT_ZAP_IMPL_H
 #define RXT_BRIDGE_FRONT_ZAP_IMPL_H
 
-#include "bridge/bridge.h"
+#include "bridge/server.h"
 
 #define ZAP_KEY_BYTES 32
-#define ZAP_KEY_TEXT 40 /* Z85 */
 
 struct zap_client {
     uint8_t key[ZAP_KEY_BYTES];
@@ -17,8 +16,8 @@ struct zap_keys {
     size_t n;
 };
 
-/* Reads "PUBLIC-KEY TENANT" lines; '#' begins a comment. EIO, EINVAL naming the line, ENOMEM; *k is
- * unchanged then. */
+/* Reads "PUBLIC-KEY TENANT" lines; ';' begins a comment ('#' can stand in a key). EIO, EINVAL
+ * naming the line, ENOMEM; *k is unchanged then. */
 enum rxt_status zap_read(struct zap_keys *k, const char *path, struct rxt_error *err);
 void zap_free(struct zap_keys *k);
 /* NULL: no such client. */

@@ -35,6 +35,11 @@ struct server_config { /* zeroed = defaults; the texts are lent while the server
  * EIO naming the field. */
 enum rxt_status server_check(const struct server_config *cfg, struct rxt_error *err);
 
+#define SERVER_KEY_TEXT 40 /* characters of a key, Z85 */
+/* A fresh CURVE key pair. EUNSUPPORTED: libzmq without CURVE. */
+enum rxt_status server_keygen(char public_key[SERVER_KEY_TEXT + 1],
+                              char secret_key[SERVER_KEY_TEXT + 1], struct rxt_error *err);
+
 /* Gives *out: opens the bridge and binds the endpoints. The model is lent. EIO: an endpoint cannot
  * be bound; EINVAL: a field of cfg; and the statuses of bridge_open. */
 enum rxt_status server_open(struct server **out, const struct rxt_model *m,

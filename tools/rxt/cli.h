@@ -10,6 +10,7 @@
 /* One a file; argv[0] is the subcommand. They return the exit code of the program. */
 int command_bench(int argc, char **argv);
 int command_chat(int argc, char **argv);
+int command_keygen(int argc, char **argv);
 int command_recall(int argc, char **argv);
 int command_remember(int argc, char **argv);
 int command_session(int argc, char **argv);

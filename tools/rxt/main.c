@@ -19,6 +19,7 @@ static const struct {
     {"remember", command_remember, "absorb given turns from a file"},
     {"verify", command_verify, "compare a model with recorded outputs of the reference"},
     {"recall", command_recall, "measure what is remembered after how many turns"},
+    {"keygen", command_keygen, "make a key pair for a server or a client of it"},
     {"bench", command_bench, "measure speed against what the machine can do"},
 };
 

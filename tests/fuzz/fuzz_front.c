@@ -1,0 +1,321 @@
+/* The whole front: clients that send anything in any order, an engine that answers, connections
+ * that go, credit that runs out, time that passes. An input is a program of 4-byte steps.
+ * What a client gets must keep the order of bridge/PROTOCOL.md: nothing of a request behind its
+ * FINAL, no gap in the tokens, tokens only while there is credit, DRAINING and PONG without an id.
+ * covers: bridge/front.c bridge/front_peer.c bridge/front_stream.c bridge/front_request.c */
+#include "bridge/front_impl.h"
+#include "kernels/base/mem.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROUTES 4
+#define IDS 6
+#define STREAMS 64
+#define CREDIT_MAX 2000
+
+/* What a client knows of a request. */
+struct seen {
+    bool open; /* it has sent the request or RESUME and got no FINAL since */
+    uint32_t n[WIRE_CANDIDATES_MAX];
+};
+struct running { /* what the engine knows */
+    struct stream *stream;
+    bool accepted, done;
+};
+
+static struct {
+    struct front *front;
+    uint64_t now_us;
+    enum front_sent answer;
+    int64_t credit[ROUTES];
+    struct seen seen[ROUTES][IDS + 1];
+    struct running run[STREAMS];
+    int n_run;
+    uint64_t ticket;
+} f;
+
+/* ---- what comes out ---------------------------------------------------------------------- */
+
+static void check_stream(int route, const struct front_message *m, const struct wire_body *b)
+{
+    uint8_t id = m->header.id[0];
+    assert(id > 0 && id <= IDS);
+    struct seen *s = &f.seen[route][id];
+    assert(m->header.type == WIRE_ERROR || s->open);
+    if (m->header.type == WIRE_TOKEN) {
+        uint32_t *n = &s->n[b->candidate];
+        assert(m->header.sequence <= *n); /* again is allowed, a gap is not */
+        if (m->header.sequence + b->ids.n > *n)
+            *n = m->header.sequence + b->ids.n;
+        assert(f.credit[route] > 0);
+        f.credit[route] -= WIRE_HEADER_BYTES + m->header.body_bytes;
+    }
+    if (m->header.flags & WIRE_FINAL)
+        *s = (struct seen){0};
+}
+
+static enum front_sent on_send(void *arg, enum front_endpoint at, struct wire_text route,
+                               const struct front_message *m)
+{
+    static struct wire_info sessions[WIRE_ITEMS_MAX];
+    struct wire_body b = {.sessions = sessions, .cap_sessions = WIRE_ITEMS_MAX};
+    struct wire_fault fault;
+    static const uint8_t zero[WIRE_ID_BYTES];
+    (void)arg;
+    if (f.answer != FRONT_SENT)
+        return f.answer;
+    assert(wire_type_from_server(m->header.type));
+    assert(wire_type_at(m->header.type, at == FRONT_TURN ? 't' : at == FRONT_STATE ? 's' : 'a'));
+    enum wire_error e = wire_decode(m->header.type, m->body, m->header.body_bytes, &b, &fault);
+    assert(e == WIRE_OK);
+    if (memcmp(m->header.id, zero, sizeof zero) == 0)
+        assert(wire_type_id_zero(m->header.type) || m->header.type == WIRE_ERROR);
+    else if (at == FRONT_TURN) /* the other endpoints are other connections */
+        check_stream(route.p[0] - 'a', m, &b);
+    return FRONT_SENT;
+}
+
+static void on_order(void *arg, struct order *o)
+{
+    (void)arg;
+    if (o->kind == ORDER_SUBMIT && f.n_run < STREAMS)
+        f.run[f.n_run++] = (struct running){.stream = o->stream};
+    else
+        assert(o->kind == ORDER_CANCEL || o->kind == ORDER_SUBMIT);
+    mem_free(o);
+}
+
+static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
+{
+    (void)arg;
+    (void)type;
+    (void)in;
+    (void)out;
+}
+
+/* ---- what goes in ------------------------------------------------------------------------ */
+
+enum spoil { SOUND, NO_MAGIC, OTHER_VERSION, FLAGS, NO_BODY, THREE_FRAMES, LENGTH, LARGE, SPOILS };
+
+static void deliver(int route, enum front_endpoint at, uint8_t type, uint8_t id,
+                    const uint8_t *body, size_t n, enum spoil spoil)
+{
+    static const uint8_t large[WIRE_BODY_MAX + 1];
+    const char name[2] = {(char)('a' + route), 0};
+    uint8_t header[WIRE_HEADER_BYTES];
+    struct wire_header h = {.version = WIRE_VERSION, .type = type, .body_bytes = (uint32_t)n};
+    memset(h.id, id, sizeof h.id);
+    h.version = spoil == OTHER_VERSION ? WIRE_VERSION + 1 : WIRE_VERSION;
+    h.flags = spoil == FLAGS ? 1 : 0;
+    h.body_bytes += spoil == LENGTH;
+    wire_header_put(&h, header);
+    header[0] = spoil == NO_MAGIC ? 0 : header[0];
+    const struct wire_text frame[3] = {
+        wire_bytes(header, sizeof header),
+        spoil == LARGE ? wire_bytes(large, sizeof large) : wire_bytes(body, n),
+        wire_bytes(body, n),
+    };
+    size_t n_frame = spoil == NO_BODY ? 1 : spoil == THREE_FRAMES ? 3 : 2;
+    front_receive(f.front, at, wire_bytes(name, 1), route == 3 ? "other" : "default", frame,
+                  n_frame, f.now_us);
+}
+
+static void client(uint8_t who, uint8_t what, uint8_t how)
+{
+    static const uint8_t types[] = {WIRE_HELLO,    WIRE_TURN,   WIRE_CANCEL, WIRE_CREDIT,
+                                    WIRE_RESUME,   WIRE_PING,   WIRE_OPEN,   WIRE_GET,
+                                    WIRE_FORK,     WIRE_REWIND, WIRE_RESET,  WIRE_ERASE,
+                                    WIRE_REMEMBER, WIRE_HEALTH, WIRE_LIST,   0x7F};
+    static const int32_t versions[] = {WIRE_VERSION};
+    int route = who % ROUTES;
+    uint8_t type = types[what % sizeof types], id = (uint8_t)(1 + how % IDS), body[512];
+    size_t n = 0;
+    struct wire_body b = {0};
+    wire_init(type, &b);
+    b.session = b.to = b.answer = wire_string("s");
+    if (type == WIRE_TURN || how & 64)
+        b.query = wire_string("Hi");
+    b.versions = (struct wire_ids){.v = versions, .n = 1};
+    if (type == WIRE_REMEMBER && !(how & 64)) {
+        b.answer.p = NULL;
+        b.ids = (struct wire_ids){.v = versions, .n = 1};
+    }
+    b.version = b.from = how / IDS % 4;
+    b.bytes = (uint64_t)how * 8 + 1;
+    b.credit = how & 128 ? WIRE_ABSENT : (uint64_t)how * 8;
+    b.on_disconnect = how & 32 ? WIRE_DISCONNECT_CANCEL : WIRE_DISCONNECT_KEEP;
+    if (type == 0x7F || wire_encode(type, &b, body, sizeof body, &n) != RXT_OK)
+        body[n++] = 0x80;
+    enum front_endpoint at = who & 64 ? FRONT_ADMIN : FRONT_TURN;
+    bool zero = type != 0x7F && wire_type_id_zero(type);
+    if (!zero)
+        f.seen[route][id].open = true; /* from the next answer on it must be in order */
+    for (int i = 0; type == WIRE_RESUME && i < WIRE_CANDIDATES_MAX; i++)
+        if (b.from > f.seen[route][id].n[i])
+            f.seen[route][id].n[i] = (uint32_t)b.from;
+    /* As the server counts it, or more. */
+    int64_t *credit = &f.credit[route];
+    if (at == FRONT_TURN && type == WIRE_HELLO)
+        *credit = b.credit == WIRE_ABSENT ? CREDIT_MAX : (int64_t)b.credit;
+    if (at == FRONT_TURN && type == WIRE_CREDIT)
+        *credit += (int64_t)b.bytes;
+    deliver(route, at, type, zero ? 0 : id, body, n, SOUND);
+}
+
+static void note(const struct note *n, const void *bytes)
+{
+    static struct {
+        _Alignas(struct batch) uint8_t bytes[sizeof(struct batch) + 1024];
+    } room;
+    struct batch *b = (struct batch *)(void *)room.bytes;
+    struct note *at = (struct note *)(void *)b->bytes;
+    *at = *n;
+    at->size = (uint32_t)((sizeof *n + n->bytes + 15) / 16 * 16);
+    if (bytes)
+        memcpy(at + 1, bytes, n->bytes);
+    b->used = at->size;
+    front_note(f.front, b, f.now_us);
+}
+
+static void message(struct running *r, uint8_t type, uint16_t flags)
+{
+    static const uint8_t hash[16];
+    struct wire_body b = {0};
+    uint8_t body[256];
+    size_t n = 0;
+    wire_init(type, &b);
+    b.session = b.name = b.detail = wire_string("s");
+    b.retryable = 0;
+    b.stm_hash = wire_bytes(hash, sizeof hash);
+    enum rxt_status st = wire_encode(type, &b, body, sizeof body, &n);
+    assert(st == RXT_OK);
+    note(&(struct note){.stream = r->stream,
+                        .kind = NOTE_MESSAGE,
+                        .type = type,
+                        .flags = flags,
+                        .bytes = (uint32_t)n},
+         body);
+    if (!(flags & WIRE_FINAL))
+        return;
+    *r = f.run[--f.n_run];
+}
+
+static void engine(uint8_t which, uint8_t what, uint8_t how)
+{
+    if (f.n_run == 0)
+        return;
+    struct running *r = &f.run[which % f.n_run];
+    switch (what % 6) {
+    case 0:
+        note(&(struct note){.stream = r->stream, .kind = NOTE_TICKET, .ticket = ++f.ticket}, NULL);
+        return;
+    case 1:
+        if (!r->accepted && !r->done)
+            message(r, WIRE_ACCEPTED, 0);
+        r->accepted = true;
+        return;
+    case 2:
+        if (r->done)
+            return;
+        r->accepted = true;
+        note(&(struct note){.stream = r->stream,
+                            .kind = NOTE_TOKEN,
+                            .token = how,
+                            .candidate = how % 2,
+                            .flags = how & 4 ? WIRE_STORED : 0,
+                            .bytes = how % 8},
+             "abcdefgh");
+        return;
+    case 3:
+        if (!r->done)
+            message(r, WIRE_DONE, how & 1 ? WIRE_FINAL : 0);
+        if (!(how & 1))
+            r->done = true;
+        return;
+    case 4:
+        if (r->done)
+            message(r, WIRE_MEMORY, WIRE_FINAL);
+        return;
+    default:
+        message(r, how & 1 ? WIRE_ERROR : WIRE_CANCELLED, WIRE_FINAL);
+        return;
+    }
+}
+
+static void open_front(void)
+{
+    static struct wire_body welcome;
+    static const uint8_t hash[16];
+    static const struct front_hooks hooks = {.send = on_send, .order = on_order, .admin = on_admin};
+    static const struct front_limits limits = {
+        .credit_max = CREDIT_MAX,
+        .max_inflight = 4,
+        .max_connections = 3,
+        .max_requests = 10,
+        .max_kept_bytes = 12000,
+        .heartbeat_ms = 100,
+        .grace_ms = 400,
+        .stall_ms = 200,
+    };
+    wire_init(WIRE_WELCOME, &welcome);
+    welcome.version = WIRE_VERSION;
+    welcome.server = welcome.model = welcome.bit_class = wire_string("x");
+    welcome.model_hash = wire_bytes(hash, sizeof hash);
+    memset(&f, 0, sizeof f);
+    f.now_us = 1000000;
+    enum rxt_status st = front_create(&f.front, &hooks, &limits, &welcome);
+    assert(st == RXT_OK);
+}
+
+/* A front that has forgotten a connection has forgotten its credit, too. */
+static void lose(uint8_t who, uint8_t ms)
+{
+    f.answer = who % 2 ? FRONT_GONE : FRONT_FULL;
+    f.now_us += (uint64_t)ms * 1000;
+    (void)front_tick(f.front, f.now_us);
+    f.answer = FRONT_SENT;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size > 4096)
+        return 0;
+    open_front();
+    for (; size >= 4; data += 4, size -= 4)
+        switch (data[0] % 8) {
+        case 0:
+        case 1:
+        case 2:
+            client(data[1], data[2], data[3]);
+            break;
+        case 3:
+        case 4:
+            engine(data[1], data[2], data[3]);
+            break;
+        case 5:
+            f.now_us += (uint64_t)data[1] * 1000;
+            (void)front_tick(f.front, f.now_us);
+            break;
+        case 6:
+            lose(data[1], data[2]);
+            break;
+        default:
+            if (data[1] == 255) {
+                front_drain(f.front, 1);
+                break;
+            }
+            if (!(data[1] & 8))
+                f.seen[data[1] % ROUTES][1].open = true;
+            f.credit[data[1] % ROUTES] = INT64_MAX / 2; /* it may be a HELLO */
+            /* The body is what follows, whatever it is. */
+            deliver(data[1] % ROUTES, (enum front_endpoint)(data[2] % FRONT_ENDPOINTS), data[3],
+                    data[1] & 8 ? 0 : 1, data + 4, size - 4 < 32 ? size - 4 : 32,
+                    (enum spoil)(data[1] >> 4 & (SPOILS - 1)));
+            break;
+        }
+    front_destroy(&f.front);
+    return 0;
+}
