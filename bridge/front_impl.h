@@ -71,7 +71,8 @@ struct front_hooks {
     void *arg;
     enum front_sent (*send)(void *arg, enum front_endpoint at, struct wire_text route,
                             const struct front_message *m);
-    void (*order)(void *arg, struct order *o); /* takes o */
+    void (*order)(void *arg, struct order *o);      /* takes o */
+    void (*error)(void *arg, enum wire_error code); /* one is sent: to be counted */
     /* The DONE of HEALTH, STATS, RELOAD or DRAIN; texts lent until the next call. */
     void (*admin)(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out);
 };
@@ -107,7 +108,7 @@ void front_drain(struct front *f, uint32_t deadline_ms);
 struct front_counts {
     uint32_t connections, streams, running, kept;
     uint64_t kept_bytes;
-    uint64_t received, sent, errors, stalls; /* since it was made */
+    uint64_t received, sent, stalls; /* since it was made */
 };
 struct front_counts front_counts(const struct front *f);
 

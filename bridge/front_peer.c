@@ -165,7 +165,7 @@ void peer_refuse(struct front *f, struct peer *p, const uint8_t *id, const struc
         memcpy(h.id, id, sizeof h.id);
         h.flags = s && s->peer == p ? 0 : WIRE_FINAL;
     }
-    f->counts.errors++;
+    f->hooks.error(f->hooks.arg, r->code);
     say(f, p, &h, &b);
 }
 

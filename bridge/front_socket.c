@@ -27,6 +27,7 @@ struct front_socket {
     bool started;
     atomic_bool drain, stop, reload;
     bool draining;
+    struct front_counts published;
 };
 
 /* ---- endpoints --------------------------------------------------------------------------- */
@@ -74,6 +75,8 @@ enum rxt_status server_check(const struct server_config *c, struct rxt_error *er
     uint8_t key[ZAP_KEY_BYTES];
     for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++)
         TRY(check_endpoint(c, at, err));
+    if (c->metrics)
+        TRY(metrics_http_check(c->metrics, err));
     if (!c->secret_key) {
         if (c->clients)
             return rxt_fail(err, RXT_EINVAL, "clients needs secret_key: rxt keygen makes one");
@@ -243,6 +246,12 @@ static void on_order(void *arg, struct order *o)
     s->cfg.order(s->cfg.arg, o);
 }
 
+static void on_error(void *arg, enum wire_error code)
+{
+    struct front_socket *s = arg;
+    metrics_error(s->cfg.metrics, code);
+}
+
 static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
 {
     struct front_socket *s = arg;
@@ -286,6 +295,20 @@ static void look_at_flags(struct front_socket *s)
     s->cfg.order(s->cfg.arg, quiet);
 }
 
+static void publish_counts(struct front_socket *s)
+{
+    struct front_counts c = front_counts(s->front);
+    struct metrics *m = s->cfg.metrics;
+    metrics_set(m, METRICS_CONNECTIONS, c.connections);
+    metrics_set(m, METRICS_RUNNING, c.running);
+    metrics_set(m, METRICS_KEPT, c.kept);
+    metrics_set(m, METRICS_KEPT_BYTES, c.kept_bytes);
+    metrics_add(m, METRICS_RECEIVED, c.received - s->published.received);
+    metrics_add(m, METRICS_SENT, c.sent - s->published.sent);
+    metrics_add(m, METRICS_STALLS, c.stalls - s->published.stalls);
+    s->published = c;
+}
+
 static void *run(void *arg)
 {
     struct front_socket *s = arg;
@@ -307,6 +330,7 @@ static void *run(void *arg)
         uint64_t now = clock_us();
         if (now >= tick_us)
             tick_us = now + front_tick(s->front, now);
+        publish_counts(s);
         (void)zmq_poll(item, n_item, (long)((tick_us - now) / 1000 + 1));
         if (item[0].revents) {
             uint64_t n;
@@ -333,7 +357,7 @@ static enum rxt_status open_all(struct front_socket *s, struct rxt_error *err)
 {
     const struct server_config *c = s->cfg.server;
     const struct front_hooks hooks = {
-        .arg = s, .send = on_send, .order = on_order, .admin = on_admin};
+        .arg = s, .send = on_send, .order = on_order, .error = on_error, .admin = on_admin};
     const struct front_limits limits = {
         .credit_max = c->credit_max,
         .max_inflight = c->max_inflight,

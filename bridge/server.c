@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define IDLE_US 100000u /* the engine looks around so often when nobody wakes it */
+#define IDLE_US 100000u       /* the engine looks around so often when nobody wakes it */
+#define READY_US 2000000u     /* a step older than this: send requests elsewhere */
+#define PROGRESS_US 30000000u /* and than this: it hangs */
 
 struct server {
     struct server_config cfg;
@@ -19,6 +21,9 @@ struct server {
     bool has_orders, has_notes; /* the mailboxes are made */
     struct teller teller;
     struct wire_body welcome;
+    struct metrics metrics;
+    struct metrics_http *http;
+    char metrics_page[METRICS_TEXT_MAX]; /* of STATS, in the thread of the front */
     char version[32];
     atomic_bool drain, stop;
     atomic_uint_fast64_t step_us; /* when the engine took its last step */
@@ -76,22 +81,42 @@ static void on_order(void *arg, struct order *o)
     bridge_wake(s->bridge);
 }
 
+static uint64_t step_age_us(struct server *s)
+{
+    uint64_t was = atomic_load(&s->step_us), now = clock_us();
+    return now > was ? now - was : 0;
+}
+
+/* Of any thread. An engine that sleeps takes a step every IDLE_US. */
+static struct metrics_health health_of(void *arg)
+{
+    struct server *s = arg;
+    uint64_t age = step_age_us(s);
+    metrics_set(&s->metrics, METRICS_STEP_AGE, age);
+    return (struct metrics_health){
+        .live = true,
+        .ready = !atomic_load(&s->drain) && age < READY_US,
+        .progress = age < PROGRESS_US,
+    };
+}
+
 static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
 {
     struct server *s = arg;
+    struct metrics_health health = health_of(s);
     (void)in;
     if (type == WIRE_DRAIN)
         server_drain(s);
     if (type == WIRE_RELOAD)
         server_reload(s);
+    if (type == WIRE_STATS)
+        out->metrics = wire_bytes(s->metrics_page, metrics_text(&s->metrics, s->metrics_page));
     if (type != WIRE_HEALTH)
         return;
-    bool draining = atomic_load(&s->drain);
-    uint64_t age = clock_us() - atomic_load(&s->step_us);
-    out->live = 1;
-    out->ready = !draining && age < 10 * IDLE_US;
-    out->state = wire_string(draining ? "draining" : "serving");
-    out->step_age_us = age;
+    out->live = health.live;
+    out->ready = health.ready;
+    out->state = wire_string(atomic_load(&s->drain) ? "draining" : "serving");
+    out->step_age_us = step_age_us(s);
     out->memory_age_us = 0;
 }
 
@@ -189,6 +214,7 @@ static enum rxt_status open_all(struct server *s, const struct bridge_config *br
     const struct front_socket_config front = {
         .server = &s->cfg,
         .welcome = &s->welcome,
+        .metrics = &s->metrics,
         .in = &s->notes,
         .order = on_order,
         .admin = on_admin,
@@ -204,7 +230,14 @@ static enum rxt_status open_all(struct server *s, const struct bridge_config *br
     s->teller.bridge = s->bridge;
     s->teller.model = s->model;
     s->teller.out = &s->notes;
-    return front_socket_open(&s->front, &front, err);
+    s->teller.metrics = &s->metrics;
+    atomic_store(&s->step_us, clock_us());
+    TRY(front_socket_open(&s->front, &front, err));
+    if (!s->cfg.metrics)
+        return RXT_OK;
+    const struct metrics_http_config http = {
+        .address = s->cfg.metrics, .metrics = &s->metrics, .health = health_of, .arg = s};
+    return metrics_http_open(&s->http, &http, err);
 }
 
 enum rxt_status server_open(struct server **out, const struct rxt_model *m,
@@ -240,6 +273,7 @@ void server_close(struct server **server)
     struct server *s = *server;
     if (!s)
         return;
+    metrics_http_close(&s->http);
     /* The front first: it wakes the bridge. Clients of what the bridge still ends resume later. */
     if (s->front) {
         flush(s);

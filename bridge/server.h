@@ -14,6 +14,8 @@ struct server_config { /* zeroed = defaults; the texts are lent while the server
     const char *state; /* of export, import, diff; NULL = none */
     const char *admin; /* of health and control, ipc:// only; NULL = none */
 
+    const char *metrics; /* HOST:PORT for Prometheus and probes, loopback only; NULL = none */
+
     const char *secret_key; /* CURVE, 40 characters of Z85; NULL = no CURVE, and then only loopback
                              * and ipc endpoints */
     const char *clients;    /* file of "PUBLIC-KEY TENANT" lines: who may connect, and as whom */

@@ -140,6 +140,7 @@ static void tell_error(const struct told *told, enum rxt_status st, const char *
                        uint64_t retry_after_us)
 {
     enum wire_error code = error_of(told->verb, st);
+    metrics_error(told->teller->metrics, code);
     struct wire_body b = {0};
     wire_init(WIRE_ERROR, &b);
     b.code = (uint64_t)code;
@@ -300,9 +301,48 @@ static void tell_cancelled(const struct told *told, const struct bridge_event *e
     tell(told->teller, told->stream, WIRE_CANCELLED, WIRE_FINAL, &b);
 }
 
+static void count_done(const struct told *told, const struct bridge_event *e)
+{
+    struct metrics *m = told->teller->metrics;
+    const struct bridge_usage *u = &e->usage;
+    if (told->verb != BRIDGE_TURN)
+        return;
+    if (e->stored) {
+        metrics_add(m, METRICS_STORED, 1);
+        return;
+    }
+    metrics_add(m, told->dry_run ? METRICS_DRY_RUNS : METRICS_TURNS, 1);
+    metrics_add(m, METRICS_TOKENS_IN, (uint64_t)u->n_query);
+    metrics_add(m, METRICS_TOKENS_OUT, (uint64_t)u->n_answer);
+    metrics_time(m, METRICS_QUEUE, u->queue_us);
+    metrics_time(m, METRICS_FIRST_TOKEN, u->first_token_us);
+    metrics_time(m, METRICS_TURN, u->answer_us);
+    if (u->n_answer > 1)
+        metrics_time(m, METRICS_TOKEN,
+                     (u->answer_us - u->first_token_us) / (uint64_t)(u->n_answer - 1));
+    if (!told->dry_run)
+        metrics_time(m, METRICS_JOURNAL, u->journal_us);
+}
+
+static void count(const struct told *told, const struct bridge_event *e)
+{
+    struct metrics *m = told->teller->metrics;
+    if (e->kind == BRIDGE_DONE)
+        count_done(told, e);
+    if (e->kind == BRIDGE_CANCELLED)
+        metrics_add(m, METRICS_CANCELLED, 1);
+    if (e->kind == BRIDGE_MEMORY) {
+        metrics_add(m, METRICS_COMMITS, 1);
+        metrics_time(m, METRICS_MEMORY_LAG, e->usage.lag_us);
+    }
+    if (e->kind == BRIDGE_MEMORY_FAILED && e->status == RXT_ENONFINITE)
+        metrics_add(m, METRICS_NOT_FINITE, 1);
+}
+
 static void on_event(void *user, const struct bridge_event *e)
 {
     struct told *told = user;
+    count(told, e);
     switch (e->kind) {
     case BRIDGE_ACCEPTED:
         tell_accepted(told, e);

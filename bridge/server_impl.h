@@ -4,6 +4,7 @@
 #define RXT_BRIDGE_SERVER_IMPL_H
 
 #include "bridge/front_impl.h"
+#include "bridge/metrics_impl.h"
 #include "bridge/server.h"
 
 #include <pthread.h>
@@ -18,8 +19,9 @@ struct teller {
     struct batch *batch; /* being filled */
     struct batch *spare; /* came back */
     struct mailbox *out; /* of the front */
-    struct told *told;   /* requests whose last event is still to come */
-    uint32_t n_request;  /* of them */
+    struct metrics *metrics;
+    struct told *told;  /* requests whose last event is still to come */
+    uint32_t n_request; /* of them */
     uint8_t body[WIRE_BODY_MAX];
 };
 void teller_submit(struct teller *t, struct order *o); /* o stays the caller's */
@@ -34,6 +36,7 @@ struct front_socket; /* opaque: the thread, its sockets, the front */
 struct front_socket_config {
     const struct server_config *server;
     const struct wire_body *welcome;
+    struct metrics *metrics;
     struct mailbox *in;                        /* batches from the engine */
     void (*order)(void *arg, struct order *o); /* takes o; called in the front's thread */
     void (*admin)(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out);

@@ -36,6 +36,12 @@ static void on_order(void *arg, struct order *o)
     r->order[r->n_order++] = o;
 }
 
+static void on_error(void *arg, enum wire_error code)
+{
+    (void)arg;
+    (void)code;
+}
+
 static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
 {
     (void)in;
@@ -48,7 +54,7 @@ void rig_open(struct rig *r)
     static struct wire_body welcome;
     static const uint8_t hash[16];
     const struct front_hooks hooks = {
-        .arg = r, .send = on_send, .order = on_order, .admin = on_admin};
+        .arg = r, .send = on_send, .order = on_order, .error = on_error, .admin = on_admin};
     struct front_limits *l = &r->limits;
     wire_init(WIRE_WELCOME, &welcome);
     welcome.version = WIRE_VERSION;

@@ -87,6 +87,12 @@ static void on_order(void *arg, struct order *o)
     mem_free(o);
 }
 
+static void on_error(void *arg, enum wire_error code)
+{
+    (void)arg;
+    (void)code;
+}
+
 static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
 {
     (void)arg;
@@ -248,7 +254,8 @@ static void open_front(void)
 {
     static struct wire_body welcome;
     static const uint8_t hash[16];
-    static const struct front_hooks hooks = {.send = on_send, .order = on_order, .admin = on_admin};
+    static const struct front_hooks hooks = {
+        .send = on_send, .order = on_order, .error = on_error, .admin = on_admin};
     static const struct front_limits limits = {
         .credit_max = CREDIT_MAX,
         .max_inflight = 4,

@@ -12,7 +12,7 @@
 /* Numbers are read as 64 bits and brought into the narrower fields afterwards, limits checked. */
 static struct {
     const char *config, *model, *backend, *dtype, *store, *sync, *secret_key_file;
-    const char *turn, *state, *admin, *clients, *stm_dtype;
+    const char *turn, *state, *admin, *metrics, *clients, *stm_dtype;
     bool check_config, keep_text;
     int32_t threads, max_seq_len, max_live, max_queue;
     uint64_t max_bytes, credit_max, max_inflight, max_connections, max_requests, max_kept_bytes;
@@ -41,6 +41,7 @@ static const struct option options[] = {
     {"turn", OPTION_TEXT, &in.turn, "ENDPOINT", "of turns (default tcp://127.0.0.1:7110)"},
     {"state", OPTION_TEXT, &in.state, "ENDPOINT", "of export, import, diff (default: none)"},
     {"admin", OPTION_TEXT, &in.admin, "ENDPOINT", "of health and control, ipc:// (default: none)"},
+    {"metrics", OPTION_TEXT, &in.metrics, "HOST:PORT", "for Prometheus and probes (default: none)"},
     {"secret-key-file", OPTION_TEXT, &in.secret_key_file, "FILE", "CURVE: the server's secret key"},
     {"clients", OPTION_TEXT, &in.clients, "FILE", "CURVE: lines of PUBLIC-KEY TENANT"},
     {"credit-max", OPTION_SEED, &in.credit_max, "N",
@@ -227,7 +228,11 @@ static int take(struct rxtd_config *c)
                    .max_bytes = in.max_bytes,
                    .max_live = in.max_live,
                    .max_queue = in.max_queue},
-        .server = {.turn = in.turn, .state = in.state, .admin = in.admin, .clients = in.clients},
+        .server = {.turn = in.turn,
+                   .state = in.state,
+                   .admin = in.admin,
+                   .metrics = in.metrics,
+                   .clients = in.clients},
     };
     int code = take_words(c);
     return code >= 0 ? code : take_numbers(c);
