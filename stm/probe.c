@@ -65,7 +65,7 @@ static enum rxt_status read_share(struct probe *p, struct tensor old, struct ten
             if (fabsf(dtype_value(sum, t, i)) > fabsf(dtype_value(sum, t, top)))
                 top = i;
         float in = dtype_value(sum, t, top);
-        p->share[s] = fabsf(in) > 0 ? dtype_value(blended, t, top) / in : 0;
+        p->share[s] = fabsf(in) > 0 ? dtype_value(blended, t, top) / in + 0.0f : 0; /* no -0 */
     }
     return RXT_OK;
 }

@@ -10,6 +10,7 @@
 /* One a file; argv[0] is the subcommand. They return the exit code of the program. */
 int command_bench(int argc, char **argv);
 int command_chat(int argc, char **argv);
+int command_inspect(int argc, char **argv);
 int command_keygen(int argc, char **argv);
 int command_recall(int argc, char **argv);
 int command_remember(int argc, char **argv);
@@ -36,6 +37,9 @@ int complain(enum rxt_status st, const struct rxt_error *err);
 
 /* Opens the model the options name. */
 enum rxt_status open_model(struct rxt_model **out, struct rxt_error *err);
+
+/* Path of the store where the options name none; makes its folder. ENOTFOUND: no HOME either. */
+enum rxt_status default_store(char *out, size_t size, struct rxt_error *err);
 
 /* What a command works with. */
 struct app {

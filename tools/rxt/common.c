@@ -124,7 +124,7 @@ static enum rxt_status put_path(char *out, size_t size, const char *folder, cons
     return RXT_OK;
 }
 
-static enum rxt_status default_store(char *out, size_t size, struct rxt_error *err)
+enum rxt_status default_store(char *out, size_t size, struct rxt_error *err)
 {
     const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
     if (data && *data) {

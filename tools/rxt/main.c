@@ -16,6 +16,7 @@ static const struct {
 } commands[] = {
     {"chat", command_chat, "talk to a model that remembers, also after you closed it"},
     {"session", command_session, "list, show, fork, rewind, reset, erase, export, import"},
+    {"inspect", command_inspect, "look into a session: what it holds, and since when"},
     {"remember", command_remember, "absorb given turns from a file"},
     {"verify", command_verify, "compare a model with recorded outputs of the reference"},
     {"recall", command_recall, "measure what is remembered after how many turns"},

@@ -1,0 +1,13 @@
+/* Letters of five by seven points, for pictures: no library needed, the same everywhere. */
+#ifndef RXT_TOOLS_INSPECT_FONT_H
+#define RXT_TOOLS_INSPECT_FONT_H
+
+#include <stdint.h>
+
+enum { FONT_WIDTH = 5, FONT_HEIGHT = 7 };
+
+/* Rows of a character of ASCII, from the top; the leftmost point is bit 4. What the font lacks is
+ * empty. */
+extern const uint8_t font[128][FONT_HEIGHT];
+
+#endif

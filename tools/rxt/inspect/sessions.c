@@ -1,0 +1,220 @@
+/* The list of sessions, and one session's own row. */
+#include "tools/rxt/cli.h"
+#include "tools/rxt/inspect/views.h"
+
+#include "kernels/base/clock.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *state_of(const struct store_session *x)
+{
+    if (x->flags & STORE_HELD)
+        return "held";
+    return x->head > x->applied ? "behind" : "ready";
+}
+
+/* Images of a session and their bytes. A damaged header is counted, too: --verify names it. */
+static void count_images(struct store *s, const struct store_session *x, int64_t *n,
+                         uint64_t *bytes)
+{
+    struct store_image image;
+    *n = 0;
+    *bytes = 0;
+    for (uint64_t v = x->applied;; v = image.version - 1) {
+        enum rxt_status st = store_image_find(s, x->id, v, &image, NULL);
+        if (st != RXT_OK && st != RXT_ECORRUPT)
+            return;
+        ++*n;
+        *bytes += st == RXT_OK ? image.bytes : 0;
+        if (image.version == 0)
+            return;
+    }
+}
+
+static json_t *session_json(const struct look *l, const struct store_session *x)
+{
+    int64_t n_image, now = clock_wall_us();
+    uint64_t bytes;
+    char seed[24]; /* 64 bits do not fit into an integer of JSON */
+    const struct stm_config cfg = {.n_layer = (int32_t)x->n_layer,
+                                   .n_slot = (int32_t)x->n_slot,
+                                   .embed_dim = (int32_t)x->embed_dim,
+                                   .dtype = (enum dtype)x->dtype};
+    count_images(l->store, x, &n_image, &bytes);
+    (void)snprintf(seed, sizeof seed, "%" PRIu64, x->seed);
+    json_t *o = json_pack(
+        "{so ss ss sI sI sI sI sI sI ss so so ss sI sI sI sI}", "session", plain_text(x->name),
+        "state", state_of(x), "tier", l->is_export ? "export" : "store", "version",
+        (json_int_t)x->applied, "pending", (json_int_t)(x->head - x->applied), "base",
+        (json_int_t)x->base, "images", (json_int_t)n_image, "image_bytes", (json_int_t)bytes,
+        "memory_bytes", (json_int_t)stm_bytes(&cfg), "stm_dtype", dtype_name(cfg.dtype), "model",
+        plain_text(x->model_name), "model_hash", json_hash(x->model_hash), "seed", seed,
+        "created_us", (json_int_t)x->created_us, "used_us", (json_int_t)x->used_us, "age",
+        (json_int_t)(now - x->created_us), "idle", (json_int_t)(now - x->used_us));
+    if (o && x->origin[0])
+        (void)json_object_update_new(o, json_pack("{so sI}", "origin", plain_text(x->origin),
+                                                  "origin_version", (json_int_t)x->origin_version));
+    if (o && x->held_reason[0])
+        (void)json_object_set_new(o, "held_reason", plain_text(x->held_reason));
+    if (o && x->flags & STORE_MIXED_CLASS)
+        (void)json_object_set_new(o, "mixed_class", json_true());
+    return o;
+}
+
+/* ---- the list --------------------------------------------------------------------------- */
+
+static const struct column list_columns[] = {
+    {"session", "session", CELL_TEXT},
+    {"state", "state", CELL_TEXT},
+    {"tier", "tier", CELL_TEXT},
+    {"version", "version", CELL_COUNT},
+    {"images", "images", CELL_COUNT},
+    {"image_bytes", "size", CELL_BYTES},
+    {"idle", "idle", CELL_AGE},
+    {"age", "age", CELL_AGE},
+    {"pending", "pending", CELL_COUNT},
+    {"base", "base", CELL_COUNT},
+    {"memory_bytes", "memory", CELL_BYTES},
+    {"stm_dtype", "dtype", CELL_TEXT},
+    {"used_us", "last used (UTC)", CELL_DATE},
+    {"model", "model", CELL_TEXT},
+};
+
+static const char *sort_key;
+
+static int by_key(const void *a, const void *b)
+{
+    const json_t *x = json_object_get(*(json_t *const *)a, sort_key);
+    const json_t *y = json_object_get(*(json_t *const *)b, sort_key);
+    if (json_is_string(x) && json_is_string(y))
+        return strcmp(json_string_value(x), json_string_value(y));
+    json_int_t p = json_integer_value(x), q = json_integer_value(y);
+    return (p > q) - (p < q);
+}
+
+/* Sorts an array of objects in place. */
+static enum rxt_status sort_rows(json_t *rows, const char *key, bool reverse)
+{
+    size_t n = json_array_size(rows), i;
+    json_t **row = malloc((n + 1) * sizeof(json_t *));
+    if (!row)
+        return RXT_ENOMEM;
+    for (i = 0; i < n; i++)
+        row[i] = json_incref(json_array_get(rows, i));
+    sort_key = key;
+    qsort(row, n, sizeof(json_t *), by_key);
+    for (i = 0; i < n; i++)
+        (void)json_array_set_new(rows, i, row[reverse ? n - 1 - i : i]);
+    free(row);
+    return RXT_OK;
+}
+
+static enum rxt_status check_key(const char *key, struct rxt_error *err)
+{
+    char all[192] = "";
+    for (int i = 0; i < COUNT_OF(list_columns); i++) {
+        if (strcmp(list_columns[i].key, key) == 0)
+            return RXT_OK;
+        size_t n = strlen(all);
+        (void)snprintf(all + n, sizeof all - n, "%s%s", i ? ", " : "", list_columns[i].key);
+    }
+    return rxt_fail(err, RXT_EINVAL, "--sort %.30s: use one of %s", key, all);
+}
+
+enum rxt_status view_sessions(struct report *r, const struct look *l, struct rxt_error *err)
+{
+    enum { PAGE = 64 };
+    struct store_session *page = malloc(PAGE * sizeof *page);
+    char after[STORE_NAME_MAX] = "";
+    size_t n = 0;
+    enum rxt_status st = page ? RXT_OK : RXT_ENOMEM;
+    const char *key = l->sort ? l->sort : "session";
+    struct section *s =
+        report_table(r, "sessions", "sessions", list_columns, COUNT_OF(list_columns));
+    if (st == RXT_OK)
+        st = check_key(key, err);
+    do {
+        if (st == RXT_OK)
+            st = store_session_list(l->store, l->tenant, after, page, PAGE, &n, err);
+        if (st != RXT_OK)
+            break;
+        for (size_t i = 0; i < n; i++)
+            if (!l->filter || strstr(page[i].name, l->filter) ||
+                strcmp(state_of(&page[i]), l->filter) == 0)
+                report_row(r, s, session_json(l, &page[i]));
+        if (n > 0)
+            memcpy(after, page[n - 1].name, sizeof after);
+    } while (n == PAGE);
+    free(page);
+    if (st != RXT_OK)
+        return st;
+    if (json_array_size(s->rows) == 0)
+        section_about(s, "There are none%s of tenant \"%.60s\".",
+                      l->filter ? " that match the filter" : "", l->tenant);
+    return sort_rows(s->rows, key, l->reverse);
+}
+
+/* ---- one -------------------------------------------------------------------------------- */
+
+static const struct column facts[] = {
+    {"session", "session", CELL_TEXT},
+    {"state", "state", CELL_TEXT},
+    {"held_reason", "held because", CELL_TEXT},
+    {"tier", "lies in", CELL_TEXT},
+    {"version", "version", CELL_COUNT},
+    {"pending", "journaled, not applied", CELL_COUNT},
+    {"base", "oldest version", CELL_COUNT},
+    {"origin", "comes from", CELL_TEXT},
+    {"origin_version", "... at version", CELL_COUNT},
+    {"images", "images", CELL_COUNT},
+    {"image_bytes", "bytes of images", CELL_BYTES},
+    {"memory_bytes", "bytes of the memory", CELL_BYTES},
+    {"stm_dtype", "dtype", CELL_TEXT},
+    {"mixed_class", "replayed by another class", CELL_TEXT},
+    {"seed", "seed", CELL_TEXT},
+    {"model", "model", CELL_TEXT},
+    {"model_hash", "hash of the model", CELL_TEXT},
+    {"created_us", "made (UTC)", CELL_DATE},
+    {"used_us", "last used (UTC)", CELL_DATE},
+    {"age", "age", CELL_AGE},
+};
+
+enum rxt_status view_session(struct report *r, const struct look *l, struct rxt_error *err)
+{
+    struct store_session x;
+    TRY(store_session_get(l->store, l->tenant, l->session, &x, err));
+    struct section *s = report_facts(r, "session", "session", facts, COUNT_OF(facts));
+    report_row(r, s, session_json(l, &x));
+    return RXT_OK;
+}
+
+/* ---- shared ----------------------------------------------------------------------------- */
+
+enum rxt_status look_version(const struct look *l, const struct history *h, uint64_t *version,
+                             struct rxt_error *err)
+{
+    const struct store_session *x = &h->session;
+    *version = l->version == VERSION_HEAD ? x->applied : l->version;
+    if (*version >= x->base && *version <= x->applied)
+        return RXT_OK;
+    return rxt_fail(err, RXT_ENOTFOUND,
+                    "session \"%.60s\" has the versions %" PRIu64 " to %" PRIu64 ", not %" PRIu64,
+                    x->name, x->base, x->applied, *version);
+}
+
+const char *kind_name(enum store_kind kind)
+{
+    switch (kind) {
+    case STORE_TURN:
+        return "turn";
+    case STORE_REMEMBER:
+        return "remember";
+    case STORE_REWIND:
+        return "rewind";
+    case STORE_RESET:
+        return "reset";
+    }
+    return "?";
+}

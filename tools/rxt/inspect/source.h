@@ -1,0 +1,22 @@
+/* Where sessions are looked at: a store file, read while a server may be writing it, or an exported
+ * session, which is imported into a store of its own that lives as long as the look. */
+#ifndef RXT_TOOLS_INSPECT_SOURCE_H
+#define RXT_TOOLS_INSPECT_SOURCE_H
+
+#include "store/store.h"
+
+struct source {
+    struct store *store;
+    bool is_export;
+    char session[STORE_NAME_MAX]; /* of an export: the only one */
+    char folder[64];              /* of the imported store; "" = none */
+};
+
+/* Gives *s for closing, also when it fails. tenant: an export becomes a session of it, with the
+ * name of the file up to its first dot. EFORMAT: neither; ECORRUPT: the seal of an export does not
+ * fit. */
+enum rxt_status source_open(struct source *s, const char *path, const char *tenant,
+                            struct rxt_error *err);
+void source_close(struct source *s);
+
+#endif
