@@ -1,11 +1,9 @@
-#define _DEFAULT_SOURCE /* getentropy */
 #include "bridge/bridge_impl.h"
 
 #include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 
 #include <string.h>
-#include <unistd.h>
 
 /* ---- open and close --------------------------------------------------------------------- */
 
@@ -43,6 +41,16 @@ static enum rxt_status plan_pass_buffers(struct bridge *b)
                b->pass_slot && b->pass_read && b->pass_want && b->pass_sampling && b->pass_choice &&
                b->pass_task;
     return all ? RXT_OK : RXT_ENOMEM;
+}
+
+/* A chain of about one sink, also when every request is joined once. */
+static enum rxt_status make_tickets(struct bridge *b)
+{
+    b->n_ticket = 1;
+    while (b->n_ticket < 2 * (size_t)b->cfg.max_queue)
+        b->n_ticket *= 2;
+    b->ticket = mem_alloc_n(b->n_ticket, sizeof *b->ticket);
+    return b->ticket ? RXT_OK : RXT_ENOMEM;
 }
 
 /* As many as updates in flight: a commit that finds none writes no image, the journal has it. */
@@ -91,6 +99,7 @@ static void destroy(struct bridge *b)
         mem_free(b->image_buffer[i]);
     rxt_worker_destroy(&b->worker);
     mailbox_destroy(&b->back);
+    mem_free(b->ticket);
     mem_free(b->image_buffer);
     mem_free(b->live);
     mem_free(b->slot);
@@ -131,6 +140,7 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
     };
     TRY_OR(fail, open_writer(b, err));
     TRY_OR(fail, plan_pass_buffers(b));
+    TRY_OR(fail, make_tickets(b));
     TRY_OR(fail, make_image_buffers(b));
     TRY_OR(fail, rxt_worker_create(&b->worker, m, &worker));
     TRY_OR(fail, memory_lane_create(&b->lane, m, b->cfg.n_spare, &b->back));
@@ -192,13 +202,11 @@ static bool take_in(struct bridge *b)
     bool any = mail != NULL;
     while (mail) {
         struct mail *next = mail->next;
-        if (mail->kind == MAIL_JOB) {
-            session_came_back(((struct memory_job *)mail)->owner);
-        } else {
-            struct work *w = (struct work *)mail;
-            b->n_pending--;
-            w->done(w);
-        }
+        b->n_pending--;
+        if (mail->kind == MAIL_JOB)
+            ((struct memory_job *)mail)->done((struct memory_job *)mail);
+        else
+            ((struct work *)mail)->done((struct work *)mail);
         mail = next;
     }
     return any;
@@ -275,219 +283,4 @@ void bridge_wake(struct bridge *b)
 bool bridge_idle(const struct bridge *b)
 {
     return b->n_task == 0 && b->n_pending == 0;
-}
-
-/* ---- requests --------------------------------------------------------------------------- */
-
-static bool same_id(const struct task *t, const struct task *other)
-{
-    return memcmp(t->r.id, other->r.id, BRIDGE_ID_BYTES) == 0;
-}
-
-static struct task *running_twin(const struct session *s, const struct task *t)
-{
-    for (struct task *other = s->queue; other; other = other->next)
-        if (same_id(t, other))
-            return other;
-    for (struct task *other = s->remember; other; other = other->next)
-        if (same_id(t, other))
-            return other;
-    return NULL;
-}
-
-/* The repeat listens along; the tokens so far come to it in the DONE event. */
-static enum rxt_status join(struct task *twin, struct task **t, struct rxt_error *err)
-{
-    if (twin->r.verb != (*t)->r.verb)
-        return rxt_fail(err, RXT_EEXIST, "this request id belongs to another kind of request");
-    struct sink *sink = mem_dup(&(*t)->sink, sizeof(*t)->sink);
-    if (!sink)
-        return RXT_ENOMEM;
-    sink->next = twin->sink.next;
-    twin->sink.next = sink;
-    task_destroy(t);
-    return RXT_OK;
-}
-
-enum rxt_status bridge_submit(struct bridge *b, const struct bridge_request *r,
-                              bridge_on_event on_event, void *user, uint64_t *ticket,
-                              struct rxt_error *err)
-{
-    static const uint8_t no_id[BRIDGE_ID_BYTES];
-    struct session *s = NULL;
-    struct task *t = NULL;
-    if (b->n_task >= b->cfg.max_queue)
-        return rxt_fail(err, RXT_EBUSY, "%d requests wait already", b->n_task);
-    TRY(task_create(&t, b, r, err));
-    enum rxt_status st = session_find(b, r->tenant, r->session, &s);
-    if (st != RXT_OK)
-        goto fail;
-    t->session = s;
-    t->sink = (struct sink){.on_event = on_event, .user = user, .ticket = ++b->next_ticket};
-    if (ticket)
-        *ticket = t->sink.ticket;
-    if (memcmp(t->r.id, no_id, sizeof no_id) == 0 && getentropy(t->r.id, sizeof t->r.id) != 0) {
-        st = rxt_fail(err, RXT_EIO, "the system gave no random bytes for a request id");
-        goto fail;
-    }
-    struct task *twin = running_twin(s, t);
-    if (twin) {
-        st = join(twin, &t, err);
-        if (st != RXT_OK)
-            goto fail;
-        return RXT_OK;
-    }
-    if (s->queue && r->on_busy == BRIDGE_BUSY_REJECT) {
-        st = rxt_fail(err, RXT_EBUSY, "session \"%.100s\" is answering", s->name);
-        goto fail;
-    }
-    *s->queue_last = t;
-    s->queue_last = &t->next;
-    b->n_task++;
-    bridge_activate(b, s);
-    return RXT_OK;
-fail:
-    task_destroy(&t);
-    if (s)
-        bridge_activate(b, s); /* it may have been made for nothing */
-    return st;
-}
-
-static bool listens(const struct task *t, uint64_t ticket)
-{
-    for (const struct sink *s = &t->sink; s; s = s->next)
-        if (s->ticket == ticket)
-            return true;
-    return false;
-}
-
-void bridge_cancel(struct bridge *b, uint64_t ticket)
-{
-    for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
-        for (struct session *s = b->bucket[i]; s; s = s->chain)
-            for (struct task *t = s->queue; t; t = t->next)
-                if (listens(t, ticket)) {
-                    t->cancelled = true;
-                    bridge_activate(b, s);
-                    return;
-                }
-}
-
-/* ---- for tools -------------------------------------------------------------------------- */
-
-struct call {
-    bridge_on_event on_event;
-    void *user;
-    bool final;
-    enum rxt_status status;
-    struct rxt_error *err;
-};
-
-static void on_call_event(void *user, const struct bridge_event *e)
-{
-    struct call *c = user;
-    if (e->status != RXT_OK && c->status == RXT_OK)
-        c->status = rxt_fail(c->err, e->status, "%s", e->error);
-    c->final |= e->final;
-    if (c->on_event)
-        c->on_event(c->user, e);
-}
-
-enum rxt_status bridge_call(struct bridge *b, const struct bridge_request *r,
-                            bridge_on_event on_event, void *user, struct rxt_error *err)
-{
-    struct call c = {.on_event = on_event, .user = user, .err = err};
-    TRY(bridge_submit(b, r, on_call_event, &c, NULL, err));
-    while (!c.final)
-        if (!bridge_step(b))
-            bridge_wait(b, 1000000);
-    return c.status;
-}
-
-/* Work whose sender has nothing else to do: it steps until it is back. */
-struct waited {
-    struct work work;
-    bool finished;
-};
-
-static void waited_done(struct work *w)
-{
-    ((struct waited *)w)->finished = true;
-}
-
-static enum rxt_status run_and_wait(struct bridge *b, struct waited *w, work_run run,
-                                    struct rxt_error *err)
-{
-    w->work.alone = true;
-    bridge_post(b, &w->work, run, waited_done, NULL);
-    while (!w->finished)
-        if (!bridge_step(b))
-            bridge_wait(b, 1000000);
-    if (w->work.status != RXT_OK)
-        return rxt_fail(err, w->work.status, "%s", w->work.error.text);
-    return RXT_OK;
-}
-
-struct list_work {
-    struct waited waited;
-    const char *tenant, *after;
-    struct store_session *rows;
-    size_t cap, n;
-};
-
-static enum rxt_status run_list(struct work *w, struct store *s, struct rxt_error *err)
-{
-    struct list_work *l = (struct list_work *)w;
-    return store_session_list(s, l->tenant, l->after, l->rows, l->cap, &l->n, err);
-}
-
-static void row_info(const struct store_session *row, struct bridge_session_info *out)
-{
-    struct session s = {.phase = SESSION_COLD, .row = *row, .version = row->applied};
-    memcpy(s.name, row->name, sizeof s.name);
-    s.held = (row->flags & STORE_HELD) != 0;
-    session_info(&s, out);
-}
-
-enum rxt_status bridge_list(struct bridge *b, const char *tenant, const char *after,
-                            struct bridge_session_info *out, size_t cap, size_t *n,
-                            struct rxt_error *err)
-{
-    *n = 0;
-    if (cap == 0)
-        return RXT_OK;
-    struct list_work l = {.tenant = tenant, .after = after, .cap = cap};
-    l.rows = mem_alloc_n(cap, sizeof *l.rows);
-    if (!l.rows)
-        return RXT_ENOMEM;
-    enum rxt_status st = run_and_wait(b, &l.waited, run_list, err);
-    for (size_t i = 0; st == RXT_OK && i < l.n; i++) {
-        struct session *live = NULL;
-        row_info(&l.rows[i], &out[i]);
-        if (session_peek(b, tenant, l.rows[i].name, &live) && live->phase == SESSION_RESIDENT)
-            session_info(live, &out[i]);
-    }
-    *n = st == RXT_OK ? l.n : 0;
-    mem_free(l.rows);
-    return st;
-}
-
-struct stats_work {
-    struct waited waited;
-    struct store_stats stats;
-};
-
-static enum rxt_status run_stats(struct work *w, struct store *s, struct rxt_error *err)
-{
-    (void)err;
-    ((struct stats_work *)w)->stats = store_stats(s);
-    return RXT_OK;
-}
-
-enum rxt_status bridge_stats(struct bridge *b, struct bridge_stats *out, struct rxt_error *err)
-{
-    struct stats_work w = {0};
-    TRY(run_and_wait(b, &w.waited, run_stats, err));
-    *out = (struct bridge_stats){.count = count_read(), .mem = mem_stats(), .store = w.stats};
-    return RXT_OK;
 }

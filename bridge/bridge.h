@@ -58,7 +58,7 @@ void bridge_close(struct bridge **b, uint64_t deadline_us);
 bool bridge_step(struct bridge *b);
 /* Sleeps until there is something to do, at most timeout_us. */
 void bridge_wait(struct bridge *b, uint64_t timeout_us);
-/* Wakes bridge_wait. Any thread, also a signal handler. */
+/* Wakes bridge_wait. Any thread; async-signal-safe. */
 void bridge_wake(struct bridge *b);
 bool bridge_idle(const struct bridge *b); /* no request, job or write is pending */
 

@@ -5,6 +5,7 @@
 #define RXT_BRIDGE_IMPL_H
 
 #include "bridge/bridge.h"
+#include "bridge/fault_impl.h"
 #include "bridge/memory_impl.h"
 #include "bridge/replay_impl.h"
 #include "bridge/writer_impl.h"
@@ -25,7 +26,9 @@ enum task_state {
 
 /* Who listens to a task: its submitter, and whoever repeated its request id. */
 struct sink {
-    struct sink *next;
+    struct sink *next;        /* of the task */
+    struct sink *ticket_next; /* of its bucket */
+    struct task *task;
     bridge_on_event on_event;
     void *user;
     uint64_t ticket;
@@ -155,7 +158,10 @@ struct bridge {
     struct session *bucket[BRIDGE_BUCKETS];
     struct session *active, **active_last;
     int32_t n_task;
-    size_t n_pending; /* jobs and works that are out */
+    size_t n_pending;     /* jobs and works that are out */
+    struct sink **ticket; /* [n_ticket] buckets; who listens to what, by ticket */
+    size_t n_ticket;      /* power of two */
+    int32_t n_sink;
     uint64_t next_ticket, tick;
     size_t resident_bytes;
 
@@ -181,6 +187,9 @@ struct bridge {
 void bridge_activate(struct bridge *b, struct session *s); /* look at it in this or the next step */
 /* Sends work to the writer, which gives it back through done(). */
 void bridge_post(struct bridge *b, struct work *w, work_run run, work_done done, void *owner);
+
+/* submit.c: the table of tickets. A task leaves it when it ends. */
+void sinks_forget(struct task *t);
 
 /* request.c: copies r; ids and texts are checked as far as no session is needed. */
 enum rxt_status task_create(struct task **out, struct bridge *b, const struct bridge_request *r,
@@ -220,8 +229,7 @@ bool session_forgettable(const struct session *s);
 void session_forget(struct session *s); /* out of the table */
 void session_load(struct session *s);   /* COLD -> LOADING */
 void session_evict(struct bridge *b, struct session *but);
-void session_remember(struct session *s);  /* next journaled task to the lane */
-void session_came_back(struct session *s); /* its memory job */
+void session_remember(struct session *s); /* next journaled task to the lane */
 void session_apply(struct session *s);
 void session_hold(struct session *s, enum rxt_status st, const char *why);
 void session_drop(struct session *s); /* RESIDENT -> COLD; nothing of it is out */
@@ -229,9 +237,5 @@ void shared_read_release(struct bridge *b, struct shared_read *r);
 
 /* verbs.c: head of its session's queue; false = must wait. */
 bool verb_start(struct task *t);
-
-/* fault.c: kills the process at the nth time it gets to a named point, for the tests of S3 to S6:
- * RXT_FAULT=point:n. Points: token, answered, journaled, updated, imaged. */
-void fault_point(const char *point);
 
 #endif

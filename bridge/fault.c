@@ -1,4 +1,4 @@
-#include "bridge/bridge_impl.h"
+#include "bridge/fault_impl.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -27,4 +27,23 @@ void fault_point(const char *point)
         return;
     if (atomic_fetch_sub(&fault_left, 1) == 1)
         raise(SIGKILL);
+}
+
+static _Atomic(const char *) armed_point; /* literals of the tests */
+static atomic_int armed_status, armed_left;
+
+enum rxt_status fault_status(const char *point)
+{
+    const char *armed = atomic_load(&armed_point);
+    if (!armed || strcmp(point, armed) != 0 || atomic_fetch_sub(&armed_left, 1) <= 0)
+        return RXT_OK;
+    return (enum rxt_status)atomic_load(&armed_status);
+}
+
+void fault_arm(const char *point, enum rxt_status st, int times)
+{
+    atomic_store(&armed_point, NULL);
+    atomic_store(&armed_status, (int)st);
+    atomic_store(&armed_left, times);
+    atomic_store(&armed_point, point);
 }

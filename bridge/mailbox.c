@@ -1,48 +1,39 @@
+#define _GNU_SOURCE /* sem_clockwait */
 #include "bridge/mailbox_impl.h"
 
+#include <assert.h>
+#include <errno.h>
 #include <time.h>
+
+static_assert(ATOMIC_POINTER_LOCK_FREE == 2 && ATOMIC_BOOL_LOCK_FREE == 2,
+              "a signal handler may touch an atomic only if it takes no lock");
 
 enum rxt_status mailbox_create(struct mailbox *box)
 {
-    pthread_condattr_t attr;
     *box = (struct mailbox){0};
-    box->last = &box->first;
-    if (pthread_mutex_init(&box->mutex, NULL) != 0)
-        return RXT_EIO;
-    pthread_condattr_init(&attr);
-    /* Deadlines must not jump with the wall clock. */
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    int failed = pthread_cond_init(&box->changed, &attr);
-    pthread_condattr_destroy(&attr);
-    if (failed) {
-        pthread_mutex_destroy(&box->mutex);
-        return RXT_EIO;
-    }
-    return RXT_OK;
+    return sem_init(&box->changed, 0, 0) == 0 ? RXT_OK : RXT_EIO;
 }
 
 void mailbox_destroy(struct mailbox *box)
 {
-    pthread_cond_destroy(&box->changed);
-    pthread_mutex_destroy(&box->mutex);
+    sem_destroy(&box->changed);
 }
 
 void mailbox_post(struct mailbox *box, struct mail *mail)
 {
-    mail->next = NULL;
-    pthread_mutex_lock(&box->mutex);
-    *box->last = mail;
-    box->last = &mail->next;
-    pthread_cond_signal(&box->changed);
-    pthread_mutex_unlock(&box->mutex);
+    struct mail *before = atomic_load_explicit(&box->newest, memory_order_relaxed);
+    do {
+        mail->next = before;
+    } while (!atomic_compare_exchange_weak_explicit(&box->newest, &before, mail,
+                                                    memory_order_release, memory_order_relaxed));
+    if (!before) /* from here on the mail is the taker's */
+        sem_post(&box->changed);
 }
 
 void mailbox_wake(struct mailbox *box)
 {
-    pthread_mutex_lock(&box->mutex);
-    box->woken = true;
-    pthread_cond_signal(&box->changed);
-    pthread_mutex_unlock(&box->mutex);
+    if (!atomic_exchange(&box->woken, true))
+        sem_post(&box->changed);
 }
 
 static struct timespec deadline_in(uint64_t us)
@@ -60,23 +51,29 @@ void mailbox_wait(struct mailbox *box, uint64_t timeout_us)
     struct timespec end = {0};
     if (timeout_us != UINT64_MAX)
         end = deadline_in(timeout_us);
-    pthread_mutex_lock(&box->mutex);
-    while (!box->first && !box->woken) {
-        if (timeout_us == UINT64_MAX)
-            pthread_cond_wait(&box->changed, &box->mutex);
-        else if (pthread_cond_timedwait(&box->changed, &box->mutex, &end) != 0)
+    /* Units of mail that was taken without waiting. What is posted from here on leaves its mark
+     * below before it leaves its unit, so none that counts is lost. */
+    while (sem_trywait(&box->changed) == 0) {
+    }
+    while (!atomic_load_explicit(&box->newest, memory_order_relaxed) && !atomic_load(&box->woken)) {
+        /* The monotonic clock: deadlines must not jump with the wall clock. */
+        int failed = timeout_us == UINT64_MAX ? sem_wait(&box->changed)
+                                              : sem_clockwait(&box->changed, CLOCK_MONOTONIC, &end);
+        if (failed && errno == ETIMEDOUT)
             break;
     }
-    box->woken = false;
-    pthread_mutex_unlock(&box->mutex);
+    atomic_store(&box->woken, false);
 }
 
 struct mail *mailbox_take(struct mailbox *box)
 {
-    pthread_mutex_lock(&box->mutex);
-    struct mail *mail = box->first;
-    box->first = NULL;
-    box->last = &box->first;
-    pthread_mutex_unlock(&box->mutex);
-    return mail;
+    struct mail *mail = atomic_exchange_explicit(&box->newest, NULL, memory_order_acquire);
+    struct mail *first = NULL;
+    while (mail) {
+        struct mail *before = mail->next;
+        mail->next = first;
+        first = mail;
+        mail = before;
+    }
+    return first;
 }

@@ -5,7 +5,8 @@
 
 #include "kernels/base/status.h"
 
-#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -16,19 +17,19 @@ struct mail {
 };
 
 struct mailbox {
-    pthread_mutex_t mutex; /* guards the fields below */
-    pthread_cond_t changed;
-    struct mail *first, **last;
-    bool woken; /* mailbox_wake was called since the last wait */
+    _Atomic(struct mail *) newest; /* posted and not taken, linked backwards in time */
+    atomic_bool woken;             /* mailbox_wake was called since the last wait */
+    sem_t changed;                 /* one unit for the first mail in an empty box, one for a wake */
 };
 
 enum rxt_status mailbox_create(struct mailbox *box); /* EIO */
 void mailbox_destroy(struct mailbox *box);
 
 void mailbox_post(struct mailbox *box, struct mail *mail);
-/* Ends a wait without mail; not from a signal handler. */
+/* Ends a wait without mail. Async-signal-safe: an atomic word and sem_post. */
 void mailbox_wake(struct mailbox *box);
-/* Waits until there is mail, mailbox_wake or timeout_us (UINT64_MAX = for ever). */
+/* Waits until there is mail, mailbox_wake or timeout_us (UINT64_MAX = for ever). The taking thread
+ * only. */
 void mailbox_wait(struct mailbox *box, uint64_t timeout_us);
 /* Everything posted so far in order of posting, linked by next; NULL if there is none. */
 struct mail *mailbox_take(struct mailbox *box);

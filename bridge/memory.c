@@ -1,9 +1,11 @@
 #include "bridge/memory_impl.h"
 
+#include "bridge/fault_impl.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <string.h>
 
 struct memory_lane {
@@ -14,7 +16,7 @@ struct memory_lane {
     int32_t max_rows;
     struct mailbox inbox;
     struct mailbox *back;
-    struct memory_job *waiting, **waiting_last; /* taken in, not started; in order */
+    struct memory_job *waiting, **waiting_last; /* taken in; in order */
     struct memory_job **batch;                  /* n_spare of them */
     struct stm **batch_stm;
     struct stm_spare **batch_spare;
@@ -29,12 +31,6 @@ static struct memory_job *next_of(struct memory_job *job)
     return (struct memory_job *)job->mail.next;
 }
 
-static void give_back(struct memory_lane *l, struct memory_job *job, enum rxt_status st)
-{
-    job->status = st;
-    mailbox_post(l->back, &job->mail);
-}
-
 static enum rxt_status pool_of(struct memory_lane *l, enum dtype dtype, struct stm_pool **out)
 {
     struct stm_pool **pool = &l->pool[dtype == DTYPE_BF16];
@@ -43,6 +39,35 @@ static enum rxt_status pool_of(struct memory_lane *l, enum dtype dtype, struct s
         TRY(stm_pool_create(pool, rxt_model_backend(l->model), &cfg, l->n_spare));
     }
     *out = *pool;
+    return RXT_OK;
+}
+
+/* ---- a job begins and ends -------------------------------------------------------------- */
+
+/* The version before the first step: given values, or an initial memory. */
+static enum rxt_status start_content(struct memory_lane *l, struct memory_job *job)
+{
+    struct lane *ln = rxt_worker_lane(l->worker);
+    uint64_t version = job->target - (uint64_t)job->n_step;
+    const void *values = job->values[0];
+    if (!job->stm) {
+        struct stm_config cfg = rxt_model_stm(l->model, job->dtype);
+        TRY(stm_create(&job->stm, ln, &cfg, values ? STM_ZEROS : job->init, job->seed));
+    }
+    if (values)
+        return stm_import(job->stm, ln, version, values, job->values_bytes);
+    return stm_restart(job->stm, ln, version, job->init, job->seed);
+}
+
+static enum rxt_status start(struct memory_lane *l, struct memory_job *job)
+{
+    if (job->started)
+        return RXT_OK;
+    if (job->kind == MEMORY_REBUILD)
+        TRY(start_content(l, job));
+    else if (!job->stm)
+        TRY(stm_clone(&job->stm, rxt_worker_lane(l->worker), job->source));
+    job->started = true;
     return RXT_OK;
 }
 
@@ -57,65 +82,49 @@ static enum rxt_status copy_values(struct memory_job *job, struct lane *ln)
     return RXT_OK;
 }
 
-/* K/V, hash and image of what has just been committed: all that readers and the store need. */
+/* K/V, hash and image of what has been made: all that readers and the store need. */
 static enum rxt_status publish(struct memory_lane *l, struct memory_job *job)
 {
     struct lane *ln = rxt_worker_lane(l->worker);
-    TRY(rxt_read_build(job->read, l->worker, job->stm));
+    if (job->read)
+        TRY(rxt_read_build(job->read, l->worker, job->stm));
     TRY(stm_hash(job->stm, ln, job->hash));
     if (job->image)
         TRY(copy_values(job, ln));
     return lane_sync(ln);
 }
 
-/* Absorbs one interaction into each of the n memories of the batch: all of it or nothing. A device
- * failure fails the whole batch, a result that is not finite only its own memory. */
-static void update_batch(struct memory_lane *l, int n)
+static void give_back(struct memory_lane *l, struct memory_job *job, enum rxt_status st)
 {
-    enum rxt_status st = RXT_OK;
-    uint64_t start = clock_us();
-    l->batch_offset[0] = 0;
-    int lent = 0;
-    for (; lent < n; lent++) {
-        struct memory_job *job = l->batch[lent];
-        struct stm_pool *pool = NULL;
-        TRY_OR(done, pool_of(l, stm_config_of(job->stm)->dtype, &pool));
-        l->batch_stm[lent] = job->stm;
-        l->batch_spare[lent] = stm_spare_take(pool);
-        assert(l->batch_spare[lent]); /* a batch has at most n_spare memories */
-        int32_t at = l->batch_offset[lent];
-        memcpy(l->batch_ids + at, job->step[0].ids, (size_t)job->step[0].n * sizeof(int32_t));
-        l->batch_offset[lent + 1] = at + job->step[0].n;
-    }
-    const struct ragged rows = {.n_seq = n, .offset = l->batch_offset};
-    st = rxt_update(l->worker, l->batch_stm, l->batch_spare, &rows, l->batch_ids, l->batch_bad);
-done:
-    for (int i = 0; i < n; i++) {
-        struct memory_job *job = l->batch[i];
-        enum rxt_status own = st == RXT_ENONFINITE && !l->batch_bad[i] ? RXT_OK : st;
-        if (own == RXT_OK)
-            own = stm_commit(job->stm, l->batch_spare[i], job->base);
-        if (i < lent) {
-            struct stm_pool *pool = l->pool[stm_config_of(job->stm)->dtype == DTYPE_BF16];
-            stm_spare_give(pool, &l->batch_spare[i]);
-        }
-        if (own == RXT_OK)
-            own = publish(l, job);
-        job->update_us = clock_us() - start;
-        give_back(l, job, own);
-    }
+    job->status = st;
+    if (st != RXT_OK && job->kind == MEMORY_UPDATE && job->source)
+        stm_destroy(&job->stm); /* the clone */
+    mailbox_post(l->back, &job->mail);
 }
 
-/* Takes jobs from the front of the queue while they fit into one batch: updates of any sessions. */
+static enum rxt_status compare(const struct memory_lane *l, struct memory_job *job)
+{
+    struct stm_config cfg = rxt_model_stm(l->model, job->dtype);
+    return stm_diff(job->values[0], job->dtype, job->values[1], job->dtype_b, &cfg, job->diff);
+}
+
+/* ---- rounds ----------------------------------------------------------------------------- */
+
+static int32_t rows_of(const struct memory_job *job)
+{
+    return job->at < job->n_step ? job->step[job->at].n : 0;
+}
+
+/* Takes jobs from the front of the queue while their next steps fit into one batch. */
 static int next_batch(struct memory_lane *l)
 {
     int n = 0;
     int32_t rows = 0;
-    while (l->waiting && l->waiting->kind == MEMORY_UPDATE && n < l->n_spare) {
+    while (l->waiting && n < l->n_spare) {
         struct memory_job *job = l->waiting;
-        if (n > 0 && rows + job->step[0].n > l->max_rows)
+        if (n > 0 && (job->alone || l->batch[0]->alone || rows + rows_of(job) > l->max_rows))
             break;
-        rows += job->step[0].n;
+        rows += rows_of(job);
         l->waiting = next_of(job);
         l->batch[n++] = job;
     }
@@ -124,52 +133,97 @@ static int next_batch(struct memory_lane *l)
     return n;
 }
 
-static enum rxt_status absorb_steps(struct memory_lane *l, struct memory_job *job)
+static void put_last(struct memory_lane *l, struct memory_job *job)
 {
-    struct stm_pool *pool = NULL;
-    TRY(pool_of(l, stm_config_of(job->stm)->dtype, &pool));
-    struct stm_spare *spare = stm_spare_take(pool);
-    assert(spare); /* no batch is running */
-    enum rxt_status st = RXT_OK;
-    for (int32_t i = 0; i < job->n_step && st == RXT_OK; i++) {
-        const int32_t offset[2] = {0, job->step[i].n};
-        const struct ragged rows = {.n_seq = 1, .offset = offset};
-        bool bad = false;
-        st = rxt_update(l->worker, &job->stm, &spare, &rows, job->step[i].ids, &bad);
-        if (st == RXT_OK)
-            st = stm_commit(job->stm, spare, stm_version(job->stm));
+    job->mail.next = NULL;
+    *l->waiting_last = job;
+    l->waiting_last = (struct memory_job **)&job->mail.next;
+}
+
+static void put_first(struct memory_lane *l, struct memory_job *job)
+{
+    if (!l->waiting) {
+        put_last(l, job);
+        return;
     }
-    stm_spare_give(pool, &spare);
+    job->mail.next = &l->waiting->mail;
+    l->waiting = job;
+}
+
+/* Absorbs the next step of each of the n jobs. */
+static enum rxt_status absorb(struct memory_lane *l, int n)
+{
+    enum rxt_status st = RXT_OK;
+    int lent = 0;
+    l->batch_offset[0] = 0;
+    for (; lent < n; lent++) {
+        struct memory_job *job = l->batch[lent];
+        struct stm_pool *pool = NULL;
+        TRY_OR(done, pool_of(l, stm_config_of(job->stm)->dtype, &pool));
+        l->batch_stm[lent] = job->stm;
+        l->batch_spare[lent] = stm_spare_take(pool);
+        assert(l->batch_spare[lent]); /* a batch has at most n_spare memories */
+        int32_t at = l->batch_offset[lent];
+        const struct memory_step *step = &job->step[job->at];
+        memcpy(l->batch_ids + at, step->ids, (size_t)step->n * sizeof *step->ids);
+        l->batch_offset[lent + 1] = at + step->n;
+    }
+    const struct ragged rows = {.n_seq = n, .offset = l->batch_offset};
+    TRY_OR(done, fault_status("update"));
+    st = rxt_update(l->worker, l->batch_stm, l->batch_spare, &rows, l->batch_ids, l->batch_bad);
+done:
+    for (int i = 0; i < n; i++) {
+        struct memory_job *job = l->batch[i];
+        job->status = st == RXT_ENONFINITE && !l->batch_bad[i] ? RXT_OK : st;
+        uint64_t base = job->target - (uint64_t)(job->n_step - job->at);
+        if (job->status == RXT_OK)
+            job->status = stm_commit(job->stm, l->batch_spare[i], base);
+        if (i < lent)
+            stm_spare_give(l->pool[stm_config_of(job->stm)->dtype == DTYPE_BF16],
+                           &l->batch_spare[i]);
+    }
     return st;
 }
 
-/* The version before the first step: given values, or an initial memory. */
-static enum rxt_status start_content(struct memory_lane *l, struct memory_job *job)
+/* One round: what cannot start is given back, what has no step left is published, the others absorb
+ * one step together. A result that is not finite fails its own memory only; a device that fails
+ * takes the whole batch, so each of them is tried again alone. */
+static void run_round(struct memory_lane *l, int n_taken)
 {
-    struct lane *ln = rxt_worker_lane(l->worker);
-    uint64_t version = job->target - (uint64_t)job->n_step;
-    if (!job->stm) {
-        struct stm_config cfg = rxt_model_stm(l->model, job->dtype);
-        TRY(stm_create(&job->stm, ln, &cfg, job->values ? STM_ZEROS : job->init, job->seed));
+    uint64_t begin = clock_us();
+    int n = 0;
+    for (int i = 0; i < n_taken; i++) {
+        struct memory_job *job = l->batch[i];
+        enum rxt_status st = job->kind == MEMORY_DIFF ? compare(l, job) : start(l, job);
+        if (st != RXT_OK || job->kind == MEMORY_DIFF)
+            give_back(l, job, st);
+        else if (job->at == job->n_step)
+            give_back(l, job, publish(l, job));
+        else
+            l->batch[n++] = job;
     }
-    if (job->values)
-        return stm_import(job->stm, ln, version, job->values, job->values_bytes);
-    return stm_restart(job->stm, ln, version, job->init, job->seed);
-}
-
-static void rebuild(struct memory_lane *l, struct memory_job *job)
-{
-    uint64_t start = clock_us();
-    enum rxt_status st = RXT_OK;
-    if (job->kind == MEMORY_REBUILD) {
-        st = start_content(l, job);
-        if (st == RXT_OK)
-            st = absorb_steps(l, job);
+    if (n == 0)
+        return;
+    enum rxt_status st = absorb(l, n);
+    bool whole = st != RXT_OK && st != RXT_ENONFINITE;
+    for (int i = n; i-- > 0 && whole && n > 1;) {
+        l->batch[i]->alone = true;
+        put_first(l, l->batch[i]);
     }
-    if (st == RXT_OK)
-        st = publish(l, job);
-    job->update_us = clock_us() - start;
-    give_back(l, job, st);
+    for (int i = 0; i < n && !(whole && n > 1); i++) {
+        struct memory_job *job = l->batch[i];
+        enum rxt_status own = job->status;
+        job->alone = false;
+        if (own == RXT_OK && ++job->at < job->n_step) {
+            job->update_us += clock_us() - begin;
+            put_last(l, job);
+            continue;
+        }
+        if (own == RXT_OK)
+            own = publish(l, job);
+        job->update_us += clock_us() - begin;
+        give_back(l, job, own);
+    }
 }
 
 static void take_in(struct memory_lane *l, struct mail *mail)
@@ -177,13 +231,10 @@ static void take_in(struct memory_lane *l, struct mail *mail)
     while (mail) {
         struct memory_job *job = (struct memory_job *)mail;
         mail = mail->next;
-        if (job->kind == MEMORY_STOP) {
+        if (job->kind == MEMORY_STOP)
             l->stopping = true;
-            continue;
-        }
-        job->mail.next = NULL;
-        *l->waiting_last = job;
-        l->waiting_last = (struct memory_job **)&job->mail.next;
+        else
+            put_last(l, job);
     }
 }
 
@@ -194,18 +245,9 @@ static void *run(void *arg)
         if (!l->waiting)
             mailbox_wait(&l->inbox, UINT64_MAX);
         take_in(l, mailbox_take(&l->inbox));
-        if (!l->waiting)
-            continue;
         int n = next_batch(l);
-        if (n > 0) {
-            update_batch(l, n);
-            continue;
-        }
-        struct memory_job *job = l->waiting;
-        l->waiting = next_of(job);
-        if (!l->waiting)
-            l->waiting_last = &l->waiting;
-        rebuild(l, job);
+        if (n > 0)
+            run_round(l, n);
     }
     return NULL;
 }

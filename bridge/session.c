@@ -161,6 +161,8 @@ void session_evict(struct bridge *b, struct session *but)
     }
 }
 
+static void came_back(struct memory_job *job);
+
 /* ---- 2: bring in ------------------------------------------------------------------------ */
 
 static void hex(char out[33], const uint8_t hash[16])
@@ -284,6 +286,7 @@ static void load_done(struct work *w)
     }
     s->job = (struct memory_job){
         .kind = MEMORY_REBUILD,
+        .done = came_back,
         .owner = s,
         .stm = s->stm,
         .dtype = (enum dtype)s->row.dtype,
@@ -291,7 +294,7 @@ static void load_done(struct work *w)
         .step = l->replay.step,
         .n_step = l->replay.n_step,
         .target = l->replay.target,
-        .values = l->replay.values,
+        .values = {l->replay.values},
         .values_bytes = l->replay.values_bytes,
         .init = (enum stm_init)s->row.init,
         .seed = s->row.seed,
@@ -352,12 +355,12 @@ void session_remember(struct session *s)
     t->step = (struct memory_step){.ids = t->ids, .n = t->n_ids};
     s->job = (struct memory_job){
         .kind = MEMORY_UPDATE,
+        .done = came_back,
         .owner = s,
         .stm = s->stm,
         .read = s->next_read->read,
         .step = &t->step,
         .n_step = 1,
-        .base = s->version,
         .target = s->version + 1,
     };
     if (image_due(s))
@@ -399,11 +402,10 @@ static void take_version(struct session *s)
         turn_committed(s->remember);
 }
 
-void session_came_back(struct session *s)
+static void came_back(struct memory_job *job)
 {
+    struct session *s = job->owner;
     struct bridge *b = s->bridge;
-    struct memory_job *job = &s->job;
-    b->n_pending--;
     s->job_out = false;
     s->stm = job->stm;
     if (job->kind == MEMORY_REBUILD) {

@@ -71,6 +71,7 @@ void task_end(struct task *t)
     unlink_task(&s->queue, &s->queue_last, t);
     unlink_task(&s->remember, &s->remember_last, t);
     b->n_task--;
+    sinks_forget(t);
     task_destroy(&t);
     bridge_activate(b, s);
 }

@@ -72,6 +72,8 @@ enum wire_error wire_error_of(enum rxt_status st)
         return WIRE_E_NEWER;
     case RXT_EFENCED:
         return WIRE_E_FENCED;
+    case RXT_EDEADLINE:
+        return WIRE_E_DEADLINE;
     case RXT_EHELD:
         return WIRE_E_HELD;
     case RXT_EEXPIRED:

@@ -2,6 +2,8 @@
 
 #include "kernels/base/mem.h"
 
+#include <pthread.h>
+
 struct writer {
     struct store *store;
     struct mailbox inbox;

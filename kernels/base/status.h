@@ -31,7 +31,8 @@
     X(RXT_ENEWER, 19, "written by a newer release")                            \
     X(RXT_EFENCED, 20, "lease lost or held by another process")                \
     X(RXT_EHELD, 21, "session is held: writes refused until repair")           \
-    X(RXT_EEXPIRED, 22, "expired")
+    X(RXT_EEXPIRED, 22, "expired")                                             \
+    X(RXT_EDEADLINE, 23, "deadline passed")
 
 enum [[nodiscard]] rxt_status{
 #define RXT_STATUS_ENUM(code, number, text) code = number,
