@@ -21,6 +21,10 @@ static void set_defaults(struct bridge_config *cfg)
         cfg->n_spare = 4;
     if (!cfg->image_budget_us)
         cfg->image_budget_us = 250000;
+    if (!cfg->max_tenant_queue)
+        cfg->max_tenant_queue = cfg->max_queue;
+    if (!cfg->choose_us)
+        cfg->choose_us = 60000000;
 }
 
 static enum rxt_status plan_pass_buffers(struct bridge *b)
@@ -36,10 +40,10 @@ static enum rxt_status plan_pass_buffers(struct bridge *b)
     b->pass_want = mem_alloc_n(n, sizeof *b->pass_want);
     b->pass_sampling = mem_alloc_n(n, sizeof *b->pass_sampling);
     b->pass_choice = mem_alloc_n(n, sizeof *b->pass_choice);
-    b->pass_task = mem_alloc_n(n, sizeof *b->pass_task);
+    b->pass_answer = mem_alloc_n(n, sizeof *b->pass_answer);
     bool all = b->live && b->slot && b->pass_offset && b->pass_start && b->pass_ids &&
                b->pass_slot && b->pass_read && b->pass_want && b->pass_sampling && b->pass_choice &&
-               b->pass_task;
+               b->pass_answer;
     return all ? RXT_OK : RXT_ENOMEM;
 }
 
@@ -80,21 +84,22 @@ static enum rxt_status open_writer(struct bridge *b, struct rxt_error *err)
     return st;
 }
 
+/* Tasks that a deadline left: what was journaled is replayed at the next open. */
+static void drop_tasks(struct bridge *b)
+{
+    while (b->all)
+        task_end(b->all);
+}
+
 static void destroy(struct bridge *b)
 {
     memory_lane_destroy(&b->lane);
     writer_destroy(&b->writer);
+    drop_tasks(b);
     for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
         while (b->bucket[i])
-            session_forget(b->bucket[i]);
-    while (b->free_read) {
-        struct shared_read *r = b->free_read;
-        b->free_read = r->next;
-        rxt_read_destroy(&r->read);
-        mem_free(r);
-    }
-    for (int32_t i = 0; i < b->n_slot; i++)
-        rxt_slot_destroy(&b->slot[i]);
+            session_abandon(b->bucket[i]);
+    room_destroy(b);
     for (int32_t i = 0; i < b->n_image_buffer; i++)
         mem_free(b->image_buffer[i]);
     rxt_worker_destroy(&b->worker);
@@ -111,8 +116,16 @@ static void destroy(struct bridge *b)
     mem_free(b->pass_want);
     mem_free(b->pass_sampling);
     mem_free(b->pass_choice);
-    mem_free(b->pass_task);
+    mem_free(b->pass_answer);
     mem_free(b);
+}
+
+static enum rxt_status check_room(const struct bridge *b, struct rxt_error *err)
+{
+    if (room_minimum(b) <= b->cfg.max_bytes)
+        return RXT_OK;
+    return rxt_fail(err, RXT_ELIMIT, "one turn of this model needs %zu bytes, max_bytes is %zu",
+                    room_minimum(b), b->cfg.max_bytes);
 }
 
 enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
@@ -127,6 +140,8 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
     set_defaults(&b->cfg);
     b->max_seq_len = rxt_model_info(m)->max_seq_len;
     b->active_last = &b->active;
+    b->clock = clock_us;
+    b->next_deadline_us = NEVER_US;
     st = mailbox_create(&b->back);
     if (st != RXT_OK) {
         mem_free(b);
@@ -138,6 +153,7 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
         .max_rows = b->cfg.prefill_rows + b->cfg.max_live,
         .max_seq = b->cfg.max_live,
     };
+    TRY_OR(fail, check_room(b, err));
     TRY_OR(fail, open_writer(b, err));
     TRY_OR(fail, plan_pass_buffers(b));
     TRY_OR(fail, make_tickets(b));
@@ -151,14 +167,14 @@ fail:
     return st;
 }
 
+/* What has not been journaled is given up. */
 static void cancel_all(struct bridge *b)
 {
-    while (b->n_live > 0)
-        turn_cancel(b->live[b->n_live - 1]);
-    for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
-        for (struct session *s = b->bucket[i]; s; s = s->chain)
-            while (s->queue && !s->queue->work_out)
-                turn_cancel(s->queue);
+    for (struct task *t = b->all; t; t = t->all_next) {
+        t->cancelled = true;
+        if (t->session)
+            bridge_activate(b, t->session);
+    }
 }
 
 void bridge_close(struct bridge **bridge, uint64_t deadline_us)
@@ -196,6 +212,12 @@ void bridge_post(struct bridge *b, struct work *w, work_run run, work_done done,
     writer_post(b->writer, w);
 }
 
+void bridge_post_job(struct bridge *b, struct memory_job *job)
+{
+    b->n_pending++;
+    memory_lane_post(b->lane, job);
+}
+
 static bool take_in(struct bridge *b)
 {
     struct mail *mail = mailbox_take(&b->back);
@@ -212,32 +234,40 @@ static bool take_in(struct bridge *b)
     return any;
 }
 
-/* A repeated request id gets what the first one got, never a second memory write. */
-static bool is_repeat(const struct task *t)
+static bool drop_cancelled(struct session *s)
 {
-    const struct session *s = t->session;
-    uint32_t n = s->n_recent < STORE_WINDOW ? s->n_recent : STORE_WINDOW;
-    for (uint32_t i = 0; i < n; i++)
-        if (memcmp(s->recent[i].id, t->r.id, BRIDGE_ID_BYTES) == 0)
-            return true;
-    return false;
+    bool any = false;
+    struct task *u = s->undecided;
+    for (struct task *t = s->queue, *next; t; t = next) {
+        next = t->next;
+        if (t->cancelled && !t->work_out && t->state <= TASK_LOADING) {
+            task_cancel(t);
+            any = true;
+        }
+    }
+    if (u && u->cancelled && !u->work_out && u->chosen < 0) {
+        task_cancel(u);
+        any = true;
+    }
+    return any;
 }
 
-/* Starts the head of a session's queue if it can start; true if something moved. */
+/* Something has happened to the session: its next task starts if it can, and its next update. */
 static bool advance(struct session *s)
 {
+    bool any = drop_cancelled(s);
+    for (struct task *t = s->remember; t; t = t->next)
+        event_late(t);
+    if (s->undecided)
+        event_late(s->undecided);
+    session_remember(s);
     struct task *t = s->queue;
-    if (!t || t->state > TASK_LOADING || t->work_out)
-        return false;
-    if (t->cancelled) {
-        turn_cancel(t);
-        return true;
-    }
-    if (s->phase == SESSION_RESIDENT && is_repeat(t)) {
-        turn_repeat(t);
-        return true;
-    }
-    return verb_start(t);
+    if (t && !t->work_out && t->listed == LIST_NONE &&
+        (t->state <= TASK_LOADING || t->state == TASK_UNDECIDED))
+        any |= verb_start(t);
+    if (!session_in_use(s))
+        room_rest(s);
+    return any;
 }
 
 static bool advance_all(struct bridge *b)
@@ -249,13 +279,8 @@ static bool advance_all(struct bridge *b)
     while (s) {
         struct session *next = s->active_next;
         s->active = false;
-        bool moved = advance(s);
-        any |= moved;
-        /* Look again while it moves, or while it waits for something that is not its own: a slot.
-         */
-        if (moved || (s->queue && s->queue->state == TASK_LOADING && b->n_live > 0))
-            bridge_activate(b, s);
-        else if (session_forgettable(s))
+        any |= advance(s);
+        if (session_forgettable(s))
             session_forget(s);
         s = next;
     }
@@ -265,13 +290,22 @@ static bool advance_all(struct bridge *b)
 bool bridge_step(struct bridge *b)
 {
     bool any = take_in(b);
+    any |= deadline_check(b);
     any |= advance_all(b);
+    any |= schedule_run(b);
     any |= turn_pass(b);
     return any;
 }
 
 void bridge_wait(struct bridge *b, uint64_t timeout_us)
 {
+    if (b->active) /* activated since the last step */
+        return;
+    if (b->next_deadline_us != NEVER_US) {
+        uint64_t now = b->clock();
+        uint64_t left = b->next_deadline_us > now ? b->next_deadline_us - now : 0;
+        timeout_us = left < timeout_us ? left : timeout_us;
+    }
     mailbox_wait(&b->back, timeout_us);
 }
 

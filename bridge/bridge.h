@@ -5,7 +5,8 @@
  * A caller submits requests and calls bridge_step; everything that happens comes back as events.
  *
  *   submit -> ACCEPTED -> TOKEN* -> DONE -> MEMORY          a turn
- *   submit -> DONE -> MEMORY                                remember, rewind, reset
+ *   submit -> ACCEPTED -> TOKEN* -> UNDECIDED -> DONE -> MEMORY   a turn with several answers
+ *   submit -> DONE -> MEMORY                                remember, rewind, reset, choose
  *   submit -> DONE                                          every other verb
  *   ... -> ERROR | CANCELLED | MEMORY_FAILED                instead of what is still missing
  *
@@ -36,12 +37,14 @@ struct bridge_config {        /* zeroed = defaults */
     enum dtype stm_dtype;     /* of sessions made from now on */
     enum store_sync sync;     /* what a turn survives: power loss (default), or only kill -9 */
     bool keep_text;           /* store transcripts beside the token ids */
-    size_t max_bytes;         /* resident sessions: STM, K/V, slots; 0 = 4 GiB */
-    int32_t max_live;         /* turns that decode at the same time; 0 = 16 */
-    int32_t max_queue;        /* requests that wait; 0 = 1024 */
+    size_t max_bytes;         /* of all sessions: STM, K/V, slots, rows; 0 = 4 GiB */
+    int32_t max_live;         /* answers that decode at the same time; 0 = 16 */
+    int32_t max_queue;        /* requests on their way, memory included; 0 = 1024 */
+    int32_t max_tenant_queue; /* of them for one tenant; 0 = max_queue */
     int32_t prefill_rows;     /* prompt tokens a step beside the decoding turns; 0 = 256 */
     int32_t n_spare;          /* updates in flight; 0 = 4 */
     uint32_t image_budget_us; /* replay work that is cheaper than an image; 0 = 250,000 */
+    uint32_t choose_us;       /* candidates wait so long for CHOOSE; 0 = 60 s */
 };
 
 /* Gives *out: opens the store (and takes its lease: EFENCED if another process writes it), voids or
@@ -67,6 +70,7 @@ bool bridge_idle(const struct bridge *b); /* no request, job or write is pending
 enum bridge_verb {
     BRIDGE_TURN,     /* answer a prompt, then remember the turn */
     BRIDGE_REMEMBER, /* absorb a given turn without decoding */
+    BRIDGE_CHOOSE,   /* candidate `candidate` of the undecided turn `id` is the answer */
     BRIDGE_OPEN,     /* make the session if it is not there; EEXIST never */
     BRIDGE_GET,      /* page in, replay, report info and hash */
     BRIDGE_FORK,     /* new session `to` from `version` of this one */
@@ -75,13 +79,28 @@ enum bridge_verb {
     BRIDGE_ERASE,    /* rows, images, journal; DONE only when the file holds nothing of it */
     BRIDGE_EXPORT,   /* sealed bytes of the session to `path` */
     BRIDGE_IMPORT,   /* new session from sealed bytes at `path` */
+    BRIDGE_DIFF,     /* how far `to_version` of `to` is from `version` of this one */
+    BRIDGE_LIST,     /* sessions of the tenant, sorted by name, after `session` ("" = the first) */
 };
 
 enum bridge_on_stale { BRIDGE_STALE_WAIT, BRIDGE_STALE_PROCEED, BRIDGE_STALE_REJECT };
-enum bridge_on_busy { BRIDGE_BUSY_WAIT, BRIDGE_BUSY_REJECT };
+/* While another request of the session waits or answers. FORK: the turn runs in the new session
+ * `to`, made from the newest version; its events say so. */
+enum bridge_on_busy { BRIDGE_BUSY_WAIT, BRIDGE_BUSY_REJECT, BRIDGE_BUSY_FORK };
 enum bridge_on_cancel { BRIDGE_CANCEL_DISCARD, BRIDGE_CANCEL_COMMIT };
 
 #define BRIDGE_HEAD UINT64_MAX /* the newest version */
+#define BRIDGE_CANDIDATES 8    /* of one turn at most */
+#define BRIDGE_LIST_MAX 256    /* sessions of one answer to LIST at most */
+
+/* From submit, in microseconds; 0 = none. What passes ends the request with EDEADLINE and leaves
+ * nothing of it, save that `total_us` is a cancel that obeys on_cancel. */
+struct bridge_deadline {
+    uint64_t queue_us;       /* to the start of prefill; of other verbs to their start */
+    uint64_t first_token_us; /* to the first token */
+    uint64_t total_us;       /* to the end of the answer */
+    uint64_t memory_us;      /* waiting for memories of earlier turns (on_stale, min_version) */
+};
 
 struct bridge_request { /* copied by bridge_submit, texts and ids included */
     enum bridge_verb verb;
@@ -94,24 +113,39 @@ struct bridge_request { /* copied by bridge_submit, texts and ids included */
     struct sampling sampling; /* seed 0 = the session's; turn and position are the bridge's */
     int32_t max_tokens;       /* of the answer; 0 = as far as max_seq_len goes */
     bool dry_run;             /* answer only: no journal, no memory */
+    int32_t n_candidate;      /* answers from the same memory, decoded together; 0 = 1. More than
+                               * one: UNDECIDED, and nothing is remembered before CHOOSE */
     enum bridge_on_stale on_stale;
     enum bridge_on_busy on_busy;
     enum bridge_on_cancel on_cancel;
     uint64_t min_version; /* wait until the session has it */
     uint64_t if_version;  /* BRIDGE_HEAD = any; else ESTALE unless current */
+    struct bridge_deadline deadline;
+
+    /* CHOOSE: of 0 .. n_candidate - 1. The same again gets the stored DONE, another one EEXIST. */
+    int32_t candidate;
 
     /* REMEMBER: ids (n_ids > 0), or question and answer put into the template */
     const int32_t *ids;
     size_t n_ids;
     const char *question, *answer;
 
-    /* OPEN */
+    /* OPEN: neither is looked at if the session is there. from: it starts from `version` of this
+     * session of the tenant (a seed memory: absorbed once, shared by all that start from it). */
     uint64_t seed;
+    char from[BRIDGE_NAME_MAX];
 
-    /* FORK, REWIND: which version; EXPORT, IMPORT: which file; FORK: the new name */
-    uint64_t version;
+    /* FORK, REWIND, OPEN with from, DIFF: which version; FORK, on_busy: the new name; DIFF: the
+     * other session ("" = the same) and its version; EXPORT, IMPORT: which file */
+    uint64_t version, to_version;
     char to[BRIDGE_NAME_MAX];
     const char *path;
+
+    /* LIST: at most so many, 1 to BRIDGE_LIST_MAX; only names that begin with prefix, only held
+     * sessions */
+    int32_t limit;
+    char prefix[BRIDGE_NAME_MAX];
+    bool only_held;
 };
 
 enum bridge_state { /* of a session, design 5 */
@@ -151,22 +185,31 @@ struct bridge_usage {
 enum bridge_event_kind {
     BRIDGE_ACCEPTED,
     BRIDGE_TOKEN,
+    BRIDGE_UNDECIDED,
     BRIDGE_DONE,
     BRIDGE_MEMORY,
     BRIDGE_MEMORY_FAILED,
     BRIDGE_CANCELLED,
     BRIDGE_ERROR,
 };
+struct bridge_candidate { /* one of several answers, ended */
+    enum rxt_finish finish;
+    const int32_t *ids; /* query, then answer */
+    int32_t n_answer;
+};
 struct bridge_event { /* lent during the callback */
     enum bridge_event_kind kind;
     bool final;
-    const char *session;
+    const char *session; /* where it runs: `to` after on_busy = FORK */
 
     /* ACCEPTED: the price of the turn, known in advance */
     int32_t price_tokens;
     size_t price_bytes;
+    uint64_t price_us; /* expected, from the turns so far; 0 = there were none */
+    int32_t position;  /* turns that are before it; 0 = it starts now */
 
-    /* TOKEN: complete code points only */
+    /* TOKEN: complete code points only. candidate: also in DONE of a chosen one */
+    int32_t candidate;
     int32_t token;
     const char *text;
     size_t text_bytes;
@@ -178,13 +221,28 @@ struct bridge_event { /* lent during the callback */
     uint64_t read_version, pending_version;
     struct bridge_usage usage;
 
+    /* UNDECIDED: on disk, to be chosen from until expires_us have passed (then ERROR, EEXPIRED);
+     * and DONE of a dry run with several answers, instead of ids and finish */
+    const struct bridge_candidate *answer;
+    int32_t n_candidate;
+    uint64_t expires_us;
+
     /* MEMORY, and DONE of every verb but ERASE and EXPORT. GET also gives the ids of the last turn
      * (usage.n_query, usage.n_answer), none if there is no turn. */
     const struct bridge_session_info *info;
 
+    /* DONE of LIST: n_list of them; more: there are others behind them */
+    const struct bridge_session_info *list;
+    int32_t n_list;
+    bool more;
+
+    /* DONE of DIFF: [n_layer * n_slot] of the model */
+    const struct stm_slot_diff *diff;
+
     /* ERROR, MEMORY_FAILED */
     enum rxt_status status;
     const char *error;       /* a sentence */
+    const char *key;         /* which deadline passed ("queue", ...); NULL = it is about none */
     uint64_t retry_after_us; /* 0 = do not retry */
 };
 
@@ -192,13 +250,20 @@ typedef void (*bridge_on_event)(void *user, const struct bridge_event *e);
 
 /* Takes a request; *ticket names it for bridge_cancel. Refuses at once what needs no session to be
  * refused (bad names, empty or too long queries, parameters out of range, full queue: EBUSY), then
- * there is no event. Everything else comes as an event. */
+ * there is no event. Everything else comes as an event.
+ *
+ * A turn is admitted when the bytes it can need are there: memory, K/V (twice while a version is
+ * read and the next one built), a slot for each answer. What does not fit waits its turn, in
+ * deficit round robin over the tokens of the tenants; nothing that was admitted is ever put back.
+ */
 enum rxt_status bridge_submit(struct bridge *b, const struct bridge_request *r,
                               bridge_on_event on_event, void *user, uint64_t *ticket,
                               struct rxt_error *err);
-/* Ends a turn at its next token as its on_cancel says; a request that waits is dropped. Unknown or
- * finished tickets are ignored. */
+/* Ends a turn at its next token as its on_cancel says (several answers: always discard); a request
+ * that waits is dropped. Unknown or finished tickets are ignored. */
 void bridge_cancel(struct bridge *b, uint64_t ticket);
+/* When to submit again what was refused with EBUSY: an estimate from the turns so far. */
+uint64_t bridge_retry_after_us(const struct bridge *b);
 
 /* Submits, steps until the final event and gives the status of the outcome: for tools. on_event may
  * be NULL. */

@@ -1,45 +1,12 @@
+/* LIST: rows of the store, with what the table knows of those that are in. */
 #include "bridge/bridge_impl.h"
 
 #include "kernels/base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
-/* Work whose sender has nothing else to do: it steps until it is back. */
-struct waited {
-    struct work work;
-    bool finished;
-};
-
-static void waited_done(struct work *w)
-{
-    ((struct waited *)w)->finished = true;
-}
-
-static enum rxt_status run_and_wait(struct bridge *b, struct waited *w, work_run run,
-                                    struct rxt_error *err)
-{
-    w->work.alone = true;
-    bridge_post(b, &w->work, run, waited_done, NULL);
-    while (!w->finished)
-        if (!bridge_step(b))
-            bridge_wait(b, 1000000);
-    if (w->work.status != RXT_OK)
-        return rxt_fail(err, w->work.status, "%s", w->work.error.text);
-    return RXT_OK;
-}
-
-struct list_work {
-    struct waited waited;
-    const char *tenant, *after;
-    struct store_session *rows;
-    size_t cap, n;
-};
-
-static enum rxt_status run_list(struct work *w, struct store *s, struct rxt_error *err)
-{
-    struct list_work *l = (struct list_work *)w;
-    return store_session_list(s, l->tenant, l->after, l->rows, l->cap, &l->n, err);
-}
+enum { PAGE = 64 }; /* rows of one piece of the writer's work */
 
 static void row_info(const struct store_session *row, struct bridge_session_info *out)
 {
@@ -49,45 +16,119 @@ static void row_info(const struct store_session *row, struct bridge_session_info
     session_info(&s, out);
 }
 
+/* ---- on the writer's thread ------------------------------------------------------------- */
+
+/* The next page of rows that are asked for; *end = there are no more. */
+static enum rxt_status read_page(struct task *t, struct store *s, bool *end, struct rxt_error *err)
+{
+    struct listing *l = t->listing;
+    const char *prefix = t->r.prefix;
+    size_t n = 0, n_prefix = strlen(prefix);
+    struct store_session *row = mem_alloc_n(PAGE, sizeof *row);
+    if (!row)
+        return RXT_ENOMEM;
+    enum rxt_status st = store_session_list(s, t->r.tenant, l->after, row, PAGE, &n, err);
+    *end = n < PAGE;
+    for (size_t i = 0; i < n && st == RXT_OK; i++) {
+        int order = strncmp(row[i].name, prefix, n_prefix);
+        (void)snprintf(l->after, sizeof l->after, "%s", row[i].name);
+        if (order > 0) { /* names are sorted: there are no others */
+            *end = true;
+            break;
+        }
+        if (order < 0 || (t->r.only_held && !(row[i].flags & STORE_HELD)))
+            continue;
+        if (l->n == t->r.limit) {
+            l->more = *end = true;
+            break;
+        }
+        row_info(&row[i], &l->info[l->n++]);
+    }
+    mem_free(row);
+    return st;
+}
+
+static enum rxt_status run_list(struct work *w, struct store *s, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    bool end = false;
+    TRY(read_page(t, s, &end, err));
+    w->again = !end; /* others may go between two pages */
+    return RXT_OK;
+}
+
+/* ---- on the engine's -------------------------------------------------------------------- */
+
+static void list_done(struct work *w)
+{
+    struct task *t = w->owner;
+    struct listing *l = t->listing;
+    t->work_out = false;
+    if (w->status != RXT_OK) {
+        task_fail(t, w->status, w->error.text);
+        return;
+    }
+    for (int32_t i = 0; i < l->n; i++) {
+        struct session *live = NULL;
+        if (session_peek(t->bridge, t->r.tenant, l->info[i].session, &live) &&
+            live->phase == SESSION_RESIDENT)
+            session_info(live, &l->info[i]);
+    }
+    event_list(t);
+    task_end(t);
+}
+
+/* The first names that can begin with the prefix come after the greatest one before it. */
+static void start_after(const struct bridge_request *r, char after[BRIDGE_NAME_MAX])
+{
+    size_t n = strlen(r->prefix);
+    (void)snprintf(after, BRIDGE_NAME_MAX, "%s", r->session);
+    if (n == 0 || strcmp(r->session, r->prefix) >= 0)
+        return;
+    memset(after, 0xFF, BRIDGE_NAME_MAX - 1);
+    after[BRIDGE_NAME_MAX - 1] = '\0';
+    memcpy(after, r->prefix, n);
+    after[n - 1]--;
+}
+
+struct list_call {
+    struct bridge_session_info *out;
+    size_t n;
+    bool more;
+};
+
+static void on_list(void *user, const struct bridge_event *e)
+{
+    struct list_call *c = user;
+    for (int32_t i = 0; i < e->n_list; i++)
+        c->out[c->n++] = e->list[i];
+    c->more = e->more;
+}
+
 enum rxt_status bridge_list(struct bridge *b, const char *tenant, const char *after,
                             struct bridge_session_info *out, size_t cap, size_t *n,
                             struct rxt_error *err)
 {
+    struct list_call c = {.out = out, .more = true};
+    struct bridge_request r = {.verb = BRIDGE_LIST};
+    (void)snprintf(r.tenant, sizeof r.tenant, "%s", tenant);
+    (void)snprintf(r.session, sizeof r.session, "%s", after);
     *n = 0;
-    if (cap == 0)
-        return RXT_OK;
-    struct list_work l = {.tenant = tenant, .after = after, .cap = cap};
-    l.rows = mem_alloc_n(cap, sizeof *l.rows);
-    if (!l.rows)
-        return RXT_ENOMEM;
-    enum rxt_status st = run_and_wait(b, &l.waited, run_list, err);
-    for (size_t i = 0; st == RXT_OK && i < l.n; i++) {
-        struct session *live = NULL;
-        row_info(&l.rows[i], &out[i]);
-        if (session_peek(b, tenant, l.rows[i].name, &live) && live->phase == SESSION_RESIDENT)
-            session_info(live, &out[i]);
+    while (c.more && c.n < cap) {
+        r.limit = cap - c.n < BRIDGE_LIST_MAX ? (int32_t)(cap - c.n) : BRIDGE_LIST_MAX;
+        TRY(bridge_call(b, &r, on_list, &c, err));
+        if (c.n > 0)
+            (void)snprintf(r.session, sizeof r.session, "%s", out[c.n - 1].session);
     }
-    *n = st == RXT_OK ? l.n : 0;
-    mem_free(l.rows);
-    return st;
-}
-
-struct stats_work {
-    struct waited waited;
-    struct store_stats stats;
-};
-
-static enum rxt_status run_stats(struct work *w, struct store *s, struct rxt_error *err)
-{
-    (void)err;
-    ((struct stats_work *)w)->stats = store_stats(s);
+    *n = c.n;
     return RXT_OK;
 }
 
-enum rxt_status bridge_stats(struct bridge *b, struct bridge_stats *out, struct rxt_error *err)
+void list_start(struct task *t)
 {
-    struct stats_work w = {0};
-    TRY(run_and_wait(b, &w.waited, run_stats, err));
-    *out = (struct bridge_stats){.count = count_read(), .mem = mem_stats(), .store = w.stats};
-    return RXT_OK;
+    struct listing *l = t->listing;
+    start_after(&t->r, l->after);
+    t->work_out = true;
+    l->work.alone = true;
+    bridge_post(t->bridge, &l->work, run_list, list_done, t);
 }

@@ -27,18 +27,6 @@ static enum rxt_status walk_push(struct walk *w, uint64_t version, size_t n_ids)
     return RXT_OK;
 }
 
-static enum rxt_status load_image(struct replay *r, struct store *s,
-                                  const struct store_session *session,
-                                  const struct store_image *image, struct rxt_error *err)
-{
-    r->values = mem_alloc(image->bytes);
-    if (!r->values)
-        return rxt_fail(err, RXT_ENOMEM, "no memory for an image of %" PRIu64 " bytes",
-                        image->bytes);
-    r->values_bytes = image->bytes;
-    return store_image_get(s, session->id, image, r->values, r->values_bytes, err);
-}
-
 /* From the target back to something that needs no row: an image, a reset, or version 0. A rewind
  * row stands for the content of its parent, so the walk goes on there. */
 static enum rxt_status walk_back(struct replay *r, struct walk *w, struct store *s,
@@ -51,7 +39,9 @@ static enum rxt_status walk_back(struct replay *r, struct walk *w, struct store 
     while (version > 0) {
         if (found == RXT_OK && image.version == version) {
             r->other_class |= strcmp(image.bit_class, bit_class) != 0;
-            return load_image(r, s, session, &image, err);
+            r->has_image = true;
+            r->image = image;
+            return RXT_OK;
         }
         if (found != RXT_OK && found != RXT_ENOTFOUND)
             return found;
@@ -110,6 +100,20 @@ enum rxt_status replay_plan(struct replay *r, struct store *s, const struct stor
     if (st != RXT_OK)
         replay_free(r);
     return st;
+}
+
+enum rxt_status replay_read_values(struct replay *r, struct store *s, int64_t session,
+                                   struct rxt_error *err)
+{
+    if (!r->has_image)
+        return RXT_OK;
+    mem_free(r->values); /* of a try that failed */
+    r->values = mem_alloc(r->image.bytes);
+    if (!r->values)
+        return rxt_fail(err, RXT_ENOMEM, "no memory for an image of %" PRIu64 " bytes",
+                        r->image.bytes);
+    r->values_bytes = r->image.bytes;
+    return store_image_get(s, session, &r->image, r->values, r->values_bytes, err);
 }
 
 void replay_free(struct replay *r)

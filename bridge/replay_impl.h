@@ -9,7 +9,9 @@
 
 struct replay {
     uint64_t target; /* the version this makes */
-    void *values;    /* values of the image to start from; NULL = initial memory */
+    bool has_image;  /* else it starts from the initial memory */
+    struct store_image image;
+    void *values; /* of the image, once replay_read_values has been called */
     size_t values_bytes;
     struct memory_step *step; /* in order; their ids lie in `ids` */
     int32_t n_step;
@@ -21,6 +23,10 @@ struct replay {
  * ENOMEM and the store's others. */
 enum rxt_status replay_plan(struct replay *r, struct store *s, const struct store_session *session,
                             uint64_t target, const char *bit_class, struct rxt_error *err);
+/* Reads the values of the image, if there is one; session as in the plan. ECORRUPT, EMISMATCH,
+ * ENOTFOUND (pruned since), ENOMEM. */
+enum rxt_status replay_read_values(struct replay *r, struct store *s, int64_t session,
+                                   struct rxt_error *err);
 void replay_free(struct replay *r); /* leaves it zeroed */
 
 #endif

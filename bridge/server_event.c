@@ -184,9 +184,10 @@ static void tell_accepted(const struct told *told, const struct bridge_event *e)
     struct wire_body b = {0};
     wire_init(WIRE_ACCEPTED, &b);
     b.session = wire_string(e->session);
-    b.price = (struct wire_price){
-        .tokens_max = (uint64_t)e->price_tokens, .bytes = e->price_bytes, .us_expected = 0};
-    b.position = 0;
+    b.price = (struct wire_price){.tokens_max = (uint64_t)e->price_tokens,
+                                  .bytes = e->price_bytes,
+                                  .us_expected = e->price_us};
+    b.position = (uint64_t)e->position;
     tell(told->teller, told->stream, WIRE_ACCEPTED, 0, &b);
 }
 
@@ -262,6 +263,10 @@ static void tell_done(const struct told *told, const struct bridge_event *e)
         break;
     case BRIDGE_ERASE:
     case BRIDGE_EXPORT:
+        break;
+    case BRIDGE_CHOOSE: /* the front does not send these yet */
+    case BRIDGE_DIFF:
+    case BRIDGE_LIST:
         break;
     }
     uint16_t flags = (uint16_t)((e->final ? WIRE_FINAL : 0) | (e->stored ? WIRE_STORED : 0));
@@ -350,6 +355,8 @@ static void on_event(void *user, const struct bridge_event *e)
     case BRIDGE_TOKEN:
         tell_token(told, e->token, e->text, e->text_bytes, 0);
         break;
+    case BRIDGE_UNDECIDED: /* of turns with several answers, which the front does not send yet */
+        break;
     case BRIDGE_DONE:
         tell_done(told, e);
         break;
@@ -385,7 +392,7 @@ void teller_submit(struct teller *t, struct order *o)
     remember_told(t, told);
     enum rxt_status st = bridge_submit(t->bridge, &o->r, on_event, told, &ticket, &err);
     if (st != RXT_OK) {
-        tell_error(told, st, err.text, st == RXT_EBUSY ? 100000 : 0);
+        tell_error(told, st, err.text, st == RXT_EBUSY ? bridge_retry_after_us(t->bridge) : 0);
         forget(told);
         return;
     }

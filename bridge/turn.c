@@ -1,334 +1,10 @@
+/* States 5 to 8 of a turn: journaled, remembered; and what a repeated request gets. */
 #include "bridge/bridge_impl.h"
 
-#include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 
-#include <assert.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-#define BIT(state) (1u << (state))
-
-/* The transition table. A task may end in any state; what that means for the session is decided by
- * whether JOURNAL was passed (S6). Verbs go from LOADING to JOURNAL. */
-static const unsigned may_follow[] = {
-    [TASK_QUEUED] = BIT(TASK_LOADING),
-    [TASK_LOADING] = BIT(TASK_PREFILL) | BIT(TASK_JOURNAL),
-    [TASK_PREFILL] = BIT(TASK_DECODE) | BIT(TASK_JOURNAL),
-    [TASK_DECODE] = BIT(TASK_JOURNAL),
-    [TASK_JOURNAL] = BIT(TASK_REMEMBER),
-    [TASK_REMEMBER] = BIT(TASK_COMMITTED),
-    [TASK_COMMITTED] = BIT(TASK_APPLIED),
-    [TASK_APPLIED] = 0,
-};
-
-void task_move(struct task *t, enum task_state to)
-{
-    bool legal = may_follow[t->state] & BIT(to);
-    assert(legal);
-    (void)legal;
-    t->state = to;
-}
-
-static void unlink_task(struct task **first, struct task ***last, struct task *t)
-{
-    for (struct task **at = first; *at; at = &(*at)->next) {
-        if (*at != t)
-            continue;
-        *at = t->next;
-        if (*last == &t->next)
-            *last = at;
-        t->next = NULL;
-        return;
-    }
-}
-
-static void leave_live(struct task *t)
-{
-    struct bridge *b = t->bridge;
-    for (int32_t i = 0; i < b->n_live; i++) {
-        if (b->live[i] != t)
-            continue;
-        /* In order: the batch stays first come, first served. */
-        memmove(b->live + i, b->live + i + 1, (size_t)(b->n_live - i - 1) * sizeof(struct task *));
-        b->n_live--;
-        break;
-    }
-    if (t->slot)
-        b->slot[b->n_slot++] = t->slot;
-    t->slot = NULL;
-    if (t->read)
-        shared_read_release(b, t->read);
-    t->read = NULL;
-}
-
-void task_end(struct task *t)
-{
-    struct session *s = t->session;
-    struct bridge *b = t->bridge;
-    leave_live(t);
-    unlink_task(&s->queue, &s->queue_last, t);
-    unlink_task(&s->remember, &s->remember_last, t);
-    b->n_task--;
-    sinks_forget(t);
-    task_destroy(&t);
-    bridge_activate(b, s);
-}
-
-void turn_fail(struct task *t, enum rxt_status st, const char *sentence)
-{
-    event_failed(t, BRIDGE_ERROR, st, sentence);
-    task_end(t);
-}
-
-/* ---- 1, 2: from the queue into the batch ------------------------------------------------ */
-
-static bool refuse(struct task *t, enum rxt_status st, const char *fmt, uint64_t is, uint64_t want)
-{
-    struct rxt_error err;
-    (void)snprintf(err.text, sizeof err.text, fmt, is, want);
-    turn_fail(t, st, err.text);
-    return true;
-}
-
-/* True if the request's conditions on the session let it start now; false = wait. A refusal ends
- * the task (*ended). */
-static bool conditions_hold(struct task *t, bool *ended)
-{
-    struct session *s = t->session;
-    const struct bridge_request *r = &t->r;
-    *ended = true;
-    if (s->held && !r->dry_run) {
-        turn_fail(t, RXT_EHELD, s->row.held_reason);
-        return false;
-    }
-    if (s->remember && r->on_stale == BRIDGE_STALE_REJECT) {
-        refuse(t, RXT_ESTALE, "version %" PRIu64 " is current, %" PRIu64 " is being made",
-               s->version, s->row.head);
-        return false;
-    }
-    *ended = false;
-    if (s->remember && r->on_stale == BRIDGE_STALE_WAIT)
-        return false;
-    *ended = true;
-    if (r->if_version != BRIDGE_HEAD && r->if_version != s->version) {
-        refuse(t, RXT_ESTALE, "version is %" PRIu64 ", asked for %" PRIu64, s->version,
-               r->if_version);
-        return false;
-    }
-    *ended = false;
-    if (r->min_version > s->version && s->remember)
-        return false;
-    *ended = true;
-    if (r->min_version > s->version) {
-        refuse(t, RXT_ESTALE, "version is %" PRIu64 ", at least %" PRIu64 " was asked for",
-               s->version, r->min_version);
-        return false;
-    }
-    *ended = false;
-    return true;
-}
-
-/* A slot of the pool; made when first needed, kept for ever. NULL: none free. */
-static enum rxt_status take_slot(struct bridge *b, struct rxt_slot **out)
-{
-    *out = NULL;
-    if (b->n_slot == 0) {
-        if (b->n_slot_made == b->cfg.max_live)
-            return RXT_EBUSY;
-        TRY(rxt_slot_create(&b->slot[0], b->model));
-        b->n_slot = 1;
-        b->n_slot_made++;
-    }
-    *out = b->slot[--b->n_slot];
-    return RXT_OK;
-}
-
-static bool turn_live(struct task *t)
-{
-    struct bridge *b = t->bridge;
-    struct session *s = t->session;
-    enum rxt_status st = take_slot(b, &t->slot);
-    if (st == RXT_EBUSY)
-        return false;
-    if (st != RXT_OK) {
-        turn_fail(t, st, "no memory for the K/V of one more turn");
-        return true;
-    }
-    t->read = s->read;
-    t->read->users++;
-    t->read_version = rxt_read_version(t->read->read);
-    s->used = ++b->tick;
-    b->live[b->n_live++] = t;
-    task_move(t, TASK_PREFILL);
-    event_accepted(t);
-    return true;
-}
-
-bool turn_start(struct task *t)
-{
-    struct session *s = t->session;
-    bool ended = false;
-    if (t->state == TASK_QUEUED)
-        task_move(t, TASK_LOADING);
-    if (s->phase != SESSION_RESIDENT) {
-        session_load(s);
-        return false;
-    }
-    if (!conditions_hold(t, &ended))
-        return ended;
-    if (t->r.verb == BRIDGE_TURN)
-        return turn_live(t);
-    turn_journal(t);
-    return true;
-}
-
-/* ---- 3, 4: prefill and decode ----------------------------------------------------------- */
-
-static void token_event(struct task *t, int32_t id, bool last)
-{
-    char text[2 * RXT_PIECE_MAX];
-    size_t n = rxt_decode(t->bridge->model, &t->decoder, id, text);
-    if (last)
-        n += rxt_decode_end(&t->decoder, text + n);
-    event_token(t, id, text, n);
-}
-
-static void answered(struct task *t)
-{
-    t->answered_us = clock_us();
-    t->usage.n_query = t->n_prompt;
-    t->usage.n_answer = t->n_ids - t->n_prompt;
-    t->usage.answer_us = t->answered_us - t->submitted_us;
-    fault_point("answered");
-    if (!t->r.dry_run) {
-        turn_journal(t);
-        return;
-    }
-    t->version = t->session->version;
-    event_done(t, true);
-    task_end(t);
-}
-
-void turn_cancel(struct task *t)
-{
-    bool commit = t->r.on_cancel == BRIDGE_CANCEL_COMMIT && t->state == TASK_DECODE;
-    if (commit) {
-        t->finish = RXT_FINISH_CANCEL;
-        answered(t);
-        return;
-    }
-    event_failed(t, BRIDGE_CANCELLED, RXT_ECANCELLED, NULL);
-    task_end(t);
-}
-
-static void accept_token(struct task *t, int32_t id)
-{
-    if (t->state == TASK_PREFILL) {
-        t->usage.first_token_us = clock_us() - t->submitted_us;
-        task_move(t, TASK_DECODE);
-    }
-    t->ids[t->n_ids++] = id;
-    bool eos = id == rxt_model_info(t->bridge->model)->eos;
-    bool last = eos || t->n_ids == t->limit;
-    fault_point("token");
-    token_event(t, id, last);
-    if (!last)
-        return;
-    t->finish = eos ? RXT_FINISH_EOS : RXT_FINISH_LENGTH;
-    answered(t);
-}
-
-static struct sampling sampling_of(const struct task *t)
-{
-    struct sampling how = t->r.sampling;
-    if (how.seed == 0)
-        how.seed = t->session->row.seed;
-    how.turn = t->read_version;
-    how.position = t->n_ids;
-    how.n_choice = 0;
-    if (t->r.prompt.thinking == RXT_AUTO && t->n_ids == t->n_prompt) {
-        const struct rxt_info *info = rxt_model_info(t->bridge->model);
-        how.n_choice = 2;
-        how.choice[0] = info->think; /* [A] only if strictly greater, spec 1.5 */
-        how.choice[1] = info->answer;
-    }
-    return how;
-}
-
-/* Adds rows of one task to the pass: all it has ready, at most `budget` of them. */
-static int32_t add_rows(struct bridge *b, int32_t seq, struct task *t, int32_t budget)
-{
-    int32_t at = b->pass_offset[seq];
-    int32_t n = t->n_ids - t->n_done;
-    if (n > budget)
-        n = budget;
-    memcpy(b->pass_ids + at, t->ids + t->n_done, (size_t)n * sizeof *t->ids);
-    b->pass_offset[seq + 1] = at + n;
-    b->pass_start[seq] = t->n_done;
-    b->pass_slot[seq] = t->slot;
-    b->pass_read[seq] = t->read->read;
-    b->pass_want[seq] = t->n_done + n == t->n_ids;
-    b->pass_task[seq] = t;
-    if (t->n_done == 0)
-        t->usage.queue_us = clock_us() - t->submitted_us;
-    t->n_done += n;
-    return n;
-}
-
-static int32_t plan_pass(struct bridge *b)
-{
-    int32_t n_seq = 0, budget = b->cfg.prefill_rows;
-    b->pass_offset[0] = 0;
-    for (int32_t i = 0; i < b->n_live; i++)
-        if (b->live[i]->state == TASK_DECODE)
-            (void)add_rows(b, n_seq++, b->live[i], 1);
-    for (int32_t i = 0; i < b->n_live && budget > 0; i++)
-        if (b->live[i]->state == TASK_PREFILL)
-            budget -= add_rows(b, n_seq++, b->live[i], budget);
-    return n_seq;
-}
-
-static enum rxt_status run_pass(struct bridge *b, int32_t n_seq, int32_t *n_want)
-{
-    const struct rxt_batch batch = {
-        .rows = {.n_seq = n_seq, .offset = b->pass_offset, .start = b->pass_start},
-        .ids = b->pass_ids,
-        .slot = b->pass_slot,
-        .read = b->pass_read,
-        .want = b->pass_want,
-    };
-    TRY(rxt_forward(b->worker, &batch));
-    *n_want = 0;
-    for (int32_t i = 0; i < n_seq; i++)
-        if (b->pass_want[i]) {
-            b->pass_sampling[*n_want] = sampling_of(b->pass_task[i]);
-            b->pass_task[*n_want] = b->pass_task[i];
-            ++*n_want;
-        }
-    return *n_want ? rxt_sample(b->worker, b->pass_sampling, *n_want, b->pass_choice) : RXT_OK;
-}
-
-bool turn_pass(struct bridge *b)
-{
-    for (int32_t i = b->n_live; i-- > 0;)
-        if (b->live[i]->cancelled)
-            turn_cancel(b->live[i]);
-    int32_t n_seq = plan_pass(b), n_want = 0;
-    if (n_seq == 0)
-        return false;
-    enum rxt_status st = run_pass(b, n_seq, &n_want);
-    if (st != RXT_OK) {
-        /* The backend failed under all of them; their sessions are as they were (S6). */
-        while (b->n_live > 0)
-            turn_fail(b->live[b->n_live - 1], st, "the backend failed while answering");
-        return true;
-    }
-    for (int32_t i = 0; i < n_want; i++)
-        accept_token(b->pass_task[i], b->pass_choice[i]);
-    return true;
-}
 
 /* ---- 5: journal ------------------------------------------------------------------------- */
 
@@ -345,62 +21,13 @@ static void put_done(struct work *w)
     if (w->status == RXT_OK)
         turn_journaled(t);
     else
-        turn_fail(t, w->status, w->error.text);
+        task_fail(t, w->status, w->error.text);
 }
 
-static const char *finish_name(const struct task *t)
+const char *finish_name(enum rxt_finish finish)
 {
     static const char *const name[] = {"eos", "length", "cancel"};
-    return t->r.verb == BRIDGE_TURN ? name[t->finish] : "";
-}
-
-void turn_journal(struct task *t)
-{
-    struct session *s = t->session;
-    const struct sampling *how = &t->r.sampling;
-    struct store_turn *row = &t->write.row;
-    leave_live(t);
-    task_move(t, TASK_JOURNAL);
-    if (t->r.verb == BRIDGE_REMEMBER)
-        t->answered_us = clock_us();
-    t->version = s->row.head + 1;
-    *row = (struct store_turn){
-        .kind = t->r.verb == BRIDGE_TURN ? STORE_TURN : STORE_REMEMBER,
-        .state = STORE_LIVE,
-        .version = t->version,
-        .read_version = t->read_version,
-        .ids = t->ids,
-        .n_ids = (uint32_t)t->n_ids,
-        .n_query = (uint32_t)t->n_prompt,
-        .temperature = how->temperature,
-        .top_p = how->top_p,
-        .top_k = (uint32_t)how->top_k,
-        .seed = how->seed ? how->seed : s->row.seed,
-    };
-    memcpy(row->request, t->r.id, sizeof row->request);
-    (void)snprintf(row->finish, sizeof row->finish, "%s", finish_name(t));
-    (void)snprintf(row->bit_class, sizeof row->bit_class, "%s",
-                   backend_bit_class(rxt_model_backend(t->bridge->model)));
-    if (t->bridge->cfg.keep_text)
-        row->query_text = t->r.verb == BRIDGE_TURN ? t->r.prompt.query : t->r.question;
-    t->write.session = s->row;
-    t->work_out = true;
-    bridge_post(t->bridge, &t->write.work, run_put, put_done, t);
-}
-
-/* ---- a repeated request ----------------------------------------------------------------- */
-
-static enum rxt_status run_find(struct work *w, struct store *store, struct rxt_error *err)
-{
-    struct task *t = w->owner;
-    struct task_work *find = &t->write;
-    TRY(store_turn_find(store, t->session->row.id, t->r.id, 0, &find->row, err));
-    find->found_n = find->row.n_ids;
-    find->row.query_text = find->row.answer_text = NULL;
-    if (find->found_n == 0)
-        return RXT_OK;
-    find->found_ids = mem_dup(find->row.ids, find->found_n * sizeof *find->found_ids);
-    return find->found_ids ? RXT_OK : RXT_ENOMEM;
+    return name[finish];
 }
 
 static enum rxt_finish finish_of(const char *name)
@@ -410,20 +37,155 @@ static enum rxt_finish finish_of(const char *name)
     return strcmp(name, "cancel") == 0 ? RXT_FINISH_CANCEL : RXT_FINISH_EOS;
 }
 
+void turn_fill_row(const struct task *t, const struct answer *a, struct store_turn *row)
+{
+    const struct sampling *how = &t->r.sampling;
+    bool decoded = t->r.verb == BRIDGE_TURN;
+    *row = (struct store_turn){
+        .kind = decoded ? STORE_TURN : STORE_REMEMBER,
+        .state = STORE_LIVE,
+        .version = t->version,
+        .candidate = (uint32_t)a->candidate,
+        .read_version = t->read_version,
+        .ids = a->ids,
+        .n_ids = (uint32_t)a->n_ids,
+        .n_query = (uint32_t)t->n_prompt,
+        .temperature = how->temperature,
+        .top_p = how->top_p,
+        .top_k = (uint32_t)how->top_k,
+        .seed = a->seed,
+    };
+    memcpy(row->request, t->r.id, sizeof row->request);
+    (void)snprintf(row->finish, sizeof row->finish, "%s", decoded ? finish_name(a->finish) : "");
+    (void)snprintf(row->bit_class, sizeof row->bit_class, "%s",
+                   backend_bit_class(rxt_model_backend(t->bridge->model)));
+    if (t->bridge->cfg.keep_text)
+        row->query_text = decoded ? t->r.prompt.query : t->r.question;
+}
+
+void turn_journal(struct task *t)
+{
+    struct session *s = t->session;
+    turn_leave(t);
+    schedule_forget(t);
+    task_move(t, TASK_JOURNAL);
+    if (t->r.verb == BRIDGE_REMEMBER) {
+        t->answered_us = t->bridge->clock();
+        t->answer[0].seed = s->row.seed;
+    }
+    t->version = s->row.head + 1;
+    turn_fill_row(t, &t->answer[0], &t->write.row);
+    t->write.session = s->row;
+    t->work_out = true;
+    bridge_post(t->bridge, &t->write.work, run_put, put_done, t);
+}
+
+/* ---- a repeated request ----------------------------------------------------------------- */
+
+bool turn_is_repeat(const struct task *t)
+{
+    const struct session *s = t->session;
+    uint32_t n = s->n_recent < STORE_WINDOW ? s->n_recent : STORE_WINDOW;
+    for (uint32_t i = 0; i < n; i++)
+        if (memcmp(s->recent[i].id, t->r.id, BRIDGE_ID_BYTES) == 0)
+            return true;
+    return false;
+}
+
+void turn_note_id(struct session *s, const struct task *t, enum store_turn_state state)
+{
+    struct store_request *slot = &s->recent[s->n_recent++ % STORE_WINDOW];
+    *slot = (struct store_request){.state = state, .version = t->version};
+    memcpy(slot->id, t->r.id, sizeof slot->id);
+}
+
+/* A candidate that is not decided: the task, which is with the writer, becomes what it was. */
+static enum rxt_status take_candidate(struct task *t, const struct store_turn *row)
+{
+    if (row->candidate >= (uint32_t)t->n_answer || row->n_ids > (uint32_t)t->bridge->max_seq_len)
+        return RXT_EEXIST;
+    struct answer *a = &t->answer[row->candidate];
+    memcpy(a->ids, row->ids, row->n_ids * sizeof *a->ids);
+    a->n_ids = (int32_t)row->n_ids;
+    a->finish = finish_of(row->finish);
+    t->n_prompt = (int32_t)row->n_query;
+    t->read_version = row->read_version;
+    return RXT_OK;
+}
+
+/* The row of the request's id: the candidate that was chosen, or each of those that wait for it. */
+static enum rxt_status find_rows(struct task *t, struct store *store, struct rxt_error *err)
+{
+    struct task_work *find = &t->write;
+    for (uint32_t c = 0; c < BRIDGE_CANDIDATES; c++) {
+        struct store_turn row;
+        enum rxt_status st = store_turn_find(store, find->session.id, t->r.id, c, &row, err);
+        if (c > 0 && st == RXT_ENOTFOUND)
+            break;
+        TRY(st);
+        find->row = row;
+        if (row.state == STORE_LIVE)
+            break;
+        if (row.state == STORE_UNDECIDED && t->r.verb == BRIDGE_TURN &&
+            take_candidate(t, &row) != RXT_OK)
+            return rxt_fail(err, RXT_EEXIST,
+                            "this request id belongs to a turn with another "
+                            "number of candidates");
+    }
+    find->row.query_text = find->row.answer_text = NULL;
+    if (find->row.state == STORE_VOID)
+        return rxt_fail(err, RXT_EEXPIRED,
+                        "this turn was given up: no candidate was chosen, or it was voided");
+    if (find->row.state == STORE_UNDECIDED && t->r.verb != BRIDGE_TURN)
+        return rxt_fail(err, RXT_ENOTFOUND,
+                        "the turn is from before a restart: send it again, then choose");
+    if (find->row.state == STORE_UNDECIDED && find->row.candidate + 1 != (uint32_t)t->n_answer)
+        return rxt_fail(err, RXT_EEXIST,
+                        "this request id belongs to a turn with another number of candidates");
+    if (find->row.state == STORE_UNDECIDED || find->row.n_ids == 0)
+        return RXT_OK;
+    find->found_ids = mem_dup(find->row.ids, find->row.n_ids * sizeof *find->found_ids);
+    return find->found_ids ? RXT_OK : RXT_ENOMEM;
+}
+
+static enum rxt_status run_find(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    if (t->r.on_busy == BRIDGE_BUSY_FORK && !t->fork_searched)
+        TRY(store_session_get(store, t->r.tenant, t->r.to, &t->write.session, err));
+    return find_rows(t, store, err);
+}
+
 static void find_done(struct work *w)
 {
     struct task *t = w->owner;
     const struct store_turn *row = &t->write.row;
+    bool in_fork = t->r.on_busy == BRIDGE_BUSY_FORK && !t->fork_searched;
     t->work_out = false;
+    t->fork_searched = true;
+    if (w->status == RXT_ENOTFOUND && in_fork) {
+        bridge_activate(t->bridge, t->session); /* so it runs here */
+        return;
+    }
+    if (w->status == RXT_OK && row->state == STORE_UNDECIDED) {
+        candidates_wait(t);
+        return;
+    }
     if (w->status != RXT_OK) {
-        turn_fail(t, w->status, w->error.text);
+        task_fail(t, w->status, w->error.text);
+        return;
+    }
+    if (t->r.verb == BRIDGE_CHOOSE && (uint32_t)t->r.candidate != row->candidate) {
+        task_fail(t, RXT_EEXIST, "another candidate of this turn was chosen");
         return;
     }
     struct bridge_event e = {
         .kind = BRIDGE_DONE,
         .final = true,
+        .session = in_fork ? t->r.to : t->session->name,
         .finish = finish_of(row->finish),
         .ids = t->write.found_ids,
+        .candidate = (int32_t)row->candidate,
         .stored = true,
         .read_version = row->read_version,
         .pending_version = row->version,
@@ -443,30 +205,36 @@ void turn_repeat(struct task *t)
 
 /* ---- 6 to 8: remembered ----------------------------------------------------------------- */
 
-static void note_recent(struct session *s, const struct task *t)
+static void enter_journaled(struct task *t)
 {
-    struct store_request *slot = &s->recent[s->n_recent++ % STORE_WINDOW];
-    *slot = (struct store_request){.state = STORE_LIVE, .version = t->version};
-    memcpy(slot->id, t->r.id, sizeof slot->id);
+    struct bridge *b = t->bridge;
+    t->journaled_prev = b->youngest;
+    if (b->youngest)
+        b->youngest->journaled_next = t;
+    else
+        b->oldest = t;
+    b->youngest = t;
 }
 
 void turn_journaled(struct task *t)
 {
     struct session *s = t->session;
-    t->durable_us = clock_us();
+    const struct answer *a = &t->answer[0];
+    t->durable_us = t->bridge->clock();
     if (t->answered_us)
         t->usage.journal_us = t->durable_us - t->answered_us;
     s->row.head = t->version;
-    note_recent(s, t);
-    if (t->n_ids > 0) {
-        memcpy(s->last_ids, t->ids, (size_t)t->n_ids * sizeof *t->ids);
-        s->n_last = t->n_ids;
+    turn_note_id(s, t, STORE_LIVE);
+    if (a->n_ids > 0) {
+        memcpy(s->last_ids, a->ids, (size_t)a->n_ids * sizeof *a->ids);
+        s->n_last = a->n_ids;
         s->n_last_query = t->n_prompt;
     }
     fault_point("journaled");
-    unlink_task(&s->queue, &s->queue_last, t);
+    task_unlink(&s->queue, &s->queue_last, t);
     *s->remember_last = t;
     s->remember_last = &t->next;
+    enter_journaled(t);
     task_move(t, TASK_REMEMBER);
     event_done(t, false);
     session_remember(s);
@@ -475,7 +243,7 @@ void turn_journaled(struct task *t)
 
 void turn_committed(struct task *t)
 {
-    uint64_t now = clock_us();
+    uint64_t now = t->bridge->clock();
     t->usage.memory_us = now - t->durable_us;
     t->usage.lag_us = t->answered_us ? now - t->answered_us : t->usage.memory_us;
     task_move(t, TASK_COMMITTED);

@@ -31,7 +31,7 @@ static void finish_or_fail(struct work *w)
     struct task *t = w->owner;
     t->work_out = false;
     if (w->status != RXT_OK) {
-        turn_fail(t, w->status, w->error.text);
+        task_fail(t, w->status, w->error.text);
         return;
     }
     event_done(t, true);
@@ -39,6 +39,18 @@ static void finish_or_fail(struct work *w)
 }
 
 /* ---- open ------------------------------------------------------------------------------- */
+
+/* A new session that begins where another one of the tenant is. */
+static enum rxt_status fork_from(struct task *t, struct store *store, const char *from,
+                                 const char *to, uint64_t version, struct rxt_error *err)
+{
+    struct store_session row;
+    TRY(store_session_get(store, t->r.tenant, from, &row, err));
+    TRY(session_check_model(&row, rxt_model_info(t->bridge->model), err));
+    if (version == BRIDGE_HEAD)
+        version = row.applied;
+    return store_session_fork(store, row.id, version, to, &t->write.session, err);
+}
 
 static enum rxt_status run_open(struct work *w, struct store *store, struct rxt_error *err)
 {
@@ -49,6 +61,8 @@ static enum rxt_status run_open(struct work *w, struct store *store, struct rxt_
     if (st != RXT_ENOTFOUND)
         return st;
     t->write.session = want;
+    if (t->r.from[0])
+        return fork_from(t, store, t->r.from, t->r.session, t->r.version, err);
     return store_session_create(store, &t->write.session, err);
 }
 
@@ -93,10 +107,32 @@ static void start_open(struct task *t)
 static enum rxt_status run_fork(struct work *w, struct store *store, struct rxt_error *err)
 {
     struct task *t = w->owner;
-    struct store_session row;
-    TRY(store_session_get(store, t->r.tenant, t->r.session, &row, err));
-    uint64_t version = t->r.version == BRIDGE_HEAD ? row.applied : t->r.version;
-    return store_session_fork(store, row.id, version, t->r.to, NULL, err);
+    return fork_from(t, store, t->r.session, t->r.to, t->r.version, err);
+}
+
+/* The turn's session is the fork; a fork that is there is one that an earlier try has made. */
+static enum rxt_status run_busy_fork(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    enum rxt_status st = store_session_get(store, t->r.tenant, t->r.to, &t->write.session, err);
+    if (st == RXT_OK && strcmp(t->write.session.origin, t->r.session) != 0)
+        return rxt_fail(err, RXT_EEXIST, "session \"%.100s\" is there and no fork of that one",
+                        t->r.to);
+    if (st != RXT_ENOTFOUND)
+        return st;
+    return fork_from(t, store, t->r.session, t->r.to, BRIDGE_HEAD, err);
+}
+
+static void busy_fork_done(struct work *w)
+{
+    struct task *t = w->owner;
+    t->work_out = false;
+    if (w->status != RXT_OK) {
+        task_fail(t, w->status, w->error.text);
+        return;
+    }
+    t->forked = true;
+    bridge_activate(t->bridge, t->session);
 }
 
 /* ---- rewind, reset ---------------------------------------------------------------------- */
@@ -142,8 +178,12 @@ static void rewind_done(struct work *w)
     struct task *t = w->owner;
     struct session *s = t->session;
     t->work_out = false;
+    if (w->status == RXT_EEXIST) { /* a repeat */
+        turn_repeat(t);
+        return;
+    }
     if (w->status != RXT_OK) {
-        turn_fail(t, w->status, w->error.text);
+        task_fail(t, w->status, w->error.text);
         return;
     }
     s->row = t->write.session;
@@ -260,50 +300,149 @@ static enum rxt_status run_import(struct work *w, struct store *store, struct rx
 
 /* ---- all -------------------------------------------------------------------------------- */
 
+/* Needs the session in, and its conditions to hold. ACCEPTED once it has its place. */
+static bool start_turn(struct task *t)
+{
+    struct session *s = t->session;
+    bool forks = t->r.verb == BRIDGE_TURN && t->r.on_busy == BRIDGE_BUSY_FORK;
+    if (forks && t->to_fork && !t->forked) {
+        post(t, run_busy_fork, busy_fork_done, true);
+        return false;
+    }
+    if (s->phase != SESSION_RESIDENT) {
+        if (s->phase == SESSION_COLD)
+            schedule_task(t, LIST_BYTES);
+        return false;
+    }
+    if (turn_is_repeat(t) || (forks && !t->to_fork && !t->fork_searched)) {
+        t->write.session = s->row;
+        turn_repeat(t);
+        return false;
+    }
+    if (t->r.verb == BRIDGE_CHOOSE) {
+        task_fail(t, RXT_ENOTFOUND, "no turn of this id waits for a choice");
+        return true;
+    }
+    enum rxt_status st = task_conditions(t);
+    if (st != RXT_OK && st != RXT_EBUSY)
+        return true;
+    bool tell = t->r.verb == BRIDGE_TURN && !t->accepted;
+    if (tell)
+        event_accepted(t);
+    if (st == RXT_OK) {
+        schedule_task(t, t->r.verb == BRIDGE_TURN ? LIST_READY : LIST_BYTES);
+    } else {
+        task_unstage(t);
+        deadline_note(t->bridge, deadline_of(t, &(const char *){NULL}));
+    }
+    return tell;
+}
+
+static bool start_get(struct task *t)
+{
+    struct session *s = t->session;
+    if (s->phase == SESSION_COLD)
+        schedule_task(t, LIST_BYTES);
+    if (s->phase != SESSION_RESIDENT || (!s->held && !settled(s)))
+        return false;
+    event_done(t, true);
+    task_end(t);
+    return true;
+}
+
 bool verb_start(struct task *t)
 {
     struct session *s = t->session;
-    if (t->work_out)
-        return false;
     if (t->state == TASK_QUEUED)
         task_move(t, TASK_LOADING);
     switch (t->r.verb) {
     case BRIDGE_OPEN:
         start_open(t);
-        return false;
+        break;
     case BRIDGE_GET:
-        if (s->phase != SESSION_RESIDENT)
-            session_load(s);
-        if (s->phase != SESSION_RESIDENT || (!s->held && !settled(s)))
-            return false;
-        event_done(t, true);
-        task_end(t);
-        return true;
+        return start_get(t);
     case BRIDGE_FORK:
         if (settled(s))
             post(t, run_fork, finish_or_fail, true);
-        return false;
+        break;
     case BRIDGE_REWIND:
     case BRIDGE_RESET:
         if (settled(s))
-            start_rewind(t);
-        return false;
+            schedule_task(t, LIST_BYTES);
+        break;
     case BRIDGE_ERASE:
-        if (!settled(s))
-            return false;
-        session_drop(s);
-        post(t, run_erase, erase_done, true);
-        return false;
+        if (settled(s)) {
+            session_drop(s);
+            post(t, run_erase, erase_done, true);
+        }
+        break;
     case BRIDGE_EXPORT:
         if (settled(s))
             post(t, run_export, finish_or_fail, true);
-        return false;
+        break;
     case BRIDGE_IMPORT:
         post(t, run_import, open_done, true);
-        return false;
+        break;
+    case BRIDGE_DIFF:
+        if (settled(s))
+            diff_start(t);
+        break;
+    case BRIDGE_LIST: /* of no session */
+        break;
     case BRIDGE_TURN:
     case BRIDGE_REMEMBER:
-        break;
+    case BRIDGE_CHOOSE:
+        if (t->state == TASK_UNDECIDED) { /* chosen */
+            schedule_task(t, LIST_BYTES);
+            break;
+        }
+        return start_turn(t);
     }
-    return turn_start(t);
+    return false;
+}
+
+/* Brings the session in for its first task. */
+static bool stage(struct task *t)
+{
+    struct bridge *b = t->bridge;
+    if (b->n_staged >= b->cfg.max_live || !room_take(t->session, t->n_answer))
+        return false;
+    schedule_forget(t);
+    t->staged = true;
+    b->n_staged++;
+    session_load(t->session); /* t may be gone */
+    return true;
+}
+
+bool verb_go(struct task *t)
+{
+    struct session *s = t->session;
+    bool rewinds = t->r.verb == BRIDGE_REWIND || t->r.verb == BRIDGE_RESET;
+    if (s->phase == SESSION_LOADING || (s->apply_out && (rewinds || s->phase == SESSION_COLD))) {
+        schedule_forget(t); /* looked at again when that is over */
+        return true;
+    }
+    if (s->phase == SESSION_COLD && !rewinds)
+        return stage(t);
+    if (t->state != TASK_UNDECIDED && !rewinds && t->r.verb != BRIDGE_GET) {
+        enum rxt_status st = task_conditions(t); /* they may have changed meanwhile */
+        if (st == RXT_EBUSY)
+            schedule_forget(t);
+        if (st != RXT_OK)
+            return true;
+    }
+    if (t->r.verb == BRIDGE_TURN && t->state != TASK_UNDECIDED)
+        return turn_live(t);
+    if (!room_take(s, 1))
+        return false;
+    schedule_forget(t);
+    if (rewinds)
+        start_rewind(t);
+    else if (t->state == TASK_UNDECIDED)
+        candidates_choose(t);
+    else if (t->r.verb == BRIDGE_GET)
+        bridge_activate(t->bridge, s);
+    else
+        turn_journal(t);
+    return true;
 }

@@ -40,6 +40,30 @@ void rig_reopen(struct rig *r)
     open_bridge(r);
 }
 
+static void keep_candidates(struct outcome *o, const struct bridge_event *e)
+{
+    o->n_candidate = e->n_candidate;
+    for (int32_t i = 0; i < e->n_candidate; i++) {
+        int32_t n = e->usage.n_query + e->answer[i].n_answer;
+        assert_true(n <= 512);
+        o->candidates[i].n = n;
+        memcpy(o->candidates[i].ids, e->answer[i].ids, (size_t)n * sizeof *e->answer[i].ids);
+    }
+}
+
+/* DONE of what is no single answer. */
+static void keep_other(struct outcome *o, const struct bridge_event *e)
+{
+    o->done = true;
+    o->n_list = e->n_list;
+    o->more = e->more;
+    for (int32_t i = 0; i < e->n_list && i < 8; i++)
+        o->list[i] = e->list[i];
+    if (e->diff)
+        memcpy(o->diff, e->diff, sizeof o->diff);
+    keep_candidates(o, e);
+}
+
 void on_outcome(void *user, const struct bridge_event *e)
 {
     struct outcome *o = user;
@@ -48,8 +72,12 @@ void on_outcome(void *user, const struct bridge_event *e)
     o->last = e->kind;
     switch (e->kind) {
     case BRIDGE_ACCEPTED:
+        assert_false(o->accepted);
         assert_true(e->price_tokens > 0 && e->price_bytes > 0);
         o->accepted = true;
+        o->position = e->position;
+        o->price_bytes = e->price_bytes;
+        (void)snprintf(o->ran_in, sizeof o->ran_in, "%s", e->session);
         break;
     case BRIDGE_TOKEN: {
         size_t at = strlen(o->text);
@@ -59,8 +87,20 @@ void on_outcome(void *user, const struct bridge_event *e)
             bridge_cancel(o->bridge, o->ticket);
         break;
     }
+    case BRIDGE_UNDECIDED:
+        o->undecided = true;
+        o->read_version = e->read_version;
+        assert_true(e->expires_us > 0);
+        keep_candidates(o, e);
+        break;
     case BRIDGE_DONE:
+        if (e->list || e->diff || e->n_candidate > 0) {
+            keep_other(o, e);
+            break;
+        }
+        assert_non_null(e->info);
         o->done = true;
+        o->candidate = e->candidate;
         o->stored = e->stored;
         o->n_query = e->usage.n_query;
         o->n_answer = e->usage.n_answer;
@@ -83,6 +123,8 @@ void on_outcome(void *user, const struct bridge_event *e)
         o->status = e->status;
         assert_int_not_equal(e->status, RXT_OK);
         (void)snprintf(o->error, sizeof o->error, "%s", e->error);
+        (void)snprintf(o->key, sizeof o->key, "%s", e->key ? e->key : "");
+        o->retry_after_us = e->retry_after_us;
         break;
     }
 }
@@ -146,6 +188,69 @@ void open_session(struct rig *r, const char *session)
     struct outcome o = {0};
     struct bridge_request q = request(BRIDGE_OPEN, session);
     assert_ok(call(r, &q, &o));
+}
+
+void absorb(struct rig *r, const char *session, const int32_t *ids, int32_t n, struct outcome *out)
+{
+    struct bridge_request q = request(BRIDGE_REMEMBER, session);
+    q.ids = ids;
+    q.n_ids = (size_t)n;
+    assert_ok(call(r, &q, out));
+    assert_true(out->memory);
+}
+
+void get(struct rig *r, const char *session, struct outcome *out)
+{
+    struct bridge_request q = request(BRIDGE_GET, session);
+    assert_ok(call(r, &q, out));
+}
+
+void assert_same_memory(const struct outcome *a, const struct outcome *b)
+{
+    assert_true(a->info.has_hash && b->info.has_hash);
+    assert_memory_equal(a->info.stm_hash, b->info.stm_hash, 16);
+}
+
+void assert_room(const struct bridge *b)
+{
+    const struct rxt_info *info = rxt_model_info(b->model);
+    size_t row = sizeof(struct session) + (size_t)b->max_seq_len * sizeof(int32_t);
+    size_t bytes = (size_t)b->n_slot * info->slot_bytes;
+    for (const struct shared_read *r = b->free_read; r; r = r->next)
+        bytes += info->read_bytes;
+    for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
+        for (const struct session *s = b->bucket[i]; s; s = s->chain) {
+            assert_true(!s->idle || s->reserved == 0);
+            bytes += s->reserved + (s->idle ? row : 0);
+        }
+    for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
+        for (const struct content *c = b->content[i]; c; c = c->chain) {
+            int idle = 0, users = 0;
+            for (size_t k = 0; k < BRIDGE_BUCKETS; k++)
+                for (const struct session *s = b->bucket[k]; s; s = s->chain) {
+                    idle += s->content == c && s->idle;
+                    users += s->content == c;
+                }
+            assert_int_equal(c->n_idle, idle);
+            assert_int_equal(c->users, users);
+            if (idle > 0)
+                bytes += stm_bytes(stm_config_of(c->stm)) + info->read_bytes;
+        }
+    assert_int_equal(b->bytes, bytes);
+    assert_true(b->bytes <= b->cfg.max_bytes);
+}
+
+uint64_t test_now_us;
+
+static uint64_t stopped_clock(void)
+{
+    return test_now_us;
+}
+
+void stop_clock(struct rig *r)
+{
+    test_now_us = r->bridge->clock();
+    r->bridge->clock = stopped_clock;
 }
 
 void converse(struct rig *r, const char *session, const char *const *query, int n,

@@ -2,7 +2,7 @@
 #ifndef RXT_TESTS_BRIDGE_RIG_H
 #define RXT_TESTS_BRIDGE_RIG_H
 
-#include "bridge/bridge.h"
+#include "bridge/bridge_impl.h"
 
 #include "tests/lib/test.h"
 
@@ -35,6 +35,23 @@ struct outcome {
     uint64_t read_version, pending_version;
     struct bridge_session_info info;
 
+    int32_t position; /* of ACCEPTED */
+    size_t price_bytes;
+    char ran_in[BRIDGE_NAME_MAX];
+    char key[32]; /* of ERROR */
+    uint64_t retry_after_us;
+
+    bool undecided;
+    int32_t n_candidate, candidate;
+    struct {
+        int32_t ids[512], n; /* query, then answer */
+    } candidates[BRIDGE_CANDIDATES];
+
+    struct bridge_session_info list[8]; /* the first ones of LIST */
+    int32_t n_list;
+    bool more;
+    struct stm_slot_diff diff[8]; /* the first slots of DIFF */
+
     struct bridge *bridge; /* for cancel_after */
     uint64_t ticket;
     int cancel_after; /* cancel at this many tokens; 0 = never */
@@ -55,5 +72,17 @@ enum rxt_status call(struct rig *r, const struct bridge_request *q, struct outco
 void open_session(struct rig *r, const char *session);
 void converse(struct rig *r, const char *session, const char *const *query, int n,
               struct outcome *out);
+
+/* The ids of a turn, absorbed by a session that does nothing else: what the memory must be. */
+void absorb(struct rig *r, const char *session, const int32_t *ids, int32_t n, struct outcome *out);
+void get(struct rig *r, const char *session, struct outcome *out);
+void assert_same_memory(const struct outcome *a, const struct outcome *b);
+
+/* Counts again what the bridge counts as it goes: bytes reserved, idle and free. */
+void assert_room(const struct bridge *b);
+
+/* Stops the bridge's clock; add to what it shows. */
+extern uint64_t test_now_us;
+void stop_clock(struct rig *r);
 
 #endif

@@ -1,6 +1,4 @@
 /* Sessions: fork, rewind, reset, erase, export, import, eviction, damage, many at once. */
-#include "bridge/bridge_impl.h"
-
 #include "tests/bridge/rig.h"
 
 #include <sys/stat.h>
@@ -25,18 +23,6 @@ static int close_rig(void **state)
 static const char *const talk[] = {"hi, i'm Anna", "my pet is called Bruno", "how are you?",
                                    "what is my name?", "what is my pet called?"};
 enum { TALK = sizeof talk / sizeof *talk };
-
-static void get(struct rig *r, const char *session, struct outcome *o)
-{
-    struct bridge_request q = request(BRIDGE_GET, session);
-    assert_ok(call(r, &q, o));
-}
-
-static void assert_same_memory(const struct outcome *a, const struct outcome *b)
-{
-    assert_true(a->info.has_hash && b->info.has_hash);
-    assert_memory_equal(a->info.stm_hash, b->info.stm_hash, 16);
-}
 
 /* outcome[i] = after turn i of the talk; [0] = version 0. */
 static void hashes_of_the_talk(struct rig *r, const char *session, struct outcome o[TALK + 1])
@@ -156,7 +142,7 @@ static void many_at_once_and_little_room(void **state)
     for (int narrow = 0; narrow < 2; narrow++) {
         struct rig r;
         struct bridge_config cfg = {.max_live = 4, .prefill_rows = 5, .n_spare = 3};
-        cfg.max_bytes = narrow ? 1 : 0;
+        cfg.max_bytes = narrow ? room_price(rig.bridge, 1) : 0;
         rig_open(&r, NULL, &cfg);
         static struct outcome o[N][TALK];
         memset(o, 0, sizeof o);

@@ -82,6 +82,7 @@ static void on_event(void *user, const struct bridge_event *e)
     t->final |= e->final;
     switch (e->kind) {
     case BRIDGE_ACCEPTED:
+    case BRIDGE_UNDECIDED: /* of turns with several answers */
         break;
     case BRIDGE_TOKEN:
         keep_text_of(t, e->text, e->text_bytes);

@@ -1,0 +1,128 @@
+/* LIST and DIFF. */
+#include "tests/bridge/rig.h"
+
+static struct rig rig;
+
+static int open_rig(void **state)
+{
+    (void)state;
+    rig_open(&rig, NULL, NULL);
+    return 0;
+}
+
+static int close_rig(void **state)
+{
+    (void)state;
+    rig_close(&rig);
+    return 0;
+}
+
+static void list(const char *after, const char *prefix, int32_t limit, struct outcome *o)
+{
+    struct bridge_request q = request(BRIDGE_LIST, after);
+    (void)snprintf(q.prefix, sizeof q.prefix, "%s", prefix);
+    q.limit = limit;
+    assert_ok(call(&rig, &q, o));
+    assert_true(o->done);
+}
+
+static void list_pages_and_prefixes(void **state)
+{
+    (void)state;
+    struct outcome o = {0};
+    for (int i = 0; i < 150; i++) { /* more than a page of the store's rows */
+        char name[32];
+        (void)snprintf(name, sizeof name, "b%03d", i);
+        open_session(&rig, name);
+    }
+    open_session(&rig, "a");
+    open_session(&rig, "b");
+    open_session(&rig, "c");
+    list("", "", 256, &o);
+    assert_int_equal(o.n_list, 153);
+    assert_false(o.more);
+    assert_string_equal(o.list[0].session, "a");
+    assert_string_equal(o.list[1].session, "b");
+    list("", "b", 256, &o);
+    assert_int_equal(o.n_list, 151);
+    assert_string_equal(o.list[0].session, "b");
+    list("", "b14", 4, &o);
+    assert_int_equal(o.n_list, 4);
+    assert_true(o.more);
+    assert_string_equal(o.list[3].session, "b143");
+    list("b143", "b14", 6, &o);
+    assert_int_equal(o.n_list, 6);
+    assert_false(o.more);
+    list("", "d", 6, &o);
+    assert_int_equal(o.n_list, 0);
+    struct bridge_request q = request(BRIDGE_LIST, "");
+    assert_status(RXT_EINVAL, call(&rig, &q, &o)); /* limit 0 */
+    q.limit = 5;
+    q.only_held = true;
+    assert_ok(call(&rig, &q, &o));
+    assert_int_equal(o.n_list, 0);
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    q.only_held = false;
+    assert_ok(call(&rig, &q, &o));
+    assert_int_equal(o.n_list, 0);
+}
+
+static void diff(const char *a, uint64_t va, const char *b, uint64_t vb, struct outcome *o)
+{
+    struct bridge_request q = request(BRIDGE_DIFF, a);
+    q.version = va;
+    (void)snprintf(q.to, sizeof q.to, "%s", b);
+    q.to_version = vb;
+    assert_ok(call(&rig, &q, o));
+    assert_int_equal(o->last, BRIDGE_DONE);
+}
+
+static void diff_of_versions_and_sessions(void **state)
+{
+    (void)state;
+    static const char *const talk[] = {"hi, i'm Anna", "my pet is called Bruno", "how are you?",
+                                       "what is my name?"};
+    struct outcome o = {0}, other = {0};
+    converse(&rig, "x", talk, 4, &o);
+    converse(&rig, "y", talk, 2, &o);
+    for (uint64_t v = 0; v <= 4; v++) { /* images are gone: the old ones are replayed */
+        diff("x", v, "", v, &o);
+        for (int i = 0; i < 8; i++) {
+            assert_true(o.diff[i].change == 0);
+            assert_true(o.diff[i].cosine > 0.999999f);
+        }
+    }
+    diff("x", 2, "y", BRIDGE_HEAD, &o);
+    assert_true(o.diff[0].change == 0);
+    diff("x", 1, "", BRIDGE_HEAD, &o);
+    diff("x", 1, "x", 4, &other);
+    assert_true(o.diff[0].change > 0);
+    assert_memory_equal(o.diff, other.diff, sizeof o.diff);
+    diff("x", 4, "x", 1, &other); /* the other way round it is as far */
+    assert_true(o.diff[3].change == other.diff[3].change);
+
+    struct bridge_request q = request(BRIDGE_DIFF, "x");
+    q.version = 1;
+    q.to_version = 5;
+    assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
+    q.to_version = 1;
+    (void)snprintf(q.to, sizeof q.to, "nobody");
+    assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
+
+    struct outcome many[4] = {{0}}; /* one after the other */
+    q.to[0] = '\0';
+    for (int i = 0; i < 4; i++)
+        submit(&rig, &q, &many[i]);
+    step_until_idle(&rig);
+    for (int i = 0; i < 4; i++)
+        assert_true(many[i].done);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(list_pages_and_prefixes),
+        cmocka_unit_test(diff_of_versions_and_sessions),
+    };
+    return cmocka_run_group_tests(tests, open_rig, close_rig);
+}
