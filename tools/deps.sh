@@ -14,7 +14,8 @@ build=(
     libmicrohttpd-dev                          # its metrics
 )
 test=(libcmocka-dev clang llvm libclang-rt-dev python3-venv ca-certificates) # unit tests, fuzzers, oracles
-full=(clang-format clang-tidy shellcheck)                                    # tools/lint.sh
+full=(clang-format clang-tidy shellcheck                                     # tools/lint.sh
+    chromium)                                                                # the page of rxt inspect
 
 case ${1:-build} in
 build) packages=("${build[@]}") ;;

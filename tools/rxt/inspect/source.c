@@ -44,7 +44,9 @@ static enum rxt_status open_export(struct source *s, FILE *f, const char *path, 
     TRY(store_lease_take(s->store, err));
     name_of(s->session, path);
     rewind(f);
-    return store_import(s->store, tenant, s->session, read_file, f, NULL, err);
+    struct rxt_error why = {0};
+    enum rxt_status st = store_import(s->store, tenant, s->session, read_file, f, NULL, &why);
+    return st == RXT_OK ? st : rxt_fail(err, st, "%.100s: %s", path, why.text);
 }
 
 enum rxt_status source_open(struct source *s, const char *path, const char *tenant,

@@ -1,0 +1,180 @@
+"""rxt inspect --verify finds what is damaged or forged, and says which image or row it is."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import random
+import shutil
+import sqlite3
+import struct
+import sys
+import tempfile
+
+from run_rxt import QUERIES, chat, run
+
+TURNS = 6
+
+
+def verify(path, *options):
+    """(exit code, the examinations that found something)."""
+    done = run(["inspect", path, "--verify", "--json", *options], check=False)
+    if not done.stdout:
+        return done.returncode, [{"check": "open", "detail": done.stderr}]
+    return done.returncode, [c for c in json.loads(done.stdout)["checks"] if not c["good"]]
+
+
+def edited(store, copy, change):
+    """A copy of the store that SQLite finds nothing wrong with."""
+    shutil.copy(store, copy)
+    for tail in ("-wal", "-shm"):
+        pathlib.Path(f"{copy}{tail}").unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(copy)) as db, db:
+        change(db)
+    return copy
+
+
+def flip(data, bit):
+    out = bytearray(data)
+    out[bit // 8 % len(out)] ^= 1 << bit % 8
+    return bytes(out)
+
+
+def rows(store, copy, dice):
+    """Every column of every journal row is part of what the row is."""
+    columns = ["request", "candidate", "kind", "read_version", "parent", "n_query", "temperature",
+               "top_p", "top_k", "seed", "finish", "bit_class", "wall_us", "seal", "ids"]
+    for column in columns:
+        version = dice.randint(1, TURNS)
+
+        def change(db):
+            (value,) = db.execute(f"SELECT {column} FROM turn WHERE version = ?", (version,)).fetchone()
+            if isinstance(value, bytes):
+                value = flip(value, dice.randrange(8 * len(value)))
+            elif isinstance(value, str):
+                value = flip(value.encode() or b"a", 0).decode()
+            elif column == "kind":
+                value = 2 if value == 1 else 1
+            else:
+                value = value + 1 if value < 2**62 else value - 1
+            db.execute(f"UPDATE turn SET {column} = ? WHERE version = ?", (value, version))
+
+        code, found = verify(edited(store, copy, change))
+        assert code == 1, column
+        assert ("journal row", version) in [(f["check"], f.get("version")) for f in found], (column, found)
+
+
+def missing_row(store, copy):
+    code, found = verify(edited(store, copy, lambda db: db.execute("DELETE FROM turn WHERE version = 3")))
+    assert code == 1 and ("journal row", 3) in [(f["check"], f.get("version")) for f in found], found
+
+
+def images(store, copy, dice):
+    with contextlib.closing(sqlite3.connect(store)) as db:
+        stored = db.execute("SELECT key, upload, header FROM image").fetchall()
+    assert sorted(key & 0x7FFFFFFF for key, _, _ in stored) == [TURNS - 1, TURNS]
+    for key, upload, header in stored:
+        version = key & 0x7FFFFFFF
+        for _ in range(8):
+
+            def header_bit(db):
+                value = flip(header, dice.randrange(8 * len(header)))
+                db.execute("UPDATE image SET header = ? WHERE key = ?", (value, key))
+
+            def data_bit(db):
+                at, data = db.execute("SELECT key, data FROM chunk WHERE key >> 20 = ?", (upload,)).fetchone()
+                value = flip(data, dice.randrange(8 * len(data)))
+                db.execute("UPDATE chunk SET data = ? WHERE key = ?", (value, at))
+
+            for change in (header_bit, data_bit):
+                code, found = verify(edited(store, copy, change))
+                assert code == 1, (version, change)
+                named = [(f["check"], f.get("version")) for f in found]
+                assert ("image", version) in named, (version, change, found)
+
+
+def raw_bits(store, copy, dice):
+    """Bits of the file itself, below SQLite: of token ids and of values, where they lie."""
+    data = store.read_bytes()
+    with contextlib.closing(sqlite3.connect(store)) as db:
+        ids = db.execute("SELECT version, ids FROM turn").fetchall()
+    for version, blob in ids:
+        at = data.find(blob)
+        assert at > 0
+        copy.write_bytes(flip(data, 8 * at + dice.randrange(8 * len(blob))))
+        code, found = verify(copy)
+        assert code == 1 and ("journal row", version) in [(f["check"], f.get("version")) for f in found]
+
+
+def sealed(body):
+    return body + hashlib.blake2b(body, digest_size=32).digest()
+
+
+def records(data):
+    at = 16
+    while at < len(data) - 32:
+        kind, _, n = struct.unpack("<IIQ", data[at : at + 16])
+        yield kind, at + 16, n
+        at += 16 + n
+
+
+def exports(export, copy, dice):
+    data = export.read_bytes()
+    for _ in range(40):
+        copy.write_bytes(flip(data, dice.randrange(8 * len(data))))
+        code, found = verify(copy)
+        assert code == 1 and str(copy) in found[0]["detail"], found
+    copy.write_bytes(data[:-1])
+    assert verify(copy)[0] == 1
+
+
+def forgeries(export, copy, dice):
+    """Changed and sealed again: only computing it again tells, and says what is wrong."""
+    data = export.read_bytes()
+    turns = [(at, n) for kind, at, n in records(data) if kind == 3]
+    assert len(turns) == TURNS
+    for at, n in turns:
+        version = struct.unpack("<Q", data[at + 52 : at + 60])[0]
+        n_ids, n_query = struct.unpack("<II", data[at + 24 : at + 32])
+        token = dice.randrange(n_query, n_ids)
+        body = bytearray(data[:-32])
+        body[at + n - 4 * (n_ids - token)] ^= 1  # the last ids are the answer; there are no texts
+        copy.write_bytes(sealed(bytes(body)))
+        assert verify(copy) == (0, []), "the seal fits"
+        code, found = verify(copy, "--replay")
+        named = [(f["check"], f.get("version")) for f in found]
+        assert code == 1 and ("answer", version) in named and ("replay", TURNS) in named, found
+    ((at, n),) = [(at, n) for kind, at, n in records(data) if kind == 2]
+    body = bytearray(data[:-32])
+    body[at + n - 2] ^= 1
+    copy.write_bytes(sealed(bytes(body)))
+    code, found = verify(copy)
+    assert code == 1 and [(f["check"], f["version"]) for f in found] == [("image", TURNS)], found
+    code, found = verify(copy, "--replay")
+    replay = [f for f in found if f["check"] == "replay"]
+    assert code == 1 and "1 of 98304 values" in replay[0]["detail"], found
+    assert "layer 5, slot 63, value 255" in replay[0]["detail"], found
+
+
+def main():
+    dice = random.Random(11)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        store, copy = folder / "a.db", folder / "copy.db"
+        chat(store, QUERIES[:TURNS], options=["--temperature", "0.7"])
+        run(["session", "export", "s", "--file", folder / "s.rxt", "--store", store])
+        with contextlib.closing(sqlite3.connect(store)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for path in (store, folder / "s.rxt"):
+            assert verify(path, "--replay") == (0, []), path
+        rows(store, copy, dice)
+        missing_row(store, copy)
+        images(store, copy, dice)
+        raw_bits(store, copy, dice)
+        exports(folder / "s.rxt", folder / "copy.rxt", dice)
+        forgeries(folder / "s.rxt", folder / "copy.rxt", dice)
+    print("verify: everything that was changed is found and named")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
