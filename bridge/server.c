@@ -1,5 +1,6 @@
 #include "bridge/server_impl.h"
 
+#include "bridge/ring_impl.h"
 #include "kernels/backend.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
@@ -187,6 +188,11 @@ void server_run(struct server *s)
             bridge_wait(s->bridge, IDLE_US);
     }
     flush(s);
+}
+
+void server_catch_faults(int fd)
+{
+    ring_catch(fd);
 }
 
 void server_drain(struct server *s)

@@ -47,6 +47,9 @@ enum rxt_status server_keygen(char public_key[SERVER_KEY_TEXT + 1],
 enum rxt_status server_open(struct server **out, const struct rxt_model *m,
                             const struct bridge_config *bridge, const struct server_config *cfg,
                             struct rxt_error *err);
+/* Faults of the process write the shapes of the last requests to fd before it dies. */
+void server_catch_faults(int fd);
+
 /* Serves until it was told to drain and has finished, or to stop. */
 void server_run(struct server *s);
 /* No new requests; ends what runs, writes what is to be written, at most drain_ms; then server_run

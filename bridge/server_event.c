@@ -1,5 +1,7 @@
 #include "bridge/server_impl.h"
 
+#include "bridge/ring_impl.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 
 #include <stdio.h>
@@ -12,6 +14,8 @@ struct told {
     struct stream *stream;
     enum bridge_verb verb;
     bool dry_run;
+    uint64_t arrived_us;
+    struct ring_entry shape;
 };
 
 static void remember_told(struct teller *t, struct told *told)
@@ -21,6 +25,15 @@ static void remember_told(struct teller *t, struct told *told)
         t->told->prev = told;
     t->told = told;
     t->n_request++;
+}
+
+/* Into the crash ring: it has ended. */
+static void note_shape(struct told *told)
+{
+    told->shape.verb = (uint8_t)told->verb;
+    told->shape.wall_us = clock_wall_us();
+    told->shape.us = clock_us() - told->arrived_us;
+    ring_note(&told->shape);
 }
 
 static void forget(struct told *told)
@@ -329,9 +342,15 @@ static void count_done(const struct told *told, const struct bridge_event *e)
         metrics_time(m, METRICS_JOURNAL, u->journal_us);
 }
 
-static void count(const struct told *told, const struct bridge_event *e)
+static void count(struct told *told, const struct bridge_event *e)
 {
     struct metrics *m = told->teller->metrics;
+    if (e->kind == BRIDGE_DONE) {
+        told->shape.n_query = (uint32_t)e->usage.n_query;
+        told->shape.n_answer = (uint32_t)e->usage.n_answer;
+    }
+    if (e->status != RXT_OK)
+        told->shape.code = (uint16_t)wire_error_of(e->status);
     if (e->kind == BRIDGE_DONE)
         count_done(told, e);
     if (e->kind == BRIDGE_CANCELLED)
@@ -373,8 +392,10 @@ static void on_event(void *user, const struct bridge_event *e)
         tell_error(told, e->status, e->error, e->retry_after_us);
         break;
     }
-    if (e->final)
-        forget(told);
+    if (!e->final)
+        return;
+    note_shape(told);
+    forget(told);
 }
 
 void teller_submit(struct teller *t, struct order *o)
@@ -389,10 +410,13 @@ void teller_submit(struct teller *t, struct order *o)
     }
     *told = refused;
     told->dry_run = o->r.dry_run;
+    told->arrived_us = clock_us();
     remember_told(t, told);
     enum rxt_status st = bridge_submit(t->bridge, &o->r, on_event, told, &ticket, &err);
     if (st != RXT_OK) {
         tell_error(told, st, err.text, st == RXT_EBUSY ? bridge_retry_after_us(t->bridge) : 0);
+        told->shape.code = (uint16_t)wire_error_of(st);
+        note_shape(told);
         forget(told);
         return;
     }

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct server *server; /* for the signal handlers */
 
@@ -72,6 +73,7 @@ int main(int argc, char **argv)
         return complain(st, &err);
     }
     catch_signals();
+    server_catch_faults(STDERR_FILENO);
     server_run(server);
     server_close(&server);
     rxt_model_close(&model);
