@@ -198,8 +198,10 @@ static void on_credit(struct received *r)
 static void on_cancel(struct received *r)
 {
     struct stream *s = stream_find(r->f, r->p->tenant, &r->body.session, r->h.id);
-    if (s)
-        stream_cancel(r->f, s);
+    if (!s)
+        return;
+    stream_cancel(r->f, s);
+    stream_pump(r->f, s);
 }
 
 static void on_resume(struct received *r)
@@ -242,6 +244,33 @@ static void on_repeat(struct received *r, struct stream *s)
     stream_attach(r->f, s, r->p, 0);
 }
 
+static bool may_begin_bulk(struct received *r)
+{
+    const struct front *f = r->f;
+    const struct refusal busy = {
+        .code = WIRE_E_BUSY, .retry_ms = 1000, .detail = "too many exports and imports run"};
+    if (r->h.type == WIRE_IMPORT && r->body.bytes > f->limits.max_import_bytes) {
+        refuse(r, WIRE_E_LIMIT, "bytes", "the import has %" PRIu64 " bytes, at most %" PRIu64,
+               r->body.bytes, f->limits.max_import_bytes);
+        return false;
+    }
+    if (f->n_bulk < f->limits.max_bulk)
+        return true;
+    peer_refuse(r->f, r->p, r->h.id, &busy);
+    return false;
+}
+
+static void on_chunk(struct received *r)
+{
+    struct stream *s = stream_find(r->f, r->p->tenant, NULL, r->h.id);
+    if (!s || s->type != WIRE_IMPORT || s->peer != r->p || s->ended) {
+        refuse(r, WIRE_E_NO_REQUEST, NULL, "there is no IMPORT of this id on this connection");
+        return;
+    }
+    bulk_receive(r->f, s, r->h.sequence, r->frame[2]);
+    stream_pump(r->f, s);
+}
+
 static void on_request(struct received *r)
 {
     struct front *f = r->f;
@@ -268,8 +297,15 @@ static void on_request(struct received *r)
         peer_refuse(f, p, r->h.id, &busy);
         return;
     }
+    bool bulk = r->h.type == WIRE_EXPORT || r->h.type == WIRE_IMPORT;
+    if (bulk && !may_begin_bulk(r))
+        return;
     s = stream_add(f, p, &r->h, r->body.session);
-    struct order *o = s ? order_of(r->h.type, &r->body, s) : NULL;
+    if (s && bulk && bulk_start(f, s, &r->body)) {
+        stream_pump(f, s);
+        return;
+    }
+    struct order *o = s && !bulk ? order_of(r->h.type, &r->body, s) : NULL;
     if (!o) {
         if (s)
             stream_free(f, s);
@@ -299,6 +335,9 @@ static void dispatch(struct received *r)
         return;
     case WIRE_RESUME:
         on_resume(r);
+        return;
+    case WIRE_CHUNK:
+        on_chunk(r);
         return;
     case WIRE_HEALTH:
     case WIRE_STATS:

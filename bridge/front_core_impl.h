@@ -66,6 +66,17 @@ struct stream {
     struct answer answer[WIRE_CANDIDATES_MAX];
     struct message message[FRONT_MESSAGES];
     uint32_t n_message, n_sent;
+    struct bulk *bulk; /* EXPORT and IMPORT only */
+};
+
+/* An export or import on its way through a file. `at` counts bytes sent, or received. */
+struct bulk {
+    uint64_t spool, at, total, credit; /* credit: what the client of an import may still send */
+    uint32_t n_chunk;                  /* sent or received */
+    uint32_t n_out;                    /* orders to the files that have not come back */
+    bool ready;                        /* EXPORT: the file is whole. IMPORT: the engine has it */
+    uint8_t *chunk;                    /* EXPORT: read, and not sent yet */
+    uint32_t chunk_n;
 };
 
 #define FRONT_BUCKETS 16384 /* power of two */
@@ -79,7 +90,8 @@ struct front {
     struct link peers, kept;
     struct front_counts counts;
     bool draining;
-    uint32_t n_gone;
+    uint32_t n_gone, n_bulk;
+    uint64_t next_spool;
     uint64_t now_us, swept_us;
     uint8_t out[WIRE_BODY_MAX]; /* body of the message that is being made */
 };
@@ -128,6 +140,24 @@ void stream_detach(struct front *f, struct stream *s); /* does not free s */
 void stream_cancel(struct front *f, struct stream *s); /* does not free s */
 void stream_note(struct front *f, struct stream *s, const struct note *n, const void *bytes);
 void stream_pump(struct front *f, struct stream *s);
+
+/* The front itself says something of the stream: kept as what the engine says. Sends nothing yet.
+ */
+void stream_say(struct front *f, struct stream *s, uint8_t type, uint16_t flags,
+                const struct wire_body *b);
+/* The same for an ERROR that ends it. */
+void stream_fail(struct front *f, struct stream *s, enum wire_error code, const char *detail);
+
+/* front_bulk.c: exports and imports. None of these frees s, or sends but bulk_send. */
+bool bulk_start(struct front *f, struct stream *s,
+                const struct wire_body *b); /* false: no memory */
+void bulk_receive(struct front *f, struct stream *s, uint32_t sequence, struct wire_text bytes);
+void bulk_note(struct front *f, struct stream *s, const struct note *n, const void *bytes);
+void bulk_cancel(struct front *f, struct stream *s); /* also when nobody is there to get it */
+/* Sends the chunk that is there and asks for the next one. */
+enum front_sent bulk_send(struct front *f, struct stream *s);
+bool bulk_busy(const struct stream *s);            /* orders are out: s must stay */
+void bulk_free(struct front *f, struct stream *s); /* and drops the file */
 
 /* front_request.c: the order of a request that is well-formed. NULL: no memory. */
 struct order *order_of(uint8_t type, const struct wire_body *b, struct stream *s);

@@ -23,13 +23,21 @@ enum order_kind {
     ORDER_CANCEL, /* ticket */
     ORDER_QUIET,  /* no more orders to submit will come: the front drains */
     ORDER_BATCH,  /* a batch comes back to be used again */
+    /* To the thread that reads and writes spool files, so that the front waits for no disk. */
+    ORDER_READ,  /* n_bytes at `offset` of file `spool`, for stream: NOTE_CHUNK */
+    ORDER_WRITE, /* `bytes` at `offset` of it: NOTE_WROTE */
+    ORDER_DROP,  /* the file is not needed any more */
+    ORDER_STOP,  /* ends the thread */
 };
-struct order { /* made by the front, freed by the engine */
+struct order { /* made by the front, freed by whom it is for */
     struct mail mail;
     enum order_kind kind;
     struct bridge_request r; /* its texts and ids stand behind the struct */
     struct stream *stream;   /* only a name for the engine */
     uint64_t ticket;
+    uint64_t spool, offset; /* SUBMIT of export and import: the file they use, 0 = none */
+    uint8_t *bytes;         /* WRITE: behind the struct */
+    size_t n_bytes;
 };
 
 /* ---- notes: from the engine -------------------------------------------------------------- */
@@ -38,6 +46,9 @@ enum note_kind {
     NOTE_TICKET,  /* of the stream's request: it can be cancelled now */
     NOTE_TOKEN,   /* one token */
     NOTE_MESSAGE, /* any other message, its body ready */
+    NOTE_SPOOLED, /* the export lies in its file; the engine has finished */
+    NOTE_CHUNK,   /* bytes of a file; ticket: bytes of all of it. Or status */
+    NOTE_WROTE,   /* ticket: how many bytes. Or status */
 };
 struct note { /* `bytes` of text or body behind it; the next note at `size` from this one */
     uint32_t size, bytes;
@@ -48,6 +59,7 @@ struct note { /* `bytes` of text or body behind it; the next note at `size` from
     int32_t token;
     int32_t candidate;
     uint64_t ticket;
+    enum rxt_status status; /* CHUNK, WROTE */
 };
 #define BATCH_BYTES 65536u
 struct batch {          /* what one step of the engine has to say */
@@ -71,7 +83,7 @@ struct front_hooks {
     void *arg;
     enum front_sent (*send)(void *arg, enum front_endpoint at, struct wire_text route,
                             const struct front_message *m);
-    void (*order)(void *arg, struct order *o);      /* takes o */
+    void (*order)(void *arg, struct order *o);      /* takes o: to the engine, or for a file */
     void (*error)(void *arg, enum wire_error code); /* one is sent: to be counted */
     /* The DONE of HEALTH, STATS, RELOAD or DRAIN; texts lent until the next call. */
     void (*admin)(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out);
@@ -80,7 +92,9 @@ struct front_hooks {
 struct front_limits { /* none is zero */
     uint64_t credit_max;
     uint32_t max_inflight, max_connections, max_requests;
-    uint64_t max_kept_bytes; /* of streams that have ended */
+    uint64_t max_kept_bytes;   /* of streams that have ended */
+    uint64_t max_import_bytes; /* of one */
+    uint32_t max_bulk;         /* exports and imports at the same time */
     uint32_t heartbeat_ms, grace_ms, stall_ms;
 };
 

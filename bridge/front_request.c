@@ -101,6 +101,12 @@ static bool put_verb(struct bridge_request *r, uint8_t type, const struct wire_b
     case WIRE_ERASE:
         r->verb = BRIDGE_ERASE;
         return true;
+    case WIRE_EXPORT:
+        r->verb = BRIDGE_EXPORT;
+        return true;
+    case WIRE_IMPORT:
+        r->verb = BRIDGE_IMPORT;
+        return true;
     default:
         return false;
     }

@@ -364,6 +364,8 @@ static enum rxt_status open_all(struct front_socket *s, struct rxt_error *err)
         .max_connections = c->max_connections,
         .max_requests = c->max_requests,
         .max_kept_bytes = c->max_kept_bytes,
+        .max_import_bytes = c->max_import_bytes,
+        .max_bulk = c->max_bulk,
         .heartbeat_ms = c->heartbeat_ms,
         .grace_ms = c->grace_ms,
         .stall_ms = c->stall_ms,

@@ -93,6 +93,8 @@ void stream_free(struct front *f, struct stream *s)
     }
     for (uint32_t i = 0; i < s->n_message; i++)
         mem_free(s->message[i].body);
+    if (s->bulk)
+        bulk_free(f, s);
     if (!s->ended)
         f->counts.running--;
     f->counts.streams--;
@@ -179,25 +181,59 @@ static void go_dark(struct front *f, struct stream *s)
     peer_refuse(f, p, s->id, &r);
 }
 
+static void take_message(struct front *f, struct stream *s, const struct note *n, const void *body)
+{
+    if (!s->failed && !keep_message(s, n, body))
+        go_dark(f, s);
+    if (s->ended || !(n->flags & WIRE_FINAL))
+        return;
+    s->ended = true;
+    s->failed |= n->type == WIRE_ERROR || n->type == WIRE_CANCELLED;
+    f->counts.running--;
+}
+
+void stream_say(struct front *f, struct stream *s, uint8_t type, uint16_t flags,
+                const struct wire_body *b)
+{
+    size_t n = 0;
+    if (wire_encode(type, b, f->out, sizeof f->out, &n) == RXT_OK)
+        take_message(f, s, &(struct note){.type = type, .flags = flags, .bytes = (uint32_t)n},
+                     f->out);
+}
+
+void stream_fail(struct front *f, struct stream *s, enum wire_error code, const char *detail)
+{
+    struct wire_body b = {0};
+    wire_init(WIRE_ERROR, &b);
+    b.code = (uint64_t)code;
+    b.name = wire_string(wire_error_name(code));
+    b.retryable = wire_error_retryable(code);
+    b.retry_after_ms = 0;
+    b.detail = wire_string(detail);
+    f->hooks.error(f->hooks.arg, code);
+    stream_say(f, s, WIRE_ERROR, WIRE_FINAL, &b);
+}
+
 void stream_note(struct front *f, struct stream *s, const struct note *n, const void *bytes)
 {
-    if (n->kind == NOTE_TICKET) {
+    switch (n->kind) {
+    case NOTE_TICKET:
         s->ticket = n->ticket;
         if (s->cancelled)
             stream_cancel(f, s);
         return;
-    }
-    if (n->kind == NOTE_TOKEN) {
+    case NOTE_TOKEN:
         if (!s->failed && !keep_token(s, n, bytes))
             go_dark(f, s);
-    } else {
-        if (!s->failed && !keep_message(s, n, bytes))
-            go_dark(f, s);
-        if (n->flags & WIRE_FINAL) {
-            s->ended = true;
-            s->failed |= n->type == WIRE_ERROR || n->type == WIRE_CANCELLED;
-            f->counts.running--;
-        }
+        break;
+    case NOTE_MESSAGE:
+        take_message(f, s, n, bytes);
+        break;
+    case NOTE_SPOOLED:
+    case NOTE_CHUNK:
+    case NOTE_WROTE:
+        bulk_note(f, s, n, bytes);
+        break;
     }
     stream_pump(f, s);
 }
@@ -205,6 +241,8 @@ void stream_note(struct front *f, struct stream *s, const struct note *n, const 
 void stream_cancel(struct front *f, struct stream *s)
 {
     s->cancelled = true;
+    if (s->bulk)
+        bulk_cancel(f, s);
     if (s->ended || s->ticket == 0) /* without a ticket yet: when it comes */
         return;
     struct order *o = mem_alloc(sizeof *o);
@@ -286,7 +324,7 @@ static enum front_sent send_all(struct front *f, struct stream *s)
             return sent;
         s->n_sent = 1;
     }
-    enum front_sent sent = send_answers(f, s);
+    enum front_sent sent = s->bulk ? bulk_send(f, s) : send_answers(f, s);
     while (sent == FRONT_SENT && s->n_sent < s->n_message) {
         sent = send_message(f, s, &s->message[s->n_sent]);
         if (sent == FRONT_SENT)
@@ -332,7 +370,9 @@ void stream_pump(struct front *f, struct stream *s)
         if (sent == FRONT_GONE)
             return; /* buried with its connection */
     }
-    if (s->ended)
+    if (!s->peer && s->bulk)
+        bulk_cancel(f, s);
+    if (s->ended && !bulk_busy(s))
         end(f, s);
 }
 

@@ -18,6 +18,8 @@ struct server {
     const struct rxt_model *model;
     struct bridge *bridge;
     struct front_socket *front;
+    struct spool *spool;
+    char spool_folder[SPOOL_PATH_MAX];
     struct mailbox orders, notes;
     bool has_orders, has_notes; /* the mailboxes are made */
     struct teller teller;
@@ -45,6 +47,8 @@ static void set_defaults(struct server_config *c)
     DEFAULT(max_connections, 4096);
     DEFAULT(max_requests, 16384);
     DEFAULT(max_kept_bytes, UINT64_C(64) << 20);
+    DEFAULT(max_import_bytes, UINT64_C(1) << 30);
+    DEFAULT(max_bulk, 4);
     DEFAULT(heartbeat_ms, 5000);
     DEFAULT(grace_ms, 60000);
     DEFAULT(stall_ms, 30000);
@@ -78,8 +82,18 @@ static void make_welcome(struct server *s)
 static void on_order(void *arg, struct order *o)
 {
     struct server *s = arg;
+    if (o->kind == ORDER_READ || o->kind == ORDER_WRITE || o->kind == ORDER_DROP) {
+        spool_post(s->spool, o);
+        return;
+    }
     mailbox_post(&s->orders, &o->mail);
     bridge_wake(s->bridge);
+}
+
+static void wake_front(void *arg)
+{
+    struct server *s = arg;
+    front_socket_wake(s->front);
 }
 
 static uint64_t step_age_us(struct server *s)
@@ -138,6 +152,11 @@ static void take_order(struct server *s, struct order *o)
     case ORDER_BATCH:
         teller_take_back(&s->teller, (struct batch *)o);
         return;
+    case ORDER_READ: /* these go to the spool */
+    case ORDER_WRITE:
+    case ORDER_DROP:
+    case ORDER_STOP:
+        break;
     }
     mem_free(o);
 }
@@ -214,6 +233,17 @@ void server_reload(struct server *s)
 
 /* ---- open, close ------------------------------------------------------------------------- */
 
+static enum rxt_status open_spool(struct server *s, const char *store, struct rxt_error *err)
+{
+    const struct spool_config cfg = {
+        .folder = s->spool_folder, .out = &s->notes, .wake = wake_front, .arg = s};
+    int n = snprintf(s->spool_folder, sizeof s->spool_folder, "%s.spool", store);
+    if (n < 0 || (size_t)n >= sizeof s->spool_folder - 32)
+        return rxt_fail(err, RXT_ELIMIT, "the path of the store is too long");
+    s->teller.spool_folder = s->spool_folder;
+    return s->cfg.state ? spool_open(&s->spool, &cfg, err) : RXT_OK;
+}
+
 static enum rxt_status open_all(struct server *s, const struct bridge_config *bridge,
                                 struct rxt_error *err)
 {
@@ -232,6 +262,7 @@ static enum rxt_status open_all(struct server *s, const struct bridge_config *br
     s->has_notes = true;
     TRY(server_check(&s->cfg, err));
     TRY(bridge_open(&s->bridge, s->model, bridge, err));
+    TRY(open_spool(s, bridge->store_path, err));
     make_welcome(s);
     s->teller.bridge = s->bridge;
     s->teller.model = s->model;
@@ -285,6 +316,7 @@ void server_close(struct server **server)
         flush(s);
         front_socket_close(&s->front);
     }
+    spool_close(&s->spool);
     if (s->bridge) {
         uint64_t left = 0, now = clock_us();
         if (!atomic_load(&s->stop))

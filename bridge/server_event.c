@@ -100,7 +100,7 @@ void teller_flush(struct teller *t)
 
 void teller_take_back(struct teller *t, struct batch *b)
 {
-    if (t->spare || b->room > BATCH_BYTES)
+    if (t->spare || b->room != BATCH_BYTES)
         mem_free(b);
     else
         t->spare = b;
@@ -250,6 +250,10 @@ static void done_of_turn(const struct told *told, const struct bridge_event *e, 
 static void tell_done(const struct told *told, const struct bridge_event *e)
 {
     struct wire_body b = {0};
+    if (told->verb == BRIDGE_EXPORT) { /* DONE comes behind the bytes */
+        (void)add_note(told->teller, told->stream, NOTE_SPOOLED, NULL, 0);
+        return;
+    }
     wire_init(WIRE_DONE, &b);
     b.session = wire_string(e->session);
     switch (told->verb) {
@@ -411,6 +415,11 @@ void teller_submit(struct teller *t, struct order *o)
     *told = refused;
     told->dry_run = o->r.dry_run;
     told->arrived_us = clock_us();
+    char path[SPOOL_PATH_MAX];
+    if (o->spool) {
+        spool_path(path, t->spool_folder, o->spool);
+        o->r.path = path;
+    }
     remember_told(t, told);
     enum rxt_status st = bridge_submit(t->bridge, &o->r, on_event, told, &ticket, &err);
     if (st != RXT_OK) {

@@ -20,6 +20,7 @@ struct teller {
     struct batch *spare; /* came back */
     struct mailbox *out; /* of the front */
     struct metrics *metrics;
+    const char *spool_folder;
     struct told *told;  /* requests whose last event is still to come */
     uint32_t n_request; /* of them */
     uint8_t body[WIRE_BODY_MAX];
@@ -28,6 +29,26 @@ void teller_submit(struct teller *t, struct order *o); /* o stays the caller's *
 void teller_flush(struct teller *t);                   /* posts the batch if there is one */
 void teller_take_back(struct teller *t, struct batch *b);
 void teller_free(struct teller *t);
+
+/* ---- files ------------------------------------------------------------------------------- */
+
+/* Exports and imports go through files of a folder of their own; a thread reads and writes them, so
+ * that neither front nor engine waits for them. */
+struct spool; /* opaque */
+
+#define SPOOL_PATH_MAX 4096
+struct spool_config {
+    const char *folder;  /* made if it is not there; what it holds of an earlier process goes */
+    struct mailbox *out; /* batches of notes, for the front */
+    void (*wake)(void *arg);
+    void *arg;
+};
+/* EIO naming the folder. */
+enum rxt_status spool_open(struct spool **out, const struct spool_config *cfg,
+                           struct rxt_error *err);
+void spool_post(struct spool *s, struct order *o); /* READ, WRITE, DROP; takes o */
+void spool_close(struct spool **s);                /* after the front; NULL-safe */
+void spool_path(char out[SPOOL_PATH_MAX], const char *folder, uint64_t file);
 
 /* ---- front side -------------------------------------------------------------------------- */
 

@@ -67,6 +67,8 @@ void rig_open(struct rig *r)
             .max_connections = 8,
             .max_requests = 16,
             .max_kept_bytes = 1 << 20,
+            .max_import_bytes = 3000000,
+            .max_bulk = 2,
             .heartbeat_ms = 1000,
             .grace_ms = 10000,
             .stall_ms = 3000,

@@ -262,6 +262,8 @@ static void open_front(void)
         .max_connections = 3,
         .max_requests = 10,
         .max_kept_bytes = 12000,
+        .max_import_bytes = 3000000,
+        .max_bulk = 2,
         .heartbeat_ms = 100,
         .grace_ms = 400,
         .stall_ms = 200,

@@ -16,6 +16,7 @@ static struct {
     bool check_config, keep_text;
     int32_t threads, max_seq_len, max_live, max_queue;
     uint64_t max_bytes, credit_max, max_inflight, max_connections, max_requests, max_kept_bytes;
+    uint64_t max_import_bytes, max_bulk;
     uint64_t heartbeat_ms, grace_ms, stall_ms, handshake_ms, high_water, drain_ms;
 } in;
 
@@ -51,6 +52,9 @@ static const struct option options[] = {
     {"max-requests", OPTION_SEED, &in.max_requests, "N", "of the server (default 16384)"},
     {"max-kept-bytes", OPTION_SEED, &in.max_kept_bytes, "N",
      "of answers that can be resumed (default 64 MiB)"},
+    {"max-import-bytes", OPTION_SEED, &in.max_import_bytes, "N", "of one session (default 1 GiB)"},
+    {"max-bulk", OPTION_SEED, &in.max_bulk, "N",
+     "exports and imports at the same time (default 4)"},
     {"heartbeat-ms", OPTION_SEED, &in.heartbeat_ms, "N", "(default 5000)"},
     {"grace-ms", OPTION_SEED, &in.grace_ms, "N", "answers can be resumed so long (default 60000)"},
     {"stall-ms", OPTION_SEED, &in.stall_ms, "N",
@@ -194,6 +198,7 @@ static int take_numbers(struct rxtd_config *c)
         {&s->max_inflight, in.max_inflight, "max-inflight", 1u << 20},
         {&s->max_connections, in.max_connections, "max-connections", 1u << 20},
         {&s->max_requests, in.max_requests, "max-requests", 1u << 20},
+        {&s->max_bulk, in.max_bulk, "max-bulk", 1024},
         {&s->heartbeat_ms, in.heartbeat_ms, "heartbeat-ms", 3600000},
         {&s->grace_ms, in.grace_ms, "grace-ms", 86400000},
         {&s->stall_ms, in.stall_ms, "stall-ms", 86400000},
@@ -211,6 +216,7 @@ static int take_numbers(struct rxtd_config *c)
                      "use 1 or more, 0 = default");
     s->credit_max = in.credit_max;
     s->max_kept_bytes = in.max_kept_bytes;
+    s->max_import_bytes = in.max_import_bytes;
     return -1;
 }
 
