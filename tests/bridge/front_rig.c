@@ -16,7 +16,7 @@ static enum front_sent on_send(void *arg, enum front_endpoint at, struct wire_te
         return r->answer;
     assert_true(r->n_sent < RIG_MAX);
     struct rig_sent *s = &r->sent[r->n_sent++];
-    *s = (struct rig_sent){.at = at, .h = m->header};
+    *s = (struct rig_sent){.at = at, .h = m->header, .raw_bytes = m->raw.n};
     memcpy(s->route, name, sizeof name);
     s->bytes = malloc(m->header.body_bytes);
     assert_non_null(s->bytes);
@@ -214,17 +214,15 @@ void rig_no_order(struct rig *r)
 
 static void say(struct rig *r, struct note note, const void *bytes)
 {
-    static struct {
-        _Alignas(struct batch) uint8_t bytes[sizeof(struct batch) + 4096];
-    } room;
-    struct batch *b = (struct batch *)(void *)room.bytes;
     note.size = (uint32_t)(sizeof note + note.bytes + 15) / 16 * 16;
-    assert_true(note.size <= 4096);
+    struct batch *b = calloc(1, sizeof *b + note.size);
+    assert_non_null(b);
     b->used = note.size;
     memcpy(b->bytes, &note, sizeof note);
     if (bytes)
         memcpy(b->bytes + sizeof note, bytes, note.bytes);
     front_note(r->front, b, r->now_us);
+    free(b);
 }
 
 void rig_ticket(struct rig *r, struct stream *s, uint64_t ticket)
@@ -241,6 +239,15 @@ void rig_token(struct rig *r, struct stream *s, int32_t id, const char *text, in
                       .candidate = candidate,
                       .bytes = (uint32_t)strlen(text)},
         text);
+}
+
+void rig_note(struct rig *r, struct stream *s, enum note_kind kind, uint64_t ticket,
+              enum rxt_status st, const void *bytes, size_t n)
+{
+    say(r,
+        (struct note){
+            .stream = s, .kind = kind, .ticket = ticket, .status = st, .bytes = (uint32_t)n},
+        bytes);
 }
 
 void rig_message(struct rig *r, struct stream *s, uint8_t type, uint16_t flags)

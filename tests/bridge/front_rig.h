@@ -14,6 +14,7 @@ struct rig_sent {
     struct wire_header h;
     struct wire_body body; /* texts lent from `bytes` */
     uint8_t *bytes;
+    uint32_t raw_bytes;
 };
 
 struct rig {
@@ -56,6 +57,8 @@ struct order *rig_order(struct rig *r, enum order_kind kind); /* the next one, f
 void rig_no_order(struct rig *r);
 void rig_ticket(struct rig *r, struct stream *s, uint64_t ticket);
 void rig_token(struct rig *r, struct stream *s, int32_t id, const char *text, int32_t candidate);
+void rig_note(struct rig *r, struct stream *s, enum note_kind kind, uint64_t ticket,
+              enum rxt_status st, const void *bytes, size_t n);
 void rig_message(struct rig *r, struct stream *s, uint8_t type, uint16_t flags);
 
 #endif
