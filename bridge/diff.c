@@ -67,7 +67,7 @@ static enum rxt_status plan_side(struct task *t, struct side *x, const char *nam
     TRY(session_check_model(&x->row, rxt_model_info(m), err));
     x->version = version == BRIDGE_HEAD ? x->row.applied : version;
     if (x->version < x->row.base || x->version > x->row.applied)
-        return rxt_fail(err, RXT_ENOTFOUND,
+        return rxt_fail(err, RXT_ESTALE,
                         "version %" PRIu64 " cannot be had: session has %" PRIu64 " to %" PRIu64,
                         x->version, x->row.base, x->row.applied);
     TRY(replay_plan(&x->replay, s, &x->row, x->version, backend_bit_class(rxt_model_backend(m)),

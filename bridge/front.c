@@ -276,11 +276,12 @@ static void on_request(struct received *r)
     struct front *f = r->f;
     struct peer *p = r->p;
     struct stream *s = stream_find(f, p->tenant, NULL, r->h.id);
-    if (s) {
+    bool choice = s && r->h.type == WIRE_CHOOSE && s->type == WIRE_TURN;
+    if (s && !choice) {
         on_repeat(r, s);
         return;
     }
-    if (f->draining) {
+    if (f->draining && !choice) {
         refuse(r, WIRE_E_DRAINS, NULL, "the server stops: it takes no new requests");
         return;
     }
@@ -301,6 +302,8 @@ static void on_request(struct received *r)
     if (bulk && !may_begin_bulk(r))
         return;
     s = stream_add(f, p, &r->h, r->body.session);
+    if (s)
+        s->shadow = choice;
     if (s && bulk && bulk_start(f, s, &r->body)) {
         stream_pump(f, s);
         return;

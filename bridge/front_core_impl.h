@@ -59,6 +59,7 @@ struct stream {
     char tenant[BRIDGE_NAME_MAX], session[BRIDGE_NAME_MAX];
     uint8_t type;
     uint8_t n_answer; /* candidates */
+    bool shadow;      /* a CHOOSE whose TURN has a stream: that one tells, this one only refuses */
     bool ended, cancelled, cancel_on_disconnect, stored, failed;
     uint64_t ticket; /* 0 = not known yet */
     uint64_t forget_us;
@@ -127,7 +128,7 @@ void peer_leave(struct front *f, struct peer *p); /* detaches or cancels its str
 void peer_bury(struct front *f);                  /* forgets connections that are gone */
 
 /* front_stream.c: any of these may free s unless it says otherwise. */
-/* session NULL = any. */
+/* session NULL = any. Shadows are not found. */
 struct stream *stream_find(struct front *f, const char *tenant, const struct wire_text *session,
                            const uint8_t *id);
 /* NULL: no memory. Attached to p. */

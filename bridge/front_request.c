@@ -52,6 +52,17 @@ static void put_turn(struct bridge_request *r, const struct wire_body *b, char *
     r->on_stale = on_stale[b->on_stale];
     r->on_cancel =
         b->on_cancel == WIRE_CANCEL_COMMIT ? BRIDGE_CANCEL_COMMIT : BRIDGE_CANCEL_DISCARD;
+    r->n_candidate = (int32_t)b->n;
+    if (b->on_busy == WIRE_BUSY_FORK) {
+        r->on_busy = BRIDGE_BUSY_FORK;
+        put_name(r->to, b->fork_to);
+    }
+    r->deadline = (struct bridge_deadline){
+        .queue_us = 1000 * b->queue_ms,
+        .first_token_us = 1000 * b->first_token_ms,
+        .total_us = 1000 * b->total_ms,
+        .memory_us = 1000 * b->memory_ms,
+    };
     r->min_version = b->min_version;
     r->if_version = version_or_head(b->if_version);
 }
@@ -82,6 +93,30 @@ static bool put_verb(struct bridge_request *r, uint8_t type, const struct wire_b
     case WIRE_OPEN:
         r->verb = BRIDGE_OPEN;
         r->seed = b->seed;
+        if (b->from_session.p) {
+            put_name(r->from, b->from_session);
+            r->version = version_or_head(b->from_version);
+        }
+        return true;
+    case WIRE_CHOOSE:
+        r->verb = BRIDGE_CHOOSE;
+        r->candidate = (int32_t)b->candidate;
+        return true;
+    case WIRE_LIST:
+        r->verb = BRIDGE_LIST;
+        r->limit = (int32_t)b->limit;
+        r->only_held = b->held == 1;
+        if (b->after.p)
+            put_name(r->session, b->after);
+        if (b->prefix.p)
+            put_name(r->prefix, b->prefix);
+        return true;
+    case WIRE_DIFF:
+        r->verb = BRIDGE_DIFF;
+        r->version = b->version;
+        r->to_version = version_or_head(b->to_version);
+        if (b->other.p)
+            put_name(r->to, b->other);
         return true;
     case WIRE_GET:
         r->verb = BRIDGE_GET;

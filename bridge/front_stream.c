@@ -26,7 +26,7 @@ struct stream *stream_find(struct front *f, const char *tenant, const struct wir
                            const uint8_t *id)
 {
     for (struct stream *s = *bucket_of(f, id); s; s = s->chain)
-        if (memcmp(s->id, id, sizeof s->id) == 0 && strcmp(s->tenant, tenant) == 0 &&
+        if (!s->shadow && memcmp(s->id, id, sizeof s->id) == 0 && strcmp(s->tenant, tenant) == 0 &&
             (!session || is_text(session, s->session)))
             return s;
     return NULL;
@@ -214,8 +214,53 @@ void stream_fail(struct front *f, struct stream *s, enum wire_error code, const 
     stream_say(f, s, WIRE_ERROR, WIRE_FINAL, &b);
 }
 
+static enum front_sent send_message(struct front *f, struct stream *s, const struct message *m)
+{
+    struct front_message out = {
+        .header = {.version = WIRE_VERSION,
+                   .type = m->type,
+                   .flags = m->flags,
+                   .sequence = m->sequence,
+                   .body_bytes = m->n},
+        .body = m->body,
+    };
+    memcpy(out.header.id, s->id, sizeof s->id);
+    return peer_send(f, s->peer, &out);
+}
+
+/* The TURN's own stream has it all. If that has ended, its client has asked again: DONE comes to it
+ * once more, and what follows. A refusal is of this message alone: the turn goes on. */
+static void shadow_note(struct front *f, struct stream *s, const struct note *n, const void *bytes)
+{
+    struct stream *turn = stream_find(f, s->tenant, NULL, s->id);
+    if (n->kind == NOTE_MESSAGE && n->type == WIRE_DONE && turn && turn->ended && s->peer) {
+        struct peer *p = s->peer;
+        stream_free(f, s);
+        stream_attach(f, turn, p, UINT32_MAX);
+        return;
+    }
+    if (n->kind == NOTE_MESSAGE && n->type == WIRE_ERROR && s->peer) {
+        struct message m = {
+            .body = (uint8_t *)(uintptr_t)bytes,
+            .n = n->bytes,
+            .type = WIRE_ERROR,
+            .flags = turn && !turn->ended ? 0 : WIRE_FINAL,
+        };
+        (void)send_message(f, s, &m);
+    }
+    if (n->kind == NOTE_MESSAGE && n->flags & WIRE_FINAL) {
+        s->ended = s->failed = true;
+        f->counts.running--;
+        stream_free(f, s);
+    }
+}
+
 void stream_note(struct front *f, struct stream *s, const struct note *n, const void *bytes)
 {
+    if (s->shadow) {
+        shadow_note(f, s, n, bytes);
+        return;
+    }
     switch (n->kind) {
     case NOTE_TICKET:
         s->ticket = n->ticket;
@@ -254,20 +299,6 @@ void stream_cancel(struct front *f, struct stream *s)
 }
 
 /* ---- out --------------------------------------------------------------------------------- */
-
-static enum front_sent send_message(struct front *f, struct stream *s, const struct message *m)
-{
-    struct front_message out = {
-        .header = {.version = WIRE_VERSION,
-                   .type = m->type,
-                   .flags = m->flags,
-                   .sequence = m->sequence,
-                   .body_bytes = m->n},
-        .body = m->body,
-    };
-    memcpy(out.header.id, s->id, sizeof s->id);
-    return peer_send(f, s->peer, &out);
-}
 
 /* One TOKEN message with what waits of a candidate. */
 static enum front_sent send_tokens(struct front *f, struct stream *s, int candidate)
@@ -335,8 +366,9 @@ static enum front_sent send_all(struct front *f, struct stream *s)
 
 static bool is_kept(const struct stream *s)
 {
-    return !s->failed && (s->type == WIRE_TURN || s->type == WIRE_REMEMBER ||
-                          s->type == WIRE_REWIND || s->type == WIRE_RESET);
+    return !s->failed &&
+           (s->type == WIRE_TURN || s->type == WIRE_REMEMBER || s->type == WIRE_REWIND ||
+            s->type == WIRE_RESET || s->type == WIRE_CHOOSE);
 }
 
 static void end(struct front *f, struct stream *s)

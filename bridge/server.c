@@ -261,7 +261,11 @@ static enum rxt_status open_all(struct server *s, const struct bridge_config *br
     TRY(mailbox_create(&s->notes));
     s->has_notes = true;
     TRY(server_check(&s->cfg, err));
-    TRY(bridge_open(&s->bridge, s->model, bridge, err));
+    struct bridge_config config = *bridge;
+    if (!config.choose_us) /* candidates can be chosen as long as their stream can be resumed */
+        config.choose_us =
+            s->cfg.grace_ms < UINT32_MAX / 1000 ? 1000 * s->cfg.grace_ms : UINT32_MAX;
+    TRY(bridge_open(&s->bridge, s->model, &config, err));
     TRY(open_spool(s, bridge->store_path, err));
     make_welcome(s);
     s->teller.bridge = s->bridge;

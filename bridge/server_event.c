@@ -14,6 +14,7 @@ struct told {
     struct stream *stream;
     enum bridge_verb verb;
     bool dry_run;
+    int32_t n_candidate;
     uint64_t arrived_us;
     struct ring_entry shape;
 };
@@ -143,15 +144,20 @@ static void tell(struct teller *t, struct stream *s, uint8_t type, uint16_t flag
 
 static enum wire_error error_of(enum bridge_verb verb, enum rxt_status st)
 {
-    bool about_version = verb == BRIDGE_FORK || verb == BRIDGE_REWIND;
+    bool about_version =
+        verb == BRIDGE_FORK || verb == BRIDGE_REWIND || verb == BRIDGE_DIFF || verb == BRIDGE_OPEN;
     if (st == RXT_ESTALE && about_version)
         return WIRE_E_NO_VERSION;
+    if (st == RXT_ENOTFOUND && verb == BRIDGE_CHOOSE)
+        return WIRE_E_NO_REQUEST;
     return wire_error_of(st);
 }
 
+/* key: of a deadline, without its unit; NULL = none. */
 static void tell_error(const struct told *told, enum rxt_status st, const char *sentence,
-                       uint64_t retry_after_us)
+                       uint64_t retry_after_us, const char *key)
 {
+    char name[32];
     enum wire_error code = error_of(told->verb, st);
     metrics_error(told->teller->metrics, code);
     struct wire_body b = {0};
@@ -161,6 +167,10 @@ static void tell_error(const struct told *told, enum rxt_status st, const char *
     b.retryable = wire_error_retryable(code);
     b.retry_after_ms = (retry_after_us + 999) / 1000;
     b.detail = wire_string(sentence && *sentence ? sentence : rxt_status_text(st));
+    if (key) {
+        (void)snprintf(name, sizeof name, "%s_ms", key);
+        b.key = wire_string(name);
+    }
     tell(told->teller, told->stream, WIRE_ERROR, WIRE_FINAL, &b);
 }
 
@@ -205,13 +215,14 @@ static void tell_accepted(const struct told *told, const struct bridge_event *e)
 }
 
 static void tell_token(const struct told *told, int32_t id, const char *text, size_t n,
-                       uint16_t flags)
+                       uint16_t flags, int32_t candidate)
 {
     struct note *note = add_note(told->teller, told->stream, NOTE_TOKEN, text, n);
     if (!note)
         return;
     note->token = id;
     note->flags = flags;
+    note->candidate = candidate;
 }
 
 /* A stored answer comes as ids; the client gets it as it got it first. */
@@ -224,19 +235,52 @@ static void tell_stored(const struct told *told, const struct bridge_event *e)
         size_t n = rxt_decode(told->teller->model, &decoder, ids[i], text);
         if (i == e->usage.n_answer - 1)
             n += rxt_decode_end(&decoder, text + n);
-        tell_token(told, ids[i], text, n, WIRE_STORED);
+        tell_token(told, ids[i], text, n, WIRE_STORED, e->candidate);
     }
 }
 
-static void done_of_turn(const struct told *told, const struct bridge_event *e, struct wire_body *b)
+static const char *const finish_name[] = {"eos", "length", "cancel"};
+
+/* room: for BRIDGE_CANDIDATES of them. */
+static void put_candidates(const struct bridge_event *e, struct wire_candidate *room,
+                           struct wire_body *b)
 {
-    static const char *const finish[] = {"eos", "length", "cancel"};
-    b->finish = wire_string(finish[e->finish]);
+    for (int32_t i = 0; i < e->n_candidate; i++)
+        room[i] = (struct wire_candidate){
+            .finish = wire_string(finish_name[e->answer[i].finish]),
+            .n_answer = (uint64_t)e->answer[i].n_answer,
+        };
+    b->candidates = room;
+    b->n_candidates = (uint32_t)e->n_candidate;
+}
+
+static void tell_undecided(const struct told *told, const struct bridge_event *e)
+{
+    struct wire_candidate room[BRIDGE_CANDIDATES];
+    struct wire_body b = {0};
+    wire_init(WIRE_UNDECIDED, &b);
+    b.session = wire_string(e->session);
+    b.read_version = e->read_version;
+    b.expires_ms = e->expires_us / 1000;
+    put_candidates(e, room, &b);
+    tell(told->teller, told->stream, WIRE_UNDECIDED, 0, &b);
+}
+
+static void done_of_turn(const struct told *told, const struct bridge_event *e,
+                         struct wire_candidate *room, struct wire_body *b)
+{
     b->n_query = (uint64_t)e->usage.n_query;
-    b->n_answer = (uint64_t)e->usage.n_answer;
     b->read_version = e->read_version;
+    if (e->n_candidate > 0) {
+        put_candidates(e, room, b);
+    } else {
+        b->finish = wire_string(finish_name[e->finish]);
+        b->n_answer = (uint64_t)e->usage.n_answer;
+    }
     if (!told->dry_run)
         b->pending_version = e->pending_version;
+    if (told->n_candidate > 1 && !told->dry_run)
+        b->candidate = (uint64_t)e->candidate;
     if (e->stored)
         return;
     b->usage = (struct wire_usage){
@@ -247,8 +291,39 @@ static void done_of_turn(const struct told *told, const struct bridge_event *e, 
     };
 }
 
+static void put_list(struct teller *t, const struct bridge_event *e, struct wire_body *b)
+{
+    for (int32_t i = 0; i < e->n_list; i++)
+        t->list[i] = info_of(&e->list[i]);
+    b->session.p = NULL;
+    b->sessions = t->list;
+    b->n_sessions = (uint32_t)e->n_list;
+    b->more = e->more;
+}
+
+/* Both floats of all slots; false: they do not fit into a frame. */
+static bool put_diff(struct teller *t, const struct bridge_event *e, struct wire_body *b)
+{
+    const struct rxt_info *info = rxt_model_info(t->model);
+    size_t n = (size_t)info->n_layer * (size_t)info->n_slot;
+    if (n * 2 * sizeof(float) > sizeof t->diff)
+        return false;
+    float *change = t->diff, *cosine = t->diff + n;
+    for (size_t i = 0; i < n; i++) {
+        change[i] = e->diff[i].change;
+        cosine[i] = e->diff[i].cosine;
+    }
+    b->session.p = NULL;
+    b->n_layer = (uint64_t)info->n_layer;
+    b->n_slot = (uint64_t)info->n_slot;
+    b->change = wire_bytes(change, n * sizeof *change);
+    b->cosine = wire_bytes(cosine, n * sizeof *cosine);
+    return true;
+}
+
 static void tell_done(const struct told *told, const struct bridge_event *e)
 {
+    struct wire_candidate room[BRIDGE_CANDIDATES];
     struct wire_body b = {0};
     if (told->verb == BRIDGE_EXPORT) { /* DONE comes behind the bytes */
         (void)add_note(told->teller, told->stream, NOTE_SPOOLED, NULL, 0);
@@ -260,7 +335,19 @@ static void tell_done(const struct told *told, const struct bridge_event *e)
     case BRIDGE_TURN:
         if (e->stored)
             tell_stored(told, e);
-        done_of_turn(told, e, &b);
+        done_of_turn(told, e, room, &b);
+        break;
+    case BRIDGE_CHOOSE:
+        done_of_turn(told, e, room, &b);
+        break;
+    case BRIDGE_LIST:
+        put_list(told->teller, e, &b);
+        break;
+    case BRIDGE_DIFF:
+        if (!put_diff(told->teller, e, &b)) {
+            tell_error(told, RXT_ELIMIT, "the difference does not fit into a frame", 0, NULL);
+            return;
+        }
         break;
     case BRIDGE_REMEMBER:
     case BRIDGE_REWIND:
@@ -280,10 +367,6 @@ static void tell_done(const struct told *told, const struct bridge_event *e)
         break;
     case BRIDGE_ERASE:
     case BRIDGE_EXPORT:
-        break;
-    case BRIDGE_CHOOSE: /* the front does not send these yet */
-    case BRIDGE_DIFF:
-    case BRIDGE_LIST:
         break;
     }
     uint16_t flags = (uint16_t)((e->final ? WIRE_FINAL : 0) | (e->stored ? WIRE_STORED : 0));
@@ -376,9 +459,10 @@ static void on_event(void *user, const struct bridge_event *e)
         tell_accepted(told, e);
         break;
     case BRIDGE_TOKEN:
-        tell_token(told, e->token, e->text, e->text_bytes, 0);
+        tell_token(told, e->token, e->text, e->text_bytes, 0, e->candidate);
         break;
-    case BRIDGE_UNDECIDED: /* of turns with several answers, which the front does not send yet */
+    case BRIDGE_UNDECIDED:
+        tell_undecided(told, e);
         break;
     case BRIDGE_DONE:
         tell_done(told, e);
@@ -393,7 +477,7 @@ static void on_event(void *user, const struct bridge_event *e)
         tell_cancelled(told, e);
         break;
     case BRIDGE_ERROR:
-        tell_error(told, e->status, e->error, e->retry_after_us);
+        tell_error(told, e->status, e->error, e->retry_after_us, e->key);
         break;
     }
     if (!e->final)
@@ -409,11 +493,12 @@ void teller_submit(struct teller *t, struct order *o)
     struct told *told = mem_alloc(sizeof *told);
     const struct told refused = {.teller = t, .stream = o->stream, .verb = o->r.verb};
     if (!told) {
-        tell_error(&refused, RXT_ENOMEM, NULL, 1000000);
+        tell_error(&refused, RXT_ENOMEM, NULL, 1000000, NULL);
         return;
     }
     *told = refused;
     told->dry_run = o->r.dry_run;
+    told->n_candidate = o->r.verb == BRIDGE_CHOOSE ? BRIDGE_CANDIDATES : o->r.n_candidate;
     told->arrived_us = clock_us();
     char path[SPOOL_PATH_MAX];
     if (o->spool) {
@@ -423,7 +508,8 @@ void teller_submit(struct teller *t, struct order *o)
     remember_told(t, told);
     enum rxt_status st = bridge_submit(t->bridge, &o->r, on_event, told, &ticket, &err);
     if (st != RXT_OK) {
-        tell_error(told, st, err.text, st == RXT_EBUSY ? bridge_retry_after_us(t->bridge) : 0);
+        tell_error(told, st, err.text, st == RXT_EBUSY ? bridge_retry_after_us(t->bridge) : 0,
+                   NULL);
         told->shape.code = (uint16_t)wire_error_of(st);
         note_shape(told);
         forget(told);

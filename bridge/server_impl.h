@@ -24,6 +24,8 @@ struct teller {
     struct told *told;  /* requests whose last event is still to come */
     uint32_t n_request; /* of them */
     uint8_t body[WIRE_BODY_MAX];
+    struct wire_info list[WIRE_ITEMS_MAX];
+    float diff[WIRE_BODY_MAX / sizeof(float)];
 };
 void teller_submit(struct teller *t, struct order *o); /* o stays the caller's */
 void teller_flush(struct teller *t);                   /* posts the batch if there is one */

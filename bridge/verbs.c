@@ -162,7 +162,7 @@ static enum rxt_status run_rewind(struct work *w, struct store *store, struct rx
     struct store_session *row = &t->write.session;
     TRY(store_session_get(store, t->r.tenant, t->r.session, row, err));
     if (t->r.verb == BRIDGE_REWIND && (t->r.version > row->applied || t->r.version < row->base))
-        return rxt_fail(err, RXT_ENOTFOUND,
+        return rxt_fail(err, RXT_ESTALE,
                         "version %" PRIu64 " cannot be had: session has %" PRIu64 " to %" PRIu64,
                         t->r.version, row->base, row->applied);
     TRY(store_batch_begin(store, err));

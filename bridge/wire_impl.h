@@ -185,7 +185,7 @@ struct wire_info {
 #define WIRE_ABSENT UINT64_MAX
 struct wire_body {
     struct wire_text session, query, tool_result, internal, answer, fork_to, to, from_session,
-        after, other, client;
+        after, prefix, other, client;
     struct wire_text server, endpoint, tenant, model, model_hash, bit_class, text, finish, stm_hash,
         state, metrics, name, detail, key, change, cosine;
     struct wire_ids versions, ids, last_ids;
@@ -198,7 +198,7 @@ struct wire_body {
         chunk_bytes, max_candidates, max_inflight, credit_max, heartbeat_ms, grace_ms, window;
     uint64_t position, n_query, n_answer, read_version, pending_version, lag_us, memory_us, code,
         retry_after_ms, expires_ms, n_layer, n_slot, step_age_us, memory_age_us;
-    int retryable, more, live, ready; /* 0, 1 or -1 */
+    int retryable, more, live, ready, held; /* 0, 1 or -1 */
     struct wire_price price;
     struct wire_usage usage;
     struct wire_info info;

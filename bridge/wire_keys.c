@@ -118,6 +118,8 @@ static const struct wire_key list[] = {
      .lo = 1,
      .hi = WIRE_ITEMS_MAX,
      .init = 100},
+    TEXT("prefix", prefix, false, 0, WIRE_NAME_MAX),
+    FLAG("held", held, false),
     END,
 };
 static const struct wire_key fork_keys[] = {

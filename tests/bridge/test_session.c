@@ -87,7 +87,7 @@ static void rewind_and_reset_are_versions(void **state)
     assert_same_memory(&r, &o[3]);
     assert_int_equal(r.info.version, TALK + 4);
     q.version = 100;
-    assert_status(RXT_ENOTFOUND, call(&rig, &q, &r));
+    assert_status(RXT_ESTALE, call(&rig, &q, &r));
 }
 
 static void erased_is_gone(void **state)

@@ -104,7 +104,7 @@ static void diff_of_versions_and_sessions(void **state)
     struct bridge_request q = request(BRIDGE_DIFF, "x");
     q.version = 1;
     q.to_version = 5;
-    assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
+    assert_status(RXT_ESTALE, call(&rig, &q, &o));
     q.to_version = 1;
     (void)snprintf(q.to, sizeof q.to, "nobody");
     assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
