@@ -30,17 +30,17 @@ static void set_defaults(struct bridge_config *cfg)
 static enum rxt_status plan_pass_buffers(struct bridge *b)
 {
     size_t n = (size_t)b->cfg.max_live;
-    b->live = mem_alloc_n(n, sizeof *b->live);
-    b->slot = mem_alloc_n(n, sizeof *b->slot);
+    b->live = mem_alloc_n(n, sizeof(struct answer *));
+    b->slot = mem_alloc_n(n, sizeof(struct rxt_slot *));
     b->pass_offset = mem_alloc_n(n + 1, sizeof *b->pass_offset);
     b->pass_start = mem_alloc_n(n, sizeof *b->pass_start);
     b->pass_ids = mem_alloc_n(n + (size_t)b->cfg.prefill_rows, sizeof *b->pass_ids);
-    b->pass_slot = mem_alloc_n(n, sizeof *b->pass_slot);
-    b->pass_read = mem_alloc_n(n, sizeof *b->pass_read);
+    b->pass_slot = mem_alloc_n(n, sizeof(struct rxt_slot *));
+    b->pass_read = mem_alloc_n(n, sizeof(struct rxt_read *));
     b->pass_want = mem_alloc_n(n, sizeof *b->pass_want);
     b->pass_sampling = mem_alloc_n(n, sizeof *b->pass_sampling);
     b->pass_choice = mem_alloc_n(n, sizeof *b->pass_choice);
-    b->pass_answer = mem_alloc_n(n, sizeof *b->pass_answer);
+    b->pass_answer = mem_alloc_n(n, sizeof(struct answer *));
     bool all = b->live && b->slot && b->pass_offset && b->pass_start && b->pass_ids &&
                b->pass_slot && b->pass_read && b->pass_want && b->pass_sampling && b->pass_choice &&
                b->pass_answer;
@@ -53,7 +53,7 @@ static enum rxt_status make_tickets(struct bridge *b)
     b->n_ticket = 1;
     while (b->n_ticket < 2 * (size_t)b->cfg.max_queue)
         b->n_ticket *= 2;
-    b->ticket = mem_alloc_n(b->n_ticket, sizeof *b->ticket);
+    b->ticket = mem_alloc_n(b->n_ticket, sizeof(struct sink *));
     return b->ticket ? RXT_OK : RXT_ENOMEM;
 }
 
@@ -177,6 +177,17 @@ static void cancel_all(struct bridge *b)
     }
 }
 
+/* So that the next start replays nothing, as far as there is time. True if there is one to wait
+ * for.
+ */
+static bool write_images(struct bridge *b)
+{
+    bool any = false;
+    for (struct session *s = b->lru; s; s = s->lru_next)
+        any |= session_image(s, 0);
+    return any;
+}
+
 void bridge_close(struct bridge **bridge, uint64_t deadline_us)
 {
     struct bridge *b = *bridge;
@@ -184,7 +195,7 @@ void bridge_close(struct bridge **bridge, uint64_t deadline_us)
         return;
     uint64_t end = clock_us() + deadline_us;
     cancel_all(b);
-    while (!bridge_idle(b) && clock_us() < end)
+    while ((!bridge_idle(b) || write_images(b)) && clock_us() < end)
         if (!bridge_step(b))
             bridge_wait(b, 10000);
     destroy(b);

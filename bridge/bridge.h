@@ -52,7 +52,8 @@ struct bridge_config {        /* zeroed = defaults */
 enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
                             const struct bridge_config *cfg, struct rxt_error *err);
 /* Finishes the memory jobs and the writes that are queued, at most deadline_us; then stops. Nothing
- * that was reported DONE is lost either way: what is not applied is replayed at the next open.
+ * that was reported DONE is lost either way: what is not applied is replayed at the next open. In
+ * the time that is left, images are written of what a replay would have to compute again.
  * Turns that are still answering are cancelled. NULL-safe. */
 void bridge_close(struct bridge **b, uint64_t deadline_us);
 
@@ -284,5 +285,18 @@ struct bridge_stats {
     struct store_stats store;
 };
 enum rxt_status bridge_stats(struct bridge *b, struct bridge_stats *out, struct rxt_error *err);
+
+/* How it stands now, for metrics and health. Walks the session table: not for every step. */
+struct bridge_gauges {
+    int32_t n_session[BRIDGE_HELD + 1]; /* in the table, by state */
+    int32_t n_request, n_live;          /* on their way; answers that decode */
+    int32_t n_ready, n_load;            /* turns that wait for a slot; requests, for bytes */
+    int32_t n_update;                   /* memories that are being made or wait for it */
+    uint64_t memory_age_us;       /* of the oldest of them, since it was journaled; 0 = none */
+    size_t bytes, max_bytes;      /* of sessions */
+    uint64_t n_evicted, n_loaded; /* sessions since bridge_open */
+    uint64_t n_replayed;          /* rows absorbed again since then */
+};
+void bridge_gauges(const struct bridge *b, struct bridge_gauges *out);
 
 #endif

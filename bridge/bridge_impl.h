@@ -212,7 +212,8 @@ struct session {
     bool flags_dirty;   /* row.flags are not in the store yet */
     void *image_values; /* of `image`: written by the lane, not yet with the writer */
     struct store_image image;
-    uint64_t replay_us; /* update time since the newest image: the price of a replay */
+    uint64_t replay_us;   /* update time since the newest image: the price of a replay */
+    uint64_t image_tried; /* version + 1 that session_image was last asked for */
     struct store_request recent[STORE_WINDOW];
     uint32_t n_recent; /* in all; the newest stands at (n_recent - 1) mod STORE_WINDOW */
     int32_t *last_ids;
@@ -259,7 +260,9 @@ struct bridge {
     double token_us, turn_us; /* smoothed: of an answer's token, of a turn from start to DONE */
 
     /* room.c */
-    size_t bytes; /* counted: what is reserved, idle or free */
+    size_t bytes;                             /* counted: what is reserved, idle or free */
+    size_t reserved;                          /* of them */
+    uint64_t n_evicted, n_loaded, n_replayed; /* sessions, sessions, rows; since open */
     struct session *lru, *lru_last;
 
     struct answer **live; /* [max_live] prefilling or decoding */
@@ -395,6 +398,9 @@ void session_update(struct session *s);       /* ... and goes to it */
 void session_took_version(struct session *s); /* what the job has made is the head */
 void session_update_failed(struct session *s);
 void session_apply(struct session *s);
+/* Writes an image of the version that is there, if a replay would cost more than worth_us and
+ * there is a buffer; true = it is on its way. */
+bool session_image(struct session *s, uint64_t worth_us);
 void session_hold(struct session *s, enum rxt_status st, const char *why);
 void session_drop(struct session *s); /* RESIDENT -> COLD; nothing of it is out */
 size_t session_stm_bytes(const struct session *s);

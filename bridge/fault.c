@@ -26,7 +26,7 @@ void fault_point(const char *point)
     if (!fault_name[0] || strcmp(point, fault_name) != 0)
         return;
     if (atomic_fetch_sub(&fault_left, 1) == 1)
-        raise(SIGKILL);
+        (void)raise(SIGKILL);
 }
 
 static _Atomic(const char *) armed_point; /* literals of the tests */

@@ -17,7 +17,7 @@
 
 static void hex(char out[33], const uint8_t hash[16])
 {
-    for (int i = 0; i < 16; i++)
+    for (size_t i = 0; i < 16; i++)
         (void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
 }
 
@@ -146,6 +146,8 @@ static void take_rows(struct session *s)
 
 static void came_in(struct session *s)
 {
+    s->bridge->n_loaded++;
+    s->bridge->n_replayed += (uint64_t)s->load->replay.n_step;
     session_load_free(s);
     s->phase = SESSION_RESIDENT;
     session_took_version(s);

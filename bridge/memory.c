@@ -280,9 +280,9 @@ enum rxt_status memory_lane_create(struct memory_lane **out, const struct rxt_mo
     /* One interaction of the longest kind always fits; shorter ones share a batch. */
     l->max_rows = rxt_model_info(m)->max_seq_len;
     size_t n = (size_t)n_spare;
-    l->batch = mem_alloc_n(n, sizeof *l->batch);
+    l->batch = mem_alloc_n(n, sizeof(struct memory_job *));
     l->batch_stm = mem_alloc_n(n, sizeof(struct stm *));
-    l->batch_spare = mem_alloc_n(n, sizeof *l->batch_spare);
+    l->batch_spare = mem_alloc_n(n, sizeof(struct stm_spare *));
     l->batch_offset = mem_alloc_n(n + 1, sizeof *l->batch_offset);
     l->batch_ids = mem_alloc_n((size_t)l->max_rows, sizeof *l->batch_ids);
     l->batch_bad = mem_alloc_n(n, sizeof *l->batch_bad);

@@ -167,6 +167,7 @@ void room_leave(struct session *s)
 static void page_out(struct session *s)
 {
     struct task *t = s->queue;
+    s->bridge->n_evicted++;
     session_drop(s);
     if (t)
         schedule_forget(t);
@@ -180,11 +181,13 @@ static bool make_room(struct bridge *b)
 {
     if (shrink_pools(b))
         return true;
-    for (struct session *s = b->lru; s; s = s->lru_next)
-        if (!s->apply_out) { /* the store is about to have it: soon */
-            page_out(s);
-            return true;
-        }
+    for (struct session *s = b->lru; s; s = s->lru_next) {
+        /* The store is about to have its image, or should: bringing it in again would be dear. */
+        if (s->apply_out || s->job_out || session_image(s, b->cfg.image_budget_us / 2))
+            continue;
+        page_out(s);
+        return true;
+    }
     return false;
 }
 
@@ -197,6 +200,9 @@ bool room_take(struct session *s, int32_t n_answer)
     bool was_idle = s->idle;
     if (s->reserved >= price)
         return true;
+    /* Others with something to do hold the rest: nobody has to go for nothing. */
+    if (b->reserved + price - s->reserved > b->cfg.max_bytes)
+        return false;
     room_leave(s);
     while (b->bytes + price - s->reserved > b->cfg.max_bytes)
         if (!make_room(b)) {
@@ -205,6 +211,7 @@ bool room_take(struct session *s, int32_t n_answer)
             return false;
         }
     b->bytes += price - s->reserved;
+    b->reserved += price - s->reserved;
     s->reserved = price;
     return true;
 }
@@ -215,6 +222,7 @@ void room_rest(struct session *s)
     if (s->reserved == 0)
         return;
     b->bytes -= s->reserved;
+    b->reserved -= s->reserved;
     s->reserved = 0;
     if (s->phase == SESSION_RESIDENT)
         enter_idle(s);

@@ -124,14 +124,17 @@ bool session_in_use(const struct session *s)
 
 /* ---- 6, 7: the lane --------------------------------------------------------------------- */
 
+static bool can_image(const struct session *s)
+{
+    return !s->apply_out && !s->image_values && s->bridge->n_image_buffer > 0;
+}
+
 /* Whether the next commit should be written as an image: small ones always, large ones when a
  * replay has become dear (design 6). */
 static bool image_due(const struct session *s)
 {
-    const struct bridge *b = s->bridge;
-    if (s->apply_out || s->image_values || b->n_image_buffer == 0)
-        return false;
-    return session_stm_bytes(s) <= STORE_CHUNK_BYTES || s->replay_us > b->cfg.image_budget_us;
+    return can_image(s) && (session_stm_bytes(s) <= STORE_CHUNK_BYTES ||
+                            s->replay_us > s->bridge->cfg.image_budget_us);
 }
 
 /* Room was made for two versions of the K/V. A turn that proceeds on an old one while newer ones
@@ -240,6 +243,39 @@ static void note_image(struct session *s)
                    backend_bit_class(rxt_model_backend(s->bridge->model)));
 }
 
+static void imaged(struct memory_job *job)
+{
+    struct session *s = job->owner;
+    s->job_out = false;
+    if (job->status == RXT_OK)
+        note_image(s);
+    else
+        s->bridge->image_buffer[s->bridge->n_image_buffer++] = job->image;
+    job->image = NULL;
+    session_apply(s);
+    bridge_activate(s->bridge, s);
+}
+
+bool session_image(struct session *s, uint64_t worth_us)
+{
+    struct bridge *b = s->bridge;
+    if (s->phase != SESSION_RESIDENT || s->held || s->remember || s->job_out ||
+        s->replay_us <= worth_us || s->image_tried == s->version + 1 || !can_image(s))
+        return false;
+    s->image_tried = s->version + 1; /* if the store does not take it, the journal has it */
+    s->job = (struct memory_job){
+        .kind = MEMORY_UPDATE,
+        .done = imaged,
+        .owner = s,
+        .stm = s->content->stm,
+        .image = b->image_buffer[--b->n_image_buffer],
+        .target = s->version,
+    };
+    s->job_out = true;
+    bridge_post_job(b, &s->job);
+    return true;
+}
+
 void session_took_version(struct session *s)
 {
     s->version = s->job.target;
@@ -248,7 +284,8 @@ void session_took_version(struct session *s)
         publish_read(s);
     if (!s->content->shareable)
         content_offer(s->bridge, s->content, s->hash);
-    s->replay_us += s->job.update_us;
+    if (s->job.n_step > 0)
+        s->replay_us += s->job.update_us;
     s->n_retry = 0;
     if (s->job.image)
         note_image(s);

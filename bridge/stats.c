@@ -43,3 +43,34 @@ enum rxt_status bridge_stats(struct bridge *b, struct bridge_stats *out, struct 
     *out = (struct bridge_stats){.count = count_read(), .mem = mem_stats(), .store = w.stats};
     return RXT_OK;
 }
+
+static void count_sessions(const struct bridge *b, struct bridge_gauges *out)
+{
+    struct bridge_session_info info;
+    for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
+        for (const struct session *s = b->bucket[i]; s; s = s->chain) {
+            session_info(s, &info);
+            out->n_session[info.state]++;
+        }
+}
+
+void bridge_gauges(const struct bridge *b, struct bridge_gauges *out)
+{
+    *out = (struct bridge_gauges){
+        .n_request = b->n_task,
+        .n_live = b->n_live,
+        .n_ready = b->n_ready,
+        .bytes = b->bytes,
+        .max_bytes = b->cfg.max_bytes,
+        .n_evicted = b->n_evicted,
+        .n_loaded = b->n_loaded,
+        .n_replayed = b->n_replayed,
+    };
+    for (const struct task *t = b->all; t; t = t->all_next)
+        out->n_load += t->listed == LIST_BYTES;
+    for (const struct task *t = b->oldest; t; t = t->journaled_next)
+        out->n_update++;
+    if (b->oldest)
+        out->memory_age_us = b->clock() - b->oldest->durable_us;
+    count_sessions(b, out);
+}

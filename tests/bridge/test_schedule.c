@@ -13,12 +13,12 @@ static void note_order(void *user, const struct bridge_event *e)
         order_of[n_order++] = user;
 }
 
-static void submit_as(struct rig *r, const char *tenant, const char *session)
+static void submit_as(struct rig *r, char *tenant, const char *session)
 {
     struct bridge_request q = question(session, "how are you?");
     (void)snprintf(q.tenant, sizeof q.tenant, "%s", tenant);
     q.max_tokens = 8;
-    assert_ok(bridge_submit(r->bridge, &q, note_order, (void *)(uintptr_t)tenant, NULL, NULL));
+    assert_ok(bridge_submit(r->bridge, &q, note_order, tenant, NULL, NULL));
 }
 
 static void open_as(struct rig *r, const char *tenant, const char *session)
@@ -37,25 +37,26 @@ static void tenants_take_turns(void **state)
 {
     (void)state;
     struct rig r;
+    char many[] = "many", few[] = "few";
     const struct bridge_config cfg = {.max_live = 1};
     rig_open(&r, NULL, &cfg);
     for (int i = 0; i < 20; i++) {
         char name[16];
         (void)snprintf(name, sizeof name, "s%d", i);
-        open_as(&r, "many", name);
+        open_as(&r, many, name);
         if (i < 4)
-            open_as(&r, "few", name);
+            open_as(&r, few, name);
     }
     n_order = 0;
     for (int i = 0; i < 20; i++) {
         char name[16];
         (void)snprintf(name, sizeof name, "s%d", i);
-        submit_as(&r, "many", name);
+        submit_as(&r, many, name);
     }
     for (int i = 0; i < 4; i++) {
         char name[16];
         (void)snprintf(name, sizeof name, "s%d", i);
-        submit_as(&r, "few", name);
+        submit_as(&r, few, name);
     }
     step_until_idle(&r);
     assert_int_equal(n_order, 24);

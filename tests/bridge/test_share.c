@@ -2,8 +2,7 @@
  * store, until they move on; then nobody notices that they did. */
 #include "tests/bridge/rig.h"
 
-/* Which bytes of the store its newest image is. */
-static int64_t bytes_of(const struct rig *r, const char *name)
+static struct store_image newest_image(const struct rig *r, const char *name)
 {
     struct store *store = NULL;
     struct store_session row;
@@ -13,7 +12,7 @@ static int64_t bytes_of(const struct rig *r, const char *name)
     assert_ok(store_session_get(store, "default", name, &row, NULL));
     assert_ok(store_image_find(store, row.id, BRIDGE_HEAD, &image, NULL));
     store_close(&store);
-    return image.upload;
+    return image;
 }
 
 static const struct session *in_table(struct rig *r, const char *name)
@@ -52,7 +51,7 @@ static void a_seed_is_shared_by_all(void **state)
         assert_string_equal(o[i].info.origin, "seed");
         assert_same_memory(&o[i], &seed);
         assert_ptr_equal(in_table(&r, name)->content, in_table(&r, "seed")->content);
-        assert_int_equal(bytes_of(&r, name), bytes_of(&r, "seed"));
+        assert_int_equal(newest_image(&r, name).upload, newest_image(&r, "seed").upload);
         open_from(&r, name, "seed", 0); /* it is there: nothing is looked at */
     }
     step_until_idle(&r);
@@ -155,6 +154,47 @@ static void the_longest_unused_goes(void **state)
     rig_close(&r);
 }
 
+/* Two turns without an image, as if the memory were large. */
+static void talk_without_images(struct rig *r, const char *session, struct outcome *o)
+{
+    int32_t n = r->bridge->n_image_buffer;
+    r->bridge->n_image_buffer = 0;
+    converse(r, session, (const char *const[]){"hi, i'm Anna", "how are you?"}, 2, o);
+    step_until_idle(r);
+    r->bridge->n_image_buffer = n;
+}
+
+static void images_are_written_before_it_gets_dear(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome a = {0}, b = {0}, again = {0};
+    struct bridge_gauges g;
+    struct bridge_config cfg = {.image_budget_us = 1};
+    rig_open(&r, NULL, NULL);
+    cfg.max_bytes = room_price(r.bridge, 1);
+    rig_close(&r);
+    rig_open(&r, NULL, &cfg);
+    talk_without_images(&r, "a", &a);
+    open_session(&r, "b");
+    get(&r, "b", &b); /* "a" had to go, with an image */
+    bridge_gauges(r.bridge, &g);
+    assert_true(g.n_evicted == 1 && g.n_loaded == 2);
+    assert_int_equal(newest_image(&r, "a").version, 2);
+    talk_without_images(&r, "b", &b);
+    rig_reopen(&r); /* "b" had time for one when the bridge stopped */
+    assert_int_equal(newest_image(&r, "b").version, 2);
+    get(&r, "a", &again);
+    assert_same_memory(&again, &a);
+    get(&r, "b", &again);
+    assert_same_memory(&again, &b);
+    bridge_gauges(r.bridge, &g);
+    assert_int_equal(g.n_replayed, 0);
+    assert_int_equal(g.n_session[BRIDGE_RESIDENT], 1);
+    assert_true(g.bytes > 0 && g.bytes <= g.max_bytes);
+    rig_close(&r);
+}
+
 static void a_busy_session_forks(void **state)
 {
     (void)state;
@@ -210,6 +250,7 @@ int main(void)
         cmocka_unit_test(a_seed_is_shared_by_all),
         cmocka_unit_test(the_origin_moves_on),
         cmocka_unit_test(the_longest_unused_goes),
+        cmocka_unit_test(images_are_written_before_it_gets_dear),
         cmocka_unit_test(a_busy_session_forks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
