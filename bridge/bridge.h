@@ -74,7 +74,7 @@ enum bridge_verb {
     BRIDGE_CHOOSE,   /* candidate `candidate` of the undecided turn `id` is the answer */
     BRIDGE_OPEN,     /* make the session if it is not there; EEXIST never */
     BRIDGE_GET,      /* page in, replay, report info and hash */
-    BRIDGE_FORK,     /* new session `to` from `version` of this one */
+    BRIDGE_FORK,     /* new session `to` from `version` of this one; DONE tells of that one */
     BRIDGE_REWIND,   /* commit version + 1 with the content of `version` */
     BRIDGE_RESET,    /* commit version + 1 = initial memory */
     BRIDGE_ERASE,    /* rows, images, journal; DONE only when the file holds nothing of it */

@@ -311,6 +311,8 @@ void event_memory(struct task *t);
 void event_failed(struct task *t, enum bridge_event_kind kind, enum rxt_status st,
                   const char *sentence, const char *key);
 void session_info(const struct session *s, struct bridge_session_info *out);
+/* Of a session that need not be in the table. */
+void session_row_info(const struct store_session *row, struct bridge_session_info *out);
 
 /* task.c: the transition table, ends, what all verbs share. */
 void task_move(struct task *t, enum task_state to); /* asserts the transition table */

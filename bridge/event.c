@@ -63,7 +63,10 @@ void event_done(struct task *t, bool final)
     struct bridge_session_info info;
     struct bridge_candidate all[BRIDGE_CANDIDATES];
     struct bridge_event e;
-    session_info(t->session, &info);
+    if (t->r.verb == BRIDGE_FORK) /* the new one */
+        session_row_info(&t->write.session, &info);
+    else
+        session_info(t->session, &info);
     fill_done(t, &e);
     e.final = final;
     e.info = &info;
@@ -203,4 +206,12 @@ void session_info(const struct session *s, struct bridge_session_info *out)
     snprintf(out->held_reason, sizeof out->held_reason, "%s", s->row.held_reason);
     snprintf(out->origin, sizeof out->origin, "%s", s->row.origin);
     memcpy(out->stm_hash, s->hash, sizeof out->stm_hash);
+}
+
+void session_row_info(const struct store_session *row, struct bridge_session_info *out)
+{
+    struct session s = {.phase = SESSION_COLD, .row = *row, .version = row->applied};
+    memcpy(s.name, row->name, sizeof s.name);
+    s.held = (row->flags & STORE_HELD) != 0;
+    session_info(&s, out);
 }

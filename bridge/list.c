@@ -8,14 +8,6 @@
 
 enum { PAGE = 64 }; /* rows of one piece of the writer's work */
 
-static void row_info(const struct store_session *row, struct bridge_session_info *out)
-{
-    struct session s = {.phase = SESSION_COLD, .row = *row, .version = row->applied};
-    memcpy(s.name, row->name, sizeof s.name);
-    s.held = (row->flags & STORE_HELD) != 0;
-    session_info(&s, out);
-}
-
 /* ---- on the writer's thread ------------------------------------------------------------- */
 
 /* The next page of rows that are asked for; *end = there are no more. */
@@ -42,7 +34,7 @@ static enum rxt_status read_page(struct task *t, struct store *s, bool *end, str
             l->more = *end = true;
             break;
         }
-        row_info(&row[i], &l->info[l->n++]);
+        session_row_info(&row[i], &l->info[l->n++]);
     }
     mem_free(row);
     return st;

@@ -45,6 +45,8 @@ static void fork_at_every_version(void **state)
         q.version = v;
         (void)snprintf(q.to, sizeof q.to, "branch %d", (int)v);
         assert_ok(call(&rig, &q, &f));
+        assert_string_equal(f.info.session, q.to);
+        assert_int_equal(f.info.version, v);
         get(&rig, q.to, &f);
         assert_int_equal(f.info.version, v);
         assert_string_equal(f.info.origin, "trunk");
