@@ -273,9 +273,35 @@ static bool take_batches(struct front_socket *s)
     return any;
 }
 
-static void look_at_flags(struct front_socket *s)
+static struct front_limits limits_of(const struct server_config *c)
 {
-    if (atomic_exchange(&s->reload, false) && s->zap) {
+    return (struct front_limits){
+        .credit_max = c->credit_max,
+        .max_inflight = c->max_inflight,
+        .max_connections = c->max_connections,
+        .max_requests = c->max_requests,
+        .max_kept_bytes = c->max_kept_bytes,
+        .max_import_bytes = c->max_import_bytes,
+        .max_bulk = c->max_bulk,
+        .heartbeat_ms = c->heartbeat_ms,
+        .grace_ms = c->grace_ms,
+        .stall_ms = c->stall_ms,
+    };
+}
+
+static void reload(struct front_socket *s)
+{
+    const struct server_config *c = s->cfg.server;
+    struct server_config fresh = {0};
+    if (c->reload && c->reload(c->reload_arg, &fresh)) {
+        server_defaults(&fresh);
+        const struct front_limits limits = limits_of(&fresh);
+        front_set_limits(s->front, &limits);
+        log_event(LOG_INFO, "limits_read", NULL);
+    } else if (c->reload) {
+        log_event(LOG_ERROR, "limits_kept", NULL);
+    }
+    if (s->zap) {
         struct rxt_error err = {""};
         char why[600];
         if (zap_read(&s->keys, s->cfg.server->clients, &err) == RXT_OK)
@@ -284,6 +310,12 @@ static void look_at_flags(struct front_socket *s)
             log_event(LOG_ERROR, "clients_kept", "\"why\":\"%s\"",
                       log_escape(why, sizeof why, err.text));
     }
+}
+
+static void look_at_flags(struct front_socket *s)
+{
+    if (atomic_exchange(&s->reload, false))
+        reload(s);
     if (!atomic_load(&s->drain) || s->draining)
         return;
     struct order *quiet = mem_alloc(sizeof *quiet);
@@ -358,18 +390,7 @@ static enum rxt_status open_all(struct front_socket *s, struct rxt_error *err)
     const struct server_config *c = s->cfg.server;
     const struct front_hooks hooks = {
         .arg = s, .send = on_send, .order = on_order, .error = on_error, .admin = on_admin};
-    const struct front_limits limits = {
-        .credit_max = c->credit_max,
-        .max_inflight = c->max_inflight,
-        .max_connections = c->max_connections,
-        .max_requests = c->max_requests,
-        .max_kept_bytes = c->max_kept_bytes,
-        .max_import_bytes = c->max_import_bytes,
-        .max_bulk = c->max_bulk,
-        .heartbeat_ms = c->heartbeat_ms,
-        .grace_ms = c->grace_ms,
-        .stall_ms = c->stall_ms,
-    };
+    const struct front_limits limits = limits_of(c);
     TRY(server_check(c, err));
     TRY(front_create(&s->front, &hooks, &limits, s->cfg.welcome));
     s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

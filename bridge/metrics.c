@@ -68,6 +68,22 @@ static void put_errors(struct page *p, struct metrics *m)
 #undef PUT_ERROR
 }
 
+/* Ages are kept in microseconds. */
+static double gauge_value(struct metrics *m, enum metrics_gauge g)
+{
+    double v = (double)get(&m->gauge[g]);
+    return g == METRICS_STEP_AGE || g == METRICS_MEMORY_AGE ? v / 1e6 : v;
+}
+
+static void put_sessions(struct page *p, struct metrics *m)
+{
+    static const char *const state[METRICS_STATES] = {"cold", "resident", "answering",
+                                                      "remembering", "held"};
+    put(p, "# HELP rxt_sessions in the table, by state\n# TYPE rxt_sessions gauge\n");
+    for (size_t i = 0; i < METRICS_STATES; i++)
+        put(p, "rxt_sessions{state=\"%s\"} %" PRIu64 "\n", state[i], get(&m->session[i]));
+}
+
 size_t metrics_text(struct metrics *m, char out[METRICS_TEXT_MAX])
 {
     struct page p = {out, METRICS_TEXT_MAX};
@@ -80,11 +96,12 @@ size_t metrics_text(struct metrics *m, char out[METRICS_TEXT_MAX])
         text, get(&m->counter[METRICS_##NAME]));
     METRICS_COUNTERS(PUT_COUNTER)
 #undef PUT_COUNTER
-#define PUT_GAUGE(NAME, text, help)                                                       \
-    put(&p, "# HELP rxt_%s %s\n# TYPE rxt_%s gauge\nrxt_%s %g\n", text, help, text, text, \
-        (double)get(&m->gauge[METRICS_##NAME]) / (METRICS_##NAME == METRICS_STEP_AGE ? 1e6 : 1));
+#define PUT_GAUGE(NAME, text, help)                                                          \
+    put(&p, "# HELP rxt_%s %s\n# TYPE rxt_%s gauge\nrxt_%s %.15g\n", text, help, text, text, \
+        gauge_value(m, METRICS_##NAME));
     METRICS_GAUGES(PUT_GAUGE)
 #undef PUT_GAUGE
+    put_sessions(&p, m);
     put_errors(&p, m);
     return METRICS_TEXT_MAX - p.left;
 }

@@ -27,16 +27,28 @@
     X(COMMITS, "commits_total", "versions of memories committed")           \
     X(CANCELLED, "cancelled_total", "requests that were cancelled")         \
     X(NOT_FINITE, "not_finite_total", "updates refused: not finite")        \
+    X(EVICTED, "evictions_total", "sessions paged out")                     \
+    X(LOADED, "loads_total", "sessions paged in")                           \
+    X(REPLAYED, "replays_total", "journal rows absorbed again")             \
     X(RECEIVED, "messages_received_total", "messages of clients")           \
     X(SENT, "messages_sent_total", "messages to clients")                   \
     X(STALLS, "credit_stalls_total", "connections that gave no credit for too long")
 
-#define METRICS_GAUGES(X)                                                 \
-    X(CONNECTIONS, "connections", "of clients")                           \
-    X(RUNNING, "requests_running", "requests without their last message") \
-    X(KEPT, "answers_kept", "streams that can be resumed")                \
-    X(KEPT_BYTES, "answers_kept_bytes", "bytes of them")                  \
-    X(STEP_AGE, "step_age_seconds", "since the engine took its last step")
+#define METRICS_GAUGES(X)                                                    \
+    X(CONNECTIONS, "connections", "of clients")                              \
+    X(RUNNING, "requests_running", "requests without their last message")    \
+    X(KEPT, "answers_kept", "streams that can be resumed")                   \
+    X(KEPT_BYTES, "answers_kept_bytes", "bytes of them")                     \
+    X(LIVE, "answers_live", "answers that decode")                           \
+    X(QUEUE_READY, "queue_slot", "turns that wait for a slot")               \
+    X(QUEUE_LOAD, "queue_bytes", "requests that wait for bytes")             \
+    X(QUEUE_MEMORY, "queue_memory", "memories that are made or wait for it") \
+    X(BYTES, "session_bytes", "bytes of resident sessions")                  \
+    X(BYTES_MAX, "session_bytes_limit", "what they may have")                \
+    X(STEP_AGE, "step_age_seconds", "since the engine took its last step")   \
+    X(MEMORY_AGE, "memory_oldest_seconds", "of the oldest memory that is not committed")
+
+#define METRICS_STATES 5 /* of sessions, as enum bridge_state */
 
 enum metrics_histogram {
 #define METRICS_ENUM(name, text, help) METRICS_##name,
@@ -57,6 +69,7 @@ struct metrics {
     atomic_uint_fast64_t counter[METRICS_N_COUNTER];
     atomic_uint_fast64_t gauge[METRICS_N_GAUGE];
     atomic_uint_fast64_t error[512]; /* by code of the wire */
+    atomic_uint_fast64_t session[METRICS_STATES];
 };
 
 void metrics_time(struct metrics *m, enum metrics_histogram h, uint64_t us);
@@ -67,6 +80,11 @@ static inline void metrics_add(struct metrics *m, enum metrics_counter c, uint64
 static inline void metrics_set(struct metrics *m, enum metrics_gauge g, uint64_t value)
 {
     atomic_store_explicit(&m->gauge[g], value, memory_order_relaxed);
+}
+/* A count that somebody else keeps. */
+static inline void metrics_keep(struct metrics *m, enum metrics_counter c, uint64_t value)
+{
+    atomic_store_explicit(&m->counter[c], value, memory_order_relaxed);
 }
 static inline void metrics_error(struct metrics *m, enum wire_error code)
 {

@@ -6,11 +6,13 @@
 #include "kernels/base/log.h"
 #include "kernels/base/mem.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
-#define IDLE_US 100000u       /* the engine looks around so often when nobody wakes it */
-#define READY_US 2000000u     /* a step older than this: send requests elsewhere */
+#define IDLE_US 100000u /* the engine looks around so often when nobody wakes it */
+#define GAUGES_US 500000u
+#define READY_US 2000000u     /* a step or memory job older than this: send requests elsewhere */
 #define PROGRESS_US 30000000u /* and than this: it hangs */
 
 struct server {
@@ -31,10 +33,10 @@ struct server {
     atomic_bool drain, stop;
     atomic_uint_fast64_t step_us; /* when the engine took its last step */
     bool quiet;                   /* the front sends no more requests */
-    uint64_t drain_end_us;
+    uint64_t drain_end_us, gauges_us;
 };
 
-static void set_defaults(struct server_config *c)
+void server_defaults(struct server_config *c)
 {
 #define DEFAULT(field, value)   \
     do {                        \
@@ -102,12 +104,19 @@ static uint64_t step_age_us(struct server *s)
     return now > was ? now - was : 0;
 }
 
+static uint64_t memory_age_us(struct server *s)
+{
+    return atomic_load_explicit(&s->metrics.gauge[METRICS_MEMORY_AGE], memory_order_relaxed);
+}
+
 /* Of any thread. An engine that sleeps takes a step every IDLE_US. */
 static struct metrics_health health_of(void *arg)
 {
     struct server *s = arg;
-    uint64_t age = step_age_us(s);
+    uint64_t age = step_age_us(s), memory = memory_age_us(s);
     metrics_set(&s->metrics, METRICS_STEP_AGE, age);
+    if (memory > age)
+        age = memory;
     return (struct metrics_health){
         .live = true,
         .ready = !atomic_load(&s->drain) && age < READY_US,
@@ -132,7 +141,7 @@ static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct
     out->ready = health.ready;
     out->state = wire_string(atomic_load(&s->drain) ? "draining" : "serving");
     out->step_age_us = step_age_us(s);
-    out->memory_age_us = 0;
+    out->memory_age_us = memory_age_us(s);
 }
 
 /* ---- the engine -------------------------------------------------------------------------- */
@@ -181,6 +190,31 @@ static void flush(struct server *s)
     front_socket_wake(s->front);
 }
 
+/* Now and then: it walks the table of sessions. */
+static void publish_gauges(struct server *s)
+{
+    struct bridge_gauges g;
+    struct metrics *m = &s->metrics;
+    uint64_t now = clock_us();
+    if (now - s->gauges_us < GAUGES_US)
+        return;
+    s->gauges_us = now;
+    bridge_gauges(s->bridge, &g);
+    static_assert(BRIDGE_HELD + 1 == METRICS_STATES, "one row a state");
+    for (size_t i = 0; i < METRICS_STATES; i++)
+        atomic_store_explicit(&m->session[i], (uint64_t)g.n_session[i], memory_order_relaxed);
+    metrics_set(m, METRICS_LIVE, (uint64_t)g.n_live);
+    metrics_set(m, METRICS_QUEUE_READY, (uint64_t)g.n_ready);
+    metrics_set(m, METRICS_QUEUE_LOAD, (uint64_t)g.n_load);
+    metrics_set(m, METRICS_QUEUE_MEMORY, (uint64_t)g.n_update);
+    metrics_set(m, METRICS_BYTES, g.bytes);
+    metrics_set(m, METRICS_BYTES_MAX, g.max_bytes);
+    metrics_set(m, METRICS_MEMORY_AGE, g.memory_age_us);
+    metrics_keep(m, METRICS_EVICTED, g.n_evicted);
+    metrics_keep(m, METRICS_LOADED, g.n_loaded);
+    metrics_keep(m, METRICS_REPLAYED, g.n_replayed);
+}
+
 /* Whether the engine may end; begins the drain when it was asked for. */
 static bool is_over(struct server *s)
 {
@@ -203,6 +237,7 @@ void server_run(struct server *s)
         bool any = take_orders(s);
         any |= bridge_step(s->bridge);
         flush(s);
+        publish_gauges(s);
         if (!any)
             bridge_wait(s->bridge, IDLE_US);
     }
@@ -290,7 +325,7 @@ enum rxt_status server_open(struct server **out, const struct rxt_model *m,
         return RXT_ENOMEM;
     s->cfg = *cfg;
     s->model = m;
-    set_defaults(&s->cfg);
+    server_defaults(&s->cfg);
     enum rxt_status st = open_all(s, bridge, err);
     if (st != RXT_OK) {
         server_close(&s);

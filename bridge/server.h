@@ -33,6 +33,11 @@ struct server_config { /* zeroed = defaults; the texts are lent while the server
     uint32_t handshake_ms;     /* 0 = 5000 */
     uint32_t high_water;       /* messages queued to a connection; 0 = 10000 */
     uint32_t drain_ms;         /* 0 = 30000 */
+
+    /* Asked at server_reload, in the thread of the front, for the limits of *out; false: they stay.
+     * NULL: they never change. */
+    bool (*reload)(void *arg, struct server_config *out);
+    void *reload_arg;
 };
 
 /* Checks a configuration without opening anything: endpoints, keys, the file of clients. EINVAL and
@@ -59,7 +64,7 @@ void server_run(struct server *s);
 void server_drain(struct server *s);
 /* server_run returns now; what was acknowledged is on the disk. As server_drain. */
 void server_stop(struct server *s);
-/* Reads the file of clients again. As server_drain. */
+/* Reads the file of clients and the limits again. As server_drain. */
 void server_reload(struct server *s);
 void server_close(struct server **s); /* NULL-safe */
 

@@ -10,6 +10,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+void server_defaults(struct server_config *c); /* fields that are zero */
+
 /* ---- engine side ------------------------------------------------------------------------- */
 
 /* Turns orders into requests of the bridge and its events into notes; for the engine thread. */

@@ -253,6 +253,7 @@ int rxtd_config_read(struct rxtd_config *c, int argc, char **argv)
             "and in the environment as RXTD_NAME; the command line wins.",
         .options = options,
     };
+    memset(&in, 0, sizeof in);                        /* it may be read again */
     int code = command_line_parse(&line, argc, argv); /* for --config and --help */
     if (code >= 0)
         return code;

@@ -16,6 +16,22 @@ static int complain(enum rxt_status st, const struct rxt_error *err)
     return 1;
 }
 
+struct command {
+    int argc;
+    char **argv;
+};
+
+/* SIGHUP: file, environment and command line again; only the limits of the server are taken. */
+static bool on_reload(void *arg, struct server_config *out)
+{
+    const struct command *command = arg;
+    struct rxtd_config c;
+    if (rxtd_config_read(&c, command->argc, command->argv) >= 0)
+        return false;
+    *out = c.server;
+    return true;
+}
+
 static void on_signal(int number)
 {
     static volatile sig_atomic_t asked;
@@ -54,6 +70,9 @@ int main(int argc, char **argv)
     int code = rxtd_config_read(&c, argc, argv);
     if (code >= 0)
         return code;
+    struct command command = {argc, argv};
+    c.server.reload = on_reload;
+    c.server.reload_arg = &command;
     if (!c.model)
         return missing("model");
     if (!c.bridge.store_path)
