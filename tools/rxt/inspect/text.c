@@ -143,14 +143,25 @@ static void print_table(const struct pen *p, const struct section *s)
 
 /* ---- maps ------------------------------------------------------------------------------- */
 
-static void set_background(const struct pen *p, struct colour c)
+/* Of the 256 colours: as those of colour.c, brighter at every step, which the nearest ones are not.
+ */
+static const int palette[] = {17, 18, 54, 90, 126, 162, 167, 203, 209, 215, 221, 228};
+enum { PALETTE = sizeof palette / sizeof *palette, GREY = 244 };
+
+static double share_of(const struct map *m, float value)
 {
+    double range = (double)m->hi - (double)m->lo;
+    return range > 0 ? fmin(fmax(((double)value - (double)m->lo) / range, 0), 1) : 0;
+}
+
+static void set_background(const struct pen *p, const struct map *m, float value)
+{
+    struct colour c = colour_in(m, value);
+    int at = (int)fmin(share_of(m, value) * PALETTE, PALETTE - 1);
     if (p->style->colour == COLOUR_TRUE)
         (void)fprintf(p->out, "\033[48;2;%d;%d;%dm", c.r, c.g, c.b);
-    else /* the 6 x 6 x 6 cube of the 256 colours: steps at 0, 95, 135, 175, 215, 255 */
-        (void)fprintf(p->out, "\033[48;5;%dm",
-                      16 + 36 * (c.r < 48 ? 0 : (c.r - 35) / 40) +
-                          6 * (c.g < 48 ? 0 : (c.g - 35) / 40) + (c.b < 48 ? 0 : (c.b - 35) / 40));
+    else
+        (void)fprintf(p->out, "\033[48;5;%dm", isfinite(value) ? palette[at] : GREY);
 }
 
 /* n columns of one value. Without colours: ten characters, darker ink for more. */
@@ -158,13 +169,11 @@ static void paint(const struct pen *p, const struct map *m, float value, int n)
 {
     static const char ink[] = " .:-=+*#%@";
     if (p->style->colour != COLOUR_NONE) {
-        set_background(p, colour_in(m, value));
+        set_background(p, m, value);
         pad(p->out, n);
         return;
     }
-    double range = (double)m->hi - (double)m->lo;
-    double share = range > 0 ? ((double)value - (double)m->lo) / range : 0;
-    char c = isfinite(value) ? ink[(int)fmin(fmax(share * 10, 0), 9)] : '?';
+    char c = isfinite(value) ? ink[(int)fmin(share_of(m, value) * 10, 9)] : '?';
     for (; n > 0; n--)
         (void)fputc(c, p->out);
 }
@@ -180,36 +189,65 @@ static int digits(int64_t n)
     return snprintf(NULL, 0, "%lld", (long long)n);
 }
 
-/* What stands before row r of the drawing. */
-static void row_name(char out[96], const struct map *m, int32_t r, int32_t step)
+/* What stands left of a map: numbers, then texts, each as wide as its widest. */
+struct margin {
+    int number, text;
+};
+
+static void row_text(char out[96], const struct map *m, int32_t r, int32_t step)
 {
-    char label[96] = "";
     const json_t *text = json_array_get(m->row_label, (size_t)r * (size_t)step);
+    out[0] = '\0';
     if (text)
-        cell_text(label, CELL_TEXT, text);
-    (void)snprintf(out, 96, "%lld%s%.60s", (long long)(m->row_first + (int64_t)r * step),
-                   *label ? " " : "", label);
+        cell_text(out, CELL_TEXT, text);
+}
+
+static int width_of(const struct margin *g)
+{
+    return g->number + 1 + (g->text ? g->text + 1 : 0);
+}
+
+static struct margin margin_of(const struct map *m)
+{
+    struct margin g = {.number = digits(m->row_first + m->rows - 1)};
+    for (int32_t r = 0; r < m->rows; r++) {
+        char text[96];
+        row_text(text, m, r, 1);
+        g.text = columns(text) > g.text ? columns(text) : g.text;
+    }
+    while (width_of(&g) < columns(m->col_name) + 1) /* it stands before the axis */
+        g.number++;
+    return g;
+}
+
+static void print_margin(const struct pen *p, const struct map *m, const struct margin *g,
+                         int32_t r, int32_t step)
+{
+    char text[96];
+    (void)fprintf(p->out, "%*lld ", g->number, (long long)(m->row_first + (int64_t)r * step));
+    row_text(text, m, r, step);
+    (void)fputs(text, p->out);
+    pad(p->out, g->text ? g->text - columns(text) + 1 : 0);
 }
 
 /* Numbers of the columns under a map, as many as have room. */
 static void print_axis(const struct pen *p, const struct map *m, int left, int cell, int32_t cols,
                        int32_t step)
 {
-    int room = digits(m->col_first + m->cols) + 2, at = 0;
-    int32_t every = (room + cell - 1) / cell;
-    static const int32_t round_step[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
-    for (size_t i = 0; i < sizeof round_step / sizeof *round_step; i++)
-        if (round_step[i] >= every) {
-            every = round_step[i];
-            break;
-        }
-    pad(p->out, left);
+    int room = digits(m->col_first + m->cols) + 2, at = 0, end = cols * cell;
+    int32_t every = 1;
+    while (every * cell < room)
+        every *= 2;
+    pad(p->out, left - 1 - columns(m->col_name));
+    (void)fprintf(p->out, "%s ", m->col_name);
     for (int32_t c = 0; c < cols; c += every) {
+        int64_t number = m->col_first + (int64_t)c * step;
+        if (c > 0 && c * cell + digits(number) > end)
+            break;
         pad(p->out, c * cell - at);
-        at = c * cell;
-        at += fprintf(p->out, "%lld", (long long)(m->col_first + (int64_t)c * step));
+        at = c * cell + fprintf(p->out, "%lld", (long long)number);
     }
-    (void)fprintf(p->out, "  %s\n", m->col_name);
+    (void)fputc('\n', p->out);
 }
 
 static void print_scale(const struct pen *p, const struct map *m, int left, int32_t step_row,
@@ -234,14 +272,9 @@ static void print_scale(const struct pen *p, const struct map *m, int left, int3
 static void print_map(const struct pen *p, const struct map *m)
 {
     enum { MAX_ROWS = 512, MAX_CELL = 4 };
-    int total = p->style->width ? p->style->width : 80, left = columns(m->row_name);
-    char name[96];
-    for (int32_t r = 0; r < m->rows; r++) {
-        row_name(name, m, r, 1);
-        left = columns(name) > left ? columns(name) : left;
-    }
-    left += 1;
-    int space = total - left > 8 ? total - left : 8, cell = space / m->cols;
+    int total = p->style->width ? p->style->width : 80;
+    struct margin g = margin_of(m);
+    int left = width_of(&g), space = total - left > 8 ? total - left : 8, cell = space / m->cols;
     cell = cell > MAX_CELL ? MAX_CELL : cell < 1 ? 1 : cell;
     int32_t rows, cols, step_row, step_col;
     float *value = map_shrink(m, MAX_ROWS, space / cell, &rows, &cols, &step_row, &step_col);
@@ -249,9 +282,7 @@ static void print_map(const struct pen *p, const struct map *m)
         return;
     (void)fprintf(p->out, "%s\n", m->row_name);
     for (int32_t r = 0; r < rows; r++) {
-        row_name(name, m, r, step_row);
-        pad(p->out, left - 1 - columns(name));
-        (void)fprintf(p->out, "%s ", name);
+        print_margin(p, m, &g, r, step_row);
         for (int32_t c = 0; c < cols; c++)
             paint(p, m, value[(size_t)r * (size_t)cols + (size_t)c], cell);
         unpaint(p);
