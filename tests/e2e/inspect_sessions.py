@@ -127,6 +127,13 @@ def questions(store):
         assert abs(sum(row) - 1) < 1e-5
         assert 0 <= shown["entropy"]["values"][2][t] <= 6.00001
     assert layer[-1] == shown["attention_last"]["values"][2]
+    holder = as_json(store, "--session", "anna")["holder"]["values"]
+    for reads in shown["reads"]:
+        assert reads["version"] == holder[reads["layer"]][reads["slot"]]
+        assert reads["last_version"] == holder[reads["layer"]][reads["last_slot"]]
+    assert "norm" not in shown
+    both = as_json(store, "--session", "anna", "--query", "hi", "--version", 0, "--against", 3)
+    assert "reads" in both and "slot_change" in both
 
 
 # ---- text of users ----------------------------------------------------------------------------

@@ -55,6 +55,12 @@ static bool wants_turns(void)
     return opt.session && !opt.verify && (!wants_version() || opt.html);
 }
 
+/* A question alone is about what it reads, not about the memory as a whole. */
+static bool wants_memory(void)
+{
+    return opt.html || (wants_version() && (!opt.query || opt.against));
+}
+
 /* The sentence about options that do not go together; NULL if they do. */
 static const char *contradiction(void)
 {
@@ -109,7 +115,7 @@ static enum rxt_status look(struct report *r, const struct look *l, bool *good,
         TRY(view_verify(r, l, opt.replay, good, err));
     if (wants_turns())
         TRY(view_turns(r, l, err));
-    if (opt.session && wants_version() && !(opt.verify && !opt.html))
+    if (wants_memory())
         TRY(view_version(r, l, err));
     return opt.query ? view_query(r, l, err) : RXT_OK;
 }

@@ -85,7 +85,7 @@ static void fill(struct image *m, int x, int y, int w, int h, struct colour c)
         }
 }
 
-enum { POINT = 2, ADVANCE = POINT * (FONT_WIDTH + 1), LINE = POINT * (FONT_HEIGHT + 4) };
+enum { POINT = 2, ADVANCE = POINT * (FONT_WIDTH + 1), LINE = POINT * (FONT_HEIGHT + 2) };
 
 static void print(struct image *m, int x, int y, const char *text)
 {

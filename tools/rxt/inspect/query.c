@@ -1,20 +1,25 @@
 /* What an answer to a question would read: the shares of the slots, token by token. */
+#include "tools/rxt/inspect/holds.h"
 #include "tools/rxt/inspect/measure.h"
 #include "tools/rxt/inspect/views.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
 struct query {
     struct history h;
+    uint64_t version;
     int32_t *ids, n;
     float *attention, *entropy; /* [L,n,S], [L,n] */
+    struct holds holds;         /* who wrote what is read */
     float *slots, *last;        /* [L,S]: the mean over tokens, and what the last token reads */
 };
 
 static void query_close(struct query *q)
 {
     history_close(&q->h);
+    holds_close(&q->holds);
     free(q->ids);
     free(q->attention);
     free(q->entropy);
@@ -36,8 +41,7 @@ static enum rxt_status query_ids(struct query *q, const struct look *l, struct r
 
 static enum rxt_status query_run(struct query *q, const struct look *l, struct rxt_error *err)
 {
-    uint64_t version;
-    TRY(look_version(l, &q->h, &version, err));
+    TRY(look_version(l, &q->h, &q->version, err));
     TRY(query_ids(q, l, err));
     size_t n = (size_t)q->n, n_layer = (size_t)q->h.cfg.n_layer, n_slot = (size_t)q->h.cfg.n_slot;
     q->attention = malloc(n_layer * n * n_slot * sizeof *q->attention);
@@ -46,7 +50,11 @@ static enum rxt_status query_run(struct query *q, const struct look *l, struct r
     q->last = malloc(n_layer * n_slot * sizeof *q->last);
     if (!q->attention || !q->entropy || !q->slots || !q->last)
         return RXT_ENOMEM;
-    TRY(history_load(&q->h, version, err));
+    uint64_t first = q->h.session.base;
+    if (l->turns > 0 && q->version - first > (uint64_t)l->turns)
+        first = q->version - (uint64_t)l->turns;
+    TRY(holds_open(&q->holds, &q->h, first, q->version));
+    TRY(holds_walk(&q->holds, &q->h, err)); /* ends at the version */
     TRY(rxt_probe(q->h.worker, q->h.memory, q->ids, q->n, q->attention, q->entropy));
     for (size_t layer = 0; layer < n_layer; layer++)
         for (size_t s = 0; s < n_slot; s++) {
@@ -76,12 +84,14 @@ static json_t *pieces(const struct query *q, const struct look *l)
 
 static const struct column read_columns[] = {
     {"layer", "layer", CELL_COUNT},
-    {"slot", "most read slot", CELL_COUNT},
+    {"slot", "most read", CELL_COUNT},
     {"share", "share", CELL_SHARE},
-    {"last_slot", "most read by the last token", CELL_COUNT},
+    {"version", "written by", CELL_COUNT},
+    {"last_slot", "by the last token", CELL_COUNT},
     {"last_share", "share", CELL_SHARE},
-    {"entropy", "entropy (bits)", CELL_REAL},
-    {"last_entropy", "of the last token", CELL_REAL},
+    {"last_version", "written by", CELL_COUNT},
+    {"entropy", "entropy", CELL_REAL},
+    {"last_entropy", "of the last", CELL_REAL},
 };
 
 static size_t largest(const float *x, size_t n)
@@ -95,24 +105,31 @@ static size_t largest(const float *x, size_t n)
 static void add_reads(struct report *r, const struct query *q)
 {
     size_t n = (size_t)q->n, n_slot = (size_t)q->h.cfg.n_slot;
-    struct section *s =
-        report_table(r, "reads", "what the question reads", read_columns, COUNT_OF(read_columns));
+    char title[64];
+    (void)snprintf(title, sizeof title, "what the question reads of version %" PRIu64, q->version);
+    struct section *s = report_table(r, "reads", title, read_columns, COUNT_OF(read_columns));
     for (size_t l = 0; l < (size_t)q->h.cfg.n_layer; l++) {
         const float *slots = q->slots + l * n_slot, *last = q->last + l * n_slot;
         const float *entropy = q->entropy + l * n;
         size_t a = largest(slots, n_slot), b = largest(last, n_slot);
-        report_row(r, s,
-                   json_pack("{sI sI so sI so so so}", "layer", (json_int_t)l, "slot",
-                             (json_int_t)a, "share", plain_real((double)slots[a]), "last_slot",
-                             (json_int_t)b, "last_share", plain_real((double)last[b]), "entropy",
-                             plain_real(measure_mean(entropy, n, sizeof *entropy)), "last_entropy",
-                             plain_real((double)entropy[n - 1])));
+        json_t *o = json_pack("{sI sI so sI so so so}", "layer", (json_int_t)l, "slot",
+                              (json_int_t)a, "share", plain_real((double)slots[a]), "last_slot",
+                              (json_int_t)b, "last_share", plain_real((double)last[b]), "entropy",
+                              plain_real(measure_mean(entropy, n, sizeof *entropy)), "last_entropy",
+                              plain_real((double)entropy[n - 1]));
+        (void)json_object_update_new(
+            o,
+            json_pack("{sI sI}", "version", (json_int_t)holds_of(&q->holds, l * n_slot + a).version,
+                      "last_version", (json_int_t)holds_of(&q->holds, l * n_slot + b).version));
+        report_row(r, s, o);
     }
-    section_about(s,
-                  "Shares of the slots in memory cross-attention, the mean over heads. The last "
-                  "token is the one behind which the answer begins. Entropy: 0 = one slot is read, "
-                  "%.3g = all alike.",
-                  log2((double)n_slot));
+    section_about(
+        s,
+        "The slot with the largest share in memory cross-attention (mean over heads), and "
+        "the version whose writing makes the largest part of it (0: what was there "
+        "before). The last token is the one behind which the answer begins. Entropy in "
+        "bits: 0 = one slot is read, %.3g = all alike.",
+        log2((double)n_slot));
 }
 
 static void add_attention(struct report *r, const struct query *q, const struct look *l)

@@ -1,4 +1,5 @@
 /* One session's turns: what each of them wrote, and how long slots hold it. */
+#include "tools/rxt/inspect/holds.h"
 #include "tools/rxt/inspect/measure.h"
 #include "tools/rxt/inspect/views.h"
 #include "tools/rxt/cli.h"
@@ -19,9 +20,8 @@ struct walk {
     void *before, *after;
     struct stm_slot_probe *probe;
     struct stm_slot_diff *diff;
-    float *written, *take;  /* [L, n]: change of a layer, mean of its main gates */
-    float *keep;            /* [n, L*S]: what a slot kept of its old value; NAN: no update */
-    struct store_turn *row; /* [n], without ids */
+    float *written, *take; /* [L, n]: change of a layer, mean of its main gates */
+    struct holds holds;
 };
 
 static void walk_close(struct walk *w)
@@ -33,8 +33,7 @@ static void walk_close(struct walk *w)
     free(w->diff);
     free(w->written);
     free(w->take);
-    free(w->keep);
-    free(w->row);
+    holds_close(&w->holds);
 }
 
 static enum rxt_status walk_open(struct walk *w, const struct look *l, struct rxt_error *err)
@@ -54,10 +53,8 @@ static enum rxt_status walk_open(struct walk *w, const struct look *l, struct rx
     w->diff = malloc(w->h.n_slot * sizeof *w->diff);
     w->written = calloc(n_layer * w->n + 1, sizeof *w->written);
     w->take = calloc(n_layer * w->n + 1, sizeof *w->take);
-    w->keep = calloc(w->h.n_slot * w->n + 1, sizeof *w->keep);
-    w->row = calloc(w->n + 1, sizeof *w->row);
-    if (!w->before || !w->after || !w->probe || !w->diff || !w->written || !w->take || !w->keep ||
-        !w->row)
+    enum rxt_status st = holds_open(&w->holds, &w->h, w->first, w->last);
+    if (!w->before || !w->after || !w->probe || !w->diff || !w->written || !w->take || st != RXT_OK)
         return rxt_fail(err, RXT_ENOMEM, "no memory for %zu turns: use --turns N", w->n);
     return RXT_OK;
 }
@@ -127,18 +124,17 @@ static void keep_maps(struct walk *w, size_t t, bool update)
                                                    n_slot, sizeof *w->probe)
                              : NAN;
     }
-    for (size_t s = 0; s < w->h.n_slot; s++)
-        w->keep[t * w->h.n_slot + s] = update ? w->probe[s].keep : NAN;
 }
 
-static enum rxt_status step(struct walk *w, size_t t, json_t *o, struct rxt_error *err)
+static enum rxt_status step(struct walk *w, const struct store_turn *row, json_t *o,
+                            struct rxt_error *err)
 {
-    const struct store_turn *row = &w->row[t];
     bool update = row->kind == STORE_TURN || row->kind == STORE_REMEMBER;
     TRY(history_step(&w->h, row->version, w->probe, err));
     TRY(history_memory(&w->h, w->after));
     TRY(stm_diff(w->before, w->h.cfg.dtype, w->after, w->h.cfg.dtype, &w->h.cfg, w->diff));
-    keep_maps(w, t, update);
+    keep_maps(w, (size_t)(row->version - w->first - 1), update);
+    holds_note(&w->holds, row, w->probe);
     add_figures(o, w, update);
     void *was = w->before;
     w->before = w->after;
@@ -147,49 +143,6 @@ static enum rxt_status step(struct walk *w, size_t t, json_t *o, struct rxt_erro
 }
 
 /* ---- how long slots hold ---------------------------------------------------------------- */
-
-/* Of one slot: the turn whose writing makes the largest share of it now, and after how many turns
- * less than half was left of what was there. */
-struct hold {
-    float share, half_life;
-    uint64_t version; /* 0: what was there before the first turn shown */
-};
-
-static struct hold hold_of(const struct walk *w, size_t slot)
-{
-    struct hold h = {.half_life = NAN};
-    double left = 1;
-    int turns = 0;
-    for (uint64_t v = w->last; v > w->first;) {
-        size_t t = (size_t)(v - w->first - 1);
-        const struct store_turn *row = &w->row[t];
-        if (row->kind == STORE_RESET) {
-            left = 0; /* an initial memory: nobody's writing */
-            break;
-        }
-        if (row->kind == STORE_REWIND) {
-            v = row->parent;
-            continue;
-        }
-        double keep = fmin(fmax((double)w->keep[t * w->h.n_slot + slot], 0), 1);
-        if (left * (1 - keep) > (double)h.share) {
-            h.share = (float)(left * (1 - keep));
-            h.version = v;
-        }
-        left *= keep;
-        turns++;
-        if (left < 0.5 && isnan(h.half_life))
-            h.half_life = (float)turns;
-        v--;
-    }
-    if (left > (double)h.share) {
-        h.share = (float)left;
-        h.version = 0;
-    }
-    if (isnan(h.half_life))
-        h.half_life = (float)(turns + 1);
-    return h;
-}
 
 static const struct column hold_columns[] = {
     {"layer", "layer", CELL_COUNT},
@@ -268,7 +221,7 @@ static enum rxt_status add_holds(struct report *r, const struct walk *w, struct 
     enum rxt_status st = hold && half && version ? RXT_OK : RXT_ENOMEM;
     if (st == RXT_OK) {
         for (size_t i = 0; i < n; i++) {
-            hold[i] = hold_of(w, i);
+            hold[i] = holds_of(&w->holds, i);
             half[i] = hold[i].half_life;
             version[i] = (float)hold[i].version;
         }
@@ -339,11 +292,8 @@ static enum rxt_status walk_rows(struct walk *w, struct rows *rows, struct rxt_e
             st = RXT_ENOMEM;
             break;
         }
-        if (v <= w->last) {
-            w->row[v - w->first - 1] = row;
-            if (w->look->model)
-                st = step(w, (size_t)(v - w->first - 1), o, err);
-        }
+        if (v <= w->last && w->look->model)
+            st = step(w, &row, o, err);
         add_row(w, rows, o);
         progress_step(&p, (size_t)(v - w->first), (size_t)(x->head - w->first));
     }
