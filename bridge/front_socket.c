@@ -22,6 +22,7 @@ struct front_socket {
     struct front *front;
     struct zap_keys keys;
     void *context, *zap, *socket[FRONT_ENDPOINTS];
+    char endpoint[FRONT_ENDPOINTS][256]; /* as bound: a port of * is a number now */
     int wake_fd;
     pthread_t thread;
     bool started;
@@ -142,6 +143,9 @@ static enum rxt_status bind_endpoint(struct front_socket *s, enum front_endpoint
                         zmq_strerror(errno));
     if (zmq_bind(s->socket[at], endpoint) != 0)
         return rxt_fail(err, RXT_EIO, "cannot listen on %.150s: %s", endpoint, zmq_strerror(errno));
+    size_t n = sizeof s->endpoint[at];
+    if (zmq_getsockopt(s->socket[at], ZMQ_LAST_ENDPOINT, s->endpoint[at], &n) != 0)
+        return rxt_fail(err, RXT_EIO, "cannot tell where %.150s listens", endpoint);
     return RXT_OK;
 }
 
@@ -429,6 +433,11 @@ void front_socket_wake(struct front_socket *s)
 {
     const uint64_t one = 1;
     (void)!write(s->wake_fd, &one, sizeof one);
+}
+
+const char *front_socket_endpoint(const struct front_socket *s, enum front_endpoint at)
+{
+    return s->endpoint[at];
 }
 
 void front_socket_drain(struct front_socket *s)

@@ -244,6 +244,16 @@ void server_run(struct server *s)
     flush(s);
 }
 
+const char *server_turn_endpoint(const struct server *s)
+{
+    return front_socket_endpoint(s->front, FRONT_TURN);
+}
+
+const char *server_state_endpoint(const struct server *s)
+{
+    return front_socket_endpoint(s->front, FRONT_STATE);
+}
+
 void server_catch_faults(int fd)
 {
     ring_catch(fd);
@@ -309,6 +319,8 @@ static enum rxt_status open_all(struct server *s, const struct bridge_config *br
     s->teller.metrics = &s->metrics;
     atomic_store(&s->step_us, clock_us());
     TRY(front_socket_open(&s->front, &front, err));
+    log_event(LOG_INFO, "listening", "\"turn\":\"%s\",\"state\":\"%s\"", server_turn_endpoint(s),
+              server_state_endpoint(s));
     if (!s->cfg.metrics)
         return RXT_OK;
     const struct metrics_http_config http = {

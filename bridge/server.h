@@ -54,6 +54,10 @@ enum rxt_status server_keygen(char public_key[SERVER_KEY_TEXT + 1],
 enum rxt_status server_open(struct server **out, const struct rxt_model *m,
                             const struct bridge_config *bridge, const struct server_config *cfg,
                             struct rxt_error *err);
+/* Where it listens, with the port that the system chose for *; "" = it does not. Lent. */
+const char *server_turn_endpoint(const struct server *s);
+const char *server_state_endpoint(const struct server *s);
+
 /* Faults of the process write the shapes of the last requests to fd before it dies. */
 void server_catch_faults(int fd);
 
@@ -67,5 +71,21 @@ void server_stop(struct server *s);
 /* Reads the file of clients and the limits again. As server_drain. */
 void server_reload(struct server *s);
 void server_close(struct server **s); /* NULL-safe */
+
+/* ---- the front alone --------------------------------------------------------------------- */
+
+struct server_bench {
+    double seconds;
+    double rate; /* tokens a second that an engine without a model makes; 0 = as fast as it can */
+    int32_t n_stream; /* answers at the same time, 1 to 256 */
+    bool curve;
+};
+struct server_bench_result {
+    double messages_s, tokens_s; /* that a client on loopback got; tokens that waited share one */
+    double p50_us, p99_us;       /* from the engine's word to the client */
+};
+/* Runs a front with an engine that knows no model, and a client. EIO, EINVAL. */
+enum rxt_status server_bench_front(const struct server_bench *cfg, struct server_bench_result *out,
+                                   struct rxt_error *err);
 
 #endif

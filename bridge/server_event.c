@@ -74,10 +74,8 @@ static struct batch *batch_with_room(struct teller *t, size_t need)
     return b;
 }
 
-/* NULL: no memory. The stream then hears nothing of it; its client repeats the request and gets the
- * stored answer. */
-static struct note *add_note(struct teller *t, struct stream *s, enum note_kind kind,
-                             const void *bytes, size_t n)
+struct note *teller_note(struct teller *t, struct stream *s, enum note_kind kind, const void *bytes,
+                         size_t n)
 {
     size_t size = (sizeof(struct note) + n + 15) / 16 * 16;
     struct batch *b = batch_with_room(t, size);
@@ -133,7 +131,7 @@ static void tell(struct teller *t, struct stream *s, uint8_t type, uint16_t flag
         if (wire_encode(type, &b, t->body, sizeof t->body, &n) != RXT_OK)
             return;
     }
-    struct note *note = add_note(t, s, NOTE_MESSAGE, t->body, n);
+    struct note *note = teller_note(t, s, NOTE_MESSAGE, t->body, n);
     if (!note)
         return;
     note->type = type;
@@ -217,7 +215,7 @@ static void tell_accepted(const struct told *told, const struct bridge_event *e)
 static void tell_token(const struct told *told, int32_t id, const char *text, size_t n,
                        uint16_t flags, int32_t candidate)
 {
-    struct note *note = add_note(told->teller, told->stream, NOTE_TOKEN, text, n);
+    struct note *note = teller_note(told->teller, told->stream, NOTE_TOKEN, text, n);
     if (!note)
         return;
     note->token = id;
@@ -326,7 +324,7 @@ static void tell_done(const struct told *told, const struct bridge_event *e)
     struct wire_candidate room[BRIDGE_CANDIDATES];
     struct wire_body b = {0};
     if (told->verb == BRIDGE_EXPORT) { /* DONE comes behind the bytes */
-        (void)add_note(told->teller, told->stream, NOTE_SPOOLED, NULL, 0);
+        (void)teller_note(told->teller, told->stream, NOTE_SPOOLED, NULL, 0);
         return;
     }
     wire_init(WIRE_DONE, &b);
@@ -515,7 +513,7 @@ void teller_submit(struct teller *t, struct order *o)
         forget(told);
         return;
     }
-    struct note *note = add_note(t, o->stream, NOTE_TICKET, NULL, 0);
+    struct note *note = teller_note(t, o->stream, NOTE_TICKET, NULL, 0);
     if (note)
         note->ticket = ticket;
 }

@@ -30,7 +30,11 @@ struct teller {
     float diff[WIRE_BODY_MAX / sizeof(float)];
 };
 void teller_submit(struct teller *t, struct order *o); /* o stays the caller's */
-void teller_flush(struct teller *t);                   /* posts the batch if there is one */
+/* Adds a note to the batch, n bytes behind it. NULL: no memory; the stream then hears nothing of
+ * it, and its client repeats the request and gets the stored answer. */
+struct note *teller_note(struct teller *t, struct stream *s, enum note_kind kind, const void *bytes,
+                         size_t n);
+void teller_flush(struct teller *t); /* posts the batch if there is one */
 void teller_take_back(struct teller *t, struct batch *b);
 void teller_free(struct teller *t);
 
@@ -70,6 +74,8 @@ struct front_socket_config {
 /* Binds the endpoints and starts the thread. EIO naming the endpoint; EINVAL. */
 enum rxt_status front_socket_open(struct front_socket **out, const struct front_socket_config *cfg,
                                   struct rxt_error *err);
+/* Where it listens; "" = it does not. */
+const char *front_socket_endpoint(const struct front_socket *s, enum front_endpoint at);
 /* Says that there is mail, or that a flag has changed. Any thread, also a signal handler. */
 void front_socket_wake(struct front_socket *s);
 void front_socket_drain(struct front_socket *s);  /* as above; orders ORDER_QUIET when done */

@@ -23,7 +23,7 @@ struct served {
     struct server *server;
     pthread_t engine;
     char *dir;
-    char store[256], turn[64], state[64], admin[300], clients[300];
+    char store[256], admin[300], clients[300];
     void *context;
 };
 
@@ -35,16 +35,6 @@ static void *run_engine(void *arg)
     return NULL;
 }
 
-/* A port that was free a moment ago. */
-static void free_endpoint(char out[64], void *context)
-{
-    size_t n = 64;
-    void *probe = zmq_socket(context, ZMQ_ROUTER);
-    assert_int_equal(zmq_bind(probe, "tcp://127.0.0.1:*"), 0);
-    assert_int_equal(zmq_getsockopt(probe, ZMQ_LAST_ENDPOINT, out, &n), 0);
-    assert_int_equal(zmq_close(probe), 0);
-}
-
 static void prepare(struct served *s)
 {
     struct rxt_error err;
@@ -53,8 +43,6 @@ static void prepare(struct served *s)
     (void)snprintf(s->store, sizeof s->store, "%s/store.db", s->dir);
     (void)snprintf(s->admin, sizeof s->admin, "ipc://%s/admin", s->dir);
     (void)snprintf(s->clients, sizeof s->clients, "%s/clients", s->dir);
-    free_endpoint(s->turn, s->context);
-    free_endpoint(s->state, s->context);
     assert_ok(rxt_model_open(&s->model, "models/preview-13m", &one, &err));
 }
 
@@ -62,8 +50,7 @@ static void start(struct served *s, struct server_config cfg)
 {
     struct rxt_error err = {""};
     const struct bridge_config bridge = {.store_path = s->store, .sync = STORE_SYNC_NORMAL};
-    cfg.turn = s->turn;
-    cfg.state = s->state;
+    cfg.turn = cfg.state = "tcp://127.0.0.1:*";
     cfg.admin = s->admin;
     enum rxt_status st = server_open(&s->server, s->model, &bridge, &cfg, &err);
     if (st != RXT_OK)
@@ -218,7 +205,7 @@ static void test_turns(void **state)
     uint8_t hash[16] = {0}, twin[16] = {0}, none[16] = {0};
     prepare(&served);
     start(&served, (struct server_config){0});
-    void *c = dealer(served.turn, NULL, NULL);
+    void *c = dealer(server_turn_endpoint(served.server), NULL, NULL);
     hello(c, &g);
     assert_memory_equal(g.b.tenant.p, "default", 7);
     assert_int_equal(g.b.max_seq_len, rxt_model_info(served.model)->max_seq_len);
@@ -246,7 +233,7 @@ static void test_turns(void **state)
 
     /* Another process life: the same request is answered out of the journal. */
     start(&served, (struct server_config){0});
-    c = dealer(served.turn, NULL, NULL);
+    c = dealer(server_turn_endpoint(served.server), NULL, NULL);
     hello(c, &g);
     turn(c, 3, "anna", stored, none);
     assert_string_equal(text, stored);
@@ -266,7 +253,8 @@ static void test_export(void **state)
     uint8_t hash[16];
     prepare(&served);
     start(&served, (struct server_config){0});
-    void *c = dealer(served.turn, NULL, NULL), *s = dealer(served.state, NULL, NULL);
+    void *c = dealer(server_turn_endpoint(served.server), NULL, NULL),
+         *s = dealer(server_state_endpoint(served.server), NULL, NULL);
     hello(c, &g);
     hello(s, &g);
     of_session(c, WIRE_OPEN, 1, "anna");
@@ -309,8 +297,8 @@ static void test_tenants(void **state)
     write_clients(&key[1], "acme", &key[2], "globex");
     start(&served,
           (struct server_config){.secret_key = key[0].secret_key, .clients = served.clients});
-    void *acme = dealer(served.turn, &key[1], &key[0]),
-         *globex = dealer(served.turn, &key[2], &key[0]);
+    void *acme = dealer(server_turn_endpoint(served.server), &key[1], &key[0]),
+         *globex = dealer(server_turn_endpoint(served.server), &key[2], &key[0]);
     hello(acme, &g);
     assert_memory_equal(g.b.tenant.p, "acme", 4);
     of_session(acme, WIRE_OPEN, 1, "anna");
@@ -322,8 +310,8 @@ static void test_tenants(void **state)
     assert_int_equal(g.b.code, WIRE_E_NO_SESSION);
 
     /* A key that nobody listed, and no key at all: the handshake fails, nothing is answered. */
-    void *stranger = dealer(served.turn, &key[3], &key[0]),
-         *plain = dealer(served.turn, NULL, NULL);
+    void *stranger = dealer(server_turn_endpoint(served.server), &key[3], &key[0]),
+         *plain = dealer(server_turn_endpoint(served.server), NULL, NULL);
     of_session(stranger, WIRE_GET, 1, "anna");
     of_session(plain, WIRE_GET, 1, "anna");
     assert_int_equal(zmq_setsockopt(stranger, ZMQ_RCVTIMEO, &hasty, sizeof hasty), 0);

@@ -2,6 +2,7 @@
  *
  * Medians of many rounds; the ceilings are measured before and after, on the same threads, since
  * machines are shared and clocks move. Bytes and flops are those the ops themselves count. */
+#include "tools/rxt/bench_front.h"
 #include "tools/rxt/cli.h"
 
 #include "kernels/base/clock.h"
@@ -15,7 +16,7 @@ static struct {
     const char *shape;
     int32_t batch, rounds_ms;
     uint64_t seed;
-    bool json;
+    bool json, front;
 } opt = {.rounds_ms = 700, .seed = 1};
 
 static const struct option options[] = {
@@ -25,6 +26,7 @@ static const struct option options[] = {
     {"milliseconds", OPTION_INT, &opt.rounds_ms, "MS", "spent on each figure (default: 700)"},
     {"seed", OPTION_SEED, &opt.seed, "N", "of random weights and tokens"},
     {"json", OPTION_FLAG, &opt.json, NULL, "one object"},
+    {"front", OPTION_FLAG, &opt.front, NULL, "only the front of the server, without a model"},
     OPTION_MORE(model_options),
     {0},
 };
@@ -329,6 +331,10 @@ int command_bench(int argc, char **argv)
     struct rxt_error err = {0};
     struct rxt_model *m = NULL;
     enum rxt_status st;
+    if (opt.front) {
+        st = bench_front(opt.json, (double)opt.rounds_ms / 1000, &err);
+        return st == RXT_OK ? 0 : complain(st, &err);
+    }
     if (opt.shape) {
         const struct rxt_model_options o = {.backend = common.backend,
                                             .n_thread = common.threads,
