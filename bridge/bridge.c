@@ -72,6 +72,16 @@ static enum rxt_status make_image_buffers(struct bridge *b)
     return RXT_OK;
 }
 
+static enum rxt_status open_reader(struct bridge *b, struct rxt_error *err)
+{
+    struct store *store = NULL;
+    const struct store_options opt = {.read_only = true};
+    TRY(store_open(&store, b->cfg.store_path, &opt, err));
+    enum rxt_status st = writer_create(&b->reader, &store, &b->back);
+    store_close(&store);
+    return st;
+}
+
 static enum rxt_status open_writer(struct bridge *b, struct rxt_error *err)
 {
     struct store *store = NULL;
@@ -94,6 +104,7 @@ static void drop_tasks(struct bridge *b)
 static void destroy(struct bridge *b)
 {
     memory_lane_destroy(&b->lane);
+    writer_destroy(&b->reader);
     writer_destroy(&b->writer);
     drop_tasks(b);
     for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
@@ -155,6 +166,7 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
     };
     TRY_OR(fail, check_room(b, err));
     TRY_OR(fail, open_writer(b, err));
+    TRY_OR(fail, open_reader(b, err));
     TRY_OR(fail, plan_pass_buffers(b));
     TRY_OR(fail, make_tickets(b));
     TRY_OR(fail, make_image_buffers(b));
@@ -214,13 +226,25 @@ void bridge_activate(struct bridge *b, struct session *s)
     b->active_last = &s->active_next;
 }
 
-void bridge_post(struct bridge *b, struct work *w, work_run run, work_done done, void *owner)
+static void post(struct bridge *b, struct writer *to, struct work *w, work_run run, work_done done,
+                 void *owner)
 {
     w->run = run;
     w->done = done;
     w->owner = owner;
     b->n_pending++;
-    writer_post(b->writer, w);
+    writer_post(to, w);
+}
+
+void bridge_post(struct bridge *b, struct work *w, work_run run, work_done done, void *owner)
+{
+    post(b, b->writer, w, run, done, owner);
+}
+
+void bridge_post_read(struct bridge *b, struct work *w, work_run run, work_done done, void *owner)
+{
+    w->alone = true; /* a group is a transaction that writes */
+    post(b, b->reader, w, run, done, owner);
 }
 
 void bridge_post_job(struct bridge *b, struct memory_job *job)

@@ -57,7 +57,7 @@ static void fail(struct task *t, enum rxt_status st, const char *sentence)
     end(t);
 }
 
-/* ---- on the writer's thread ------------------------------------------------------------- */
+/* ---- on the reader's thread ------------------------------------------------------------- */
 
 static enum rxt_status plan_side(struct task *t, struct side *x, const char *name, uint64_t version,
                                  struct store *s, struct rxt_error *err)
@@ -205,6 +205,5 @@ void diff_start(struct task *t)
         return;
     }
     t->work_out = true;
-    t->write.work.alone = true;
-    bridge_post(b, &t->write.work, run_plan, plan_done, t);
+    bridge_post_read(b, &t->write.work, run_plan, plan_done, t);
 }

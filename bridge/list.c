@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PAGE = 64 }; /* rows of one piece of the writer's work */
+enum { PAGE = 64 }; /* rows of one piece of the reader's work */
 
-/* ---- on the writer's thread ------------------------------------------------------------- */
+/* ---- on the reader's thread ------------------------------------------------------------- */
 
 /* The next page of rows that are asked for; *end = there are no more. */
 static enum rxt_status read_page(struct task *t, struct store *s, bool *end, struct rxt_error *err)
@@ -121,6 +121,5 @@ void list_start(struct task *t)
     struct listing *l = t->listing;
     start_after(&t->r, l->after);
     t->work_out = true;
-    l->work.alone = true;
-    bridge_post(t->bridge, &l->work, run_list, list_done, t);
+    bridge_post_read(t->bridge, &l->work, run_list, list_done, t);
 }

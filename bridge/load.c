@@ -1,5 +1,5 @@
-/* State 2: a session is brought in. The writer reads its rows and plans a replay; if another
- * session has that memory already it is shared, else the writer reads the image and the lane
+/* State 2: a session is brought in. The reader reads its rows and plans a replay; if another
+ * session has that memory already it is shared, else the reader reads the image and the lane
  * rebuilds. */
 #include "bridge/bridge_impl.h"
 
@@ -13,7 +13,7 @@
 
 #define LOAD_RETRIES 3 /* of a rebuild that failed for a reason that may pass */
 
-/* ---- on the writer's thread ------------------------------------------------------------- */
+/* ---- on the reader's thread ------------------------------------------------------------- */
 
 static void hex(char out[33], const uint8_t hash[16])
 {
@@ -177,7 +177,7 @@ static void values_done(struct work *w);
 
 static void read_values(struct session *s)
 {
-    bridge_post(s->bridge, &s->load->work, run_values, values_done, s);
+    bridge_post_read(s->bridge, &s->load->work, run_values, values_done, s);
 }
 
 static void rebuilt(struct memory_job *job)
@@ -273,6 +273,5 @@ void session_load(struct session *s)
     l->model = rxt_model_info(b->model);
     (void)snprintf(l->tenant, sizeof l->tenant, "%s", s->tenant->name);
     (void)snprintf(l->name, sizeof l->name, "%s", s->name);
-    l->work.alone = true;
-    bridge_post(b, &l->work, run_rows, rows_done, s);
+    bridge_post_read(b, &l->work, run_rows, rows_done, s);
 }

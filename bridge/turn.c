@@ -199,8 +199,7 @@ static void find_done(struct work *w)
 void turn_repeat(struct task *t)
 {
     t->work_out = true;
-    t->write.work.alone = true;
-    bridge_post(t->bridge, &t->write.work, run_find, find_done, t);
+    bridge_post_read(t->bridge, &t->write.work, run_find, find_done, t);
 }
 
 /* ---- 6 to 8: remembered ----------------------------------------------------------------- */

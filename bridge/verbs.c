@@ -377,8 +377,10 @@ bool verb_start(struct task *t)
         }
         break;
     case BRIDGE_EXPORT:
-        if (settled(s))
-            post(t, run_export, finish_or_fail, true);
+        if (settled(s)) {
+            t->work_out = true;
+            bridge_post_read(t->bridge, &t->write.work, run_export, finish_or_fail, t);
+        }
         break;
     case BRIDGE_IMPORT:
         post(t, run_import, open_done, true);

@@ -107,6 +107,44 @@ static void erased_is_gone(void **state)
     assert_int_equal(o.n_answer, 0);
 }
 
+/* Reading has a thread and a handle of its own; an erase needs the log without readers. */
+static void erase_beside_reads(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    static char path[N][400];
+    static struct outcome read_o[2 * N], erase_o[N];
+    struct outcome o = {0};
+    memset(read_o, 0, sizeof read_o);
+    for (int i = 0; i < N; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "kept %d", i);
+        converse(&rig, name, talk, 1, &o);
+        (void)snprintf(name, sizeof name, "erased %d", i);
+        converse(&rig, name, talk, 1, &o);
+    }
+    step_until_idle(&rig);
+    rig_reopen(&rig); /* all are cold */
+    for (int i = 0; i < N; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "kept %d", i);
+        (void)snprintf(path[i], sizeof path[i], "%s/beside %d", rig.dir, i);
+        struct bridge_request q = request(BRIDGE_EXPORT, name);
+        q.path = path[i];
+        submit(&rig, &q, &read_o[2 * i]);
+        q = request(BRIDGE_GET, name);
+        submit(&rig, &q, &read_o[2 * i + 1]);
+        (void)snprintf(name, sizeof name, "erased %d", i);
+        q = request(BRIDGE_ERASE, name);
+        submit(&rig, &q, &erase_o[i]);
+    }
+    step_until_idle(&rig);
+    for (int i = 0; i < N; i++) {
+        assert_true(read_o[2 * i].done && read_o[2 * i + 1].done && erase_o[i].done);
+        assert_same_memory(&read_o[2 * i + 1], &read_o[1]);
+    }
+}
+
 static void export_and_import(void **state)
 {
     (void)state;
@@ -268,6 +306,7 @@ int main(void)
         cmocka_unit_test(fork_at_every_version),
         cmocka_unit_test(rewind_and_reset_are_versions),
         cmocka_unit_test(erased_is_gone),
+        cmocka_unit_test(erase_beside_reads),
         cmocka_unit_test(export_and_import),
         cmocka_unit_test(many_at_once_and_little_room),
         cmocka_unit_test(unknown_names_are_forgotten),
