@@ -13,11 +13,11 @@ from rxt_train.small_talk import SmallTalk
 from rxt_train.world import ASK, CHAT, FIX, KINDS, TELL, UNTOLD, Templates
 
 SHARES = {  # per cent: tell, ask, untold, fix (README.md, "Dialogues")
-    ("dense", 3): (44, 43, 5, 2),
-    ("dense", 6): (38, 40, 5, 4),
-    ("middle", 12): (25, 34, 4, 2),
-    ("natural", 24): (15, 23, 5, 3),
-    ("natural", 48): (10, 18, 7, 3),
+    ("dense", 3): (43, 41, 6, 3),
+    ("dense", 6): (36, 40, 5, 6),
+    ("middle", 12): (26, 35, 4, 3),
+    ("natural", 24): (17, 24, 6, 3),
+    ("natural", 48): (11, 19, 6, 4),
 }
 
 
@@ -148,19 +148,31 @@ class Splits(unittest.TestCase):
                 self.assertEqual(split_of_number(int(entities.number(10, 999, rng))), split)
         self.assertEqual(split_of_number(120), "test")
 
-    def test_any_open_value_may_be_invented_or_borrowed(self):
+    def test_any_open_value_may_be_fresh(self):
         rng = random.Random(3)
         lists = read_json("entities.json")["lists"]
         test_sport = lists["sport"]["test"][0]
-        entities = Entities("train", borrowed=["lantern", test_sport])
-        values = {entities.value("sport", rng, 0.5) for _ in range(300)}
-        self.assertIn("lantern", values)
-        self.assertNotIn(test_sport, values)  # a test value is never borrowed
+        pieces = (("lan", test_sport), ("tern", "s"))
+        entities = Entities("train", borrowed=["lantern", test_sport], names=["Zebulon"], pieces=pieces)
+        values = {entities.value("sport", rng, 0.5) for _ in range(600)}
+        self.assertIn("lantern", values)  # borrowed
+        self.assertIn("lans", values)  # of pieces
+        self.assertNotIn(test_sport, values)  # a test value neither way
         new = values - set(lists["sport"]["train"]) - {"lantern"}
         self.assertGreater(len(new), 50)
         self.assertTrue(all(split_of_word(w) == "train" for w in new))
+        self.assertIn("Zebulon", {entities.value("person_name", rng, 0.9) for _ in range(100)})
         days = {entities.value("day", rng, 1.0) for _ in range(60)}
         self.assertLessEqual(days, set(lists["day"]["all"]))  # closed lists stay closed
+
+    def test_lists_and_definitions_hold_fresh_values_too(self):
+        rng = random.Random(3)
+        entities, lists = Entities("train"), read_json("entities.json")["lists"]
+        known = set(lists["item"]["train"]) | set(lists["color"]["train"])
+        items = {x for _ in range(50) for x in re.split(", | and ", entities.value("set:item", rng, 0.8))}
+        self.assertGreater(len(items - known), 20)
+        colors = {entities.value("nonce_def", rng, 0.8).split()[0] for _ in range(50)}
+        self.assertGreater(len(colors - known), 20)
 
     def test_rejected_words_are_not_invented(self):
         rng = random.Random(3)

@@ -2,18 +2,20 @@
 """Trains a model from a plan, in one go or in slices.
 
 usage: run.py --config demo.toml --seed 1 [--data FOLDER] [--out FOLDER] [--until STEP]
-              [--minutes M] [--device cuda|cpu]
+              [--fit MINUTES] [--from MODEL] [--device cuda|cpu]
 
 --data   the text (see README.md); without it only generated dialogues are used
 --out    log.csv, state.pt to resume from, tokenizer.json, and model/ at the end
 --until  stops after this step; the next call goes on from there
---fit    minutes the steps may take: each phase is timed and the plan's steps are scaled to fill
-         them; OUT/plan.json keeps the scaled plan for resuming
+--fit    minutes the run may take from its start: each phase is timed and the plan's steps are
+         scaled to fill what is left; OUT/plan.json keeps the scaled plan for resuming
+--from   begins with the weights and the tokenizer of a checkpoint folder
 """
 
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -21,6 +23,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from rxt_train import training  # noqa: E402
 from rxt_train.sources import make_source, make_tokenizer  # noqa: E402
+
+SAVE_SECONDS = 60
 
 
 def arguments():
@@ -31,6 +35,7 @@ def arguments():
     parser.add_argument("--out", default="build/train")
     parser.add_argument("--until", type=int)
     parser.add_argument("--fit", type=float)
+    parser.add_argument("--from", dest="origin")
     parser.add_argument("--device", default="cuda")
     return parser.parse_args()
 
@@ -45,6 +50,8 @@ def main():
         with open(scaled, encoding="utf-8") as f:
             plan = json.load(f)
     tokenizer = os.path.join(args.out, "tokenizer.json")
+    if args.origin and not os.path.exists(tokenizer):
+        shutil.copyfile(os.path.join(args.origin, "tokenizer.json"), tokenizer)
     source = make_source(plan, args.seed, args.data, lambda real: make_tokenizer(plan, real, tokenizer))
     state_path = os.path.join(args.out, "state.pt")
     step = 0
@@ -61,8 +68,12 @@ def main():
     trainer = training.Trainer(plan, args.seed, args.device, compiled=args.device == "cuda")
     if step:
         trainer.restore(torch.load(state_path, map_location=args.device, weights_only=True))
+    elif args.origin:
+        from rxt_train import checkpoint
+
+        trainer.begin_with(*checkpoint.load(args.origin))
     if args.fit and not step:
-        trainer.fit(pools, args.fit)
+        trainer.fit(pools, begin + 60 * args.fit)
         with open(scaled, "w", encoding="utf-8") as f:
             json.dump(plan, f, indent=1)
     total = sum(stage["steps"] for stage in plan["stage"])
@@ -76,9 +87,13 @@ def main():
             f.write(str(trainer.step))
         export(trainer, source.bpe, tokenizer, args)
 
+    saved = time.time()
+
     def on_log(trainer, row):
-        if trainer.step % plan.get("save_every", 500) == 0:
+        nonlocal saved
+        if time.time() - saved > SAVE_SECONDS:
             save()
+            saved = time.time()
 
     try:
         log = training.Log(os.path.join(args.out, "log.csv"))

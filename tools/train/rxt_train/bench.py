@@ -108,7 +108,7 @@ class Builder:
         self.train = Entities("train", rejected)
         self.talk = SmallTalk(self.entities, singles, runs)
         self.wording = {name: Templates(name) for name in ("train", "test")}
-        self.style = Style(invented=0.4, echo=0.5, two_facts=0.0, after_chat=0.0, yes_no=0.0, noise=0.0)
+        self.style = Style(invented=0.0, echo=0.5, two_facts=0.0, after_chat=0.0, yes_no=0.0, noise=0.0)
 
     def item(self, name, k, rng):
         """One item of a set, or None where the draw did not fit."""

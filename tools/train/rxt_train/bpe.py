@@ -10,6 +10,8 @@ SPLIT = re.compile(
     r"'s|'t|'re|'ve|'m|'ll|'d| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+", re.UNICODE
 )
 
+CACHED = 200_000  # words
+
 
 def byte_alphabet():
     """byte -> character, as the byte-level pre-tokeniser maps them."""
@@ -70,23 +72,26 @@ class Bpe:
             parts[at : at + 2] = [best[0] + best[1]]
         return [self.vocab[p] for p in parts]
 
+    def _cached(self, word):
+        ids = self._cache.get(word)
+        if ids is None:
+            if len(self._cache) >= CACHED:  # made-up words come without end
+                self._cache.clear()
+            ids = self._cache[word] = self._word(word)
+        return ids
+
     def encode(self, text):
         """The ids of a text without special tokens."""
         out, cache = [], self._cache
         for word in SPLIT.findall(text):
-            ids = cache.get(word)
-            if ids is None:
-                ids = cache[word] = self._word(word)
-            out += ids
+            out += cache.get(word) or self._cached(word)
         return out
 
     def encode_spans(self, text, spans):
         """(ids, marks): mark 1 for the tokens of words that overlap a span [first, last)."""
         ids, marks, at = [], [], 0
         for word in SPLIT.findall(text):
-            found = self._cache.get(word)
-            if found is None:
-                found = self._cache[word] = self._word(word)
+            found = self._cached(word)
             first, at = at + (word[0] == " "), at + len(word)
             inside = any(first < b and at > a for a, b in spans)
             ids += found

@@ -32,9 +32,10 @@ def write_safetensors(path, tensors):
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
+    with open(path + ".new", "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text)
         f.writelines(parts)
+    os.replace(path + ".new", path)
 
 
 def read_safetensors(path):

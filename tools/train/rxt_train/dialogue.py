@@ -20,9 +20,10 @@ class Profile:
     untold: float = 0.07
 
 
-DENSE = Profile("dense", Style(invented=0.6, echo=0.6, two_facts=0.25, after_chat=0.0), 6)
-MIDDLE = Profile("middle", Style(invented=0.5, echo=0.45), 6, 0.6, 2, 0.45, 0.08, 0.09)
-NATURAL = Profile("natural", Style(invented=0.4, echo=0.3), 8, 0.45, 4, 0.35, 0.06, 0.11)
+DENSE_STYLE = Style(0.85, 0.5, two_facts=0.25, after_chat=0.0, same_attribute=0.4)
+DENSE = Profile("dense", DENSE_STYLE, 10)
+MIDDLE = Profile("middle", Style(0.8, 0.4, same_attribute=0.4), 8, 0.6, 2, 0.45, 0.10, 0.10)
+NATURAL = Profile("natural", Style(0.75, 0.3), 8, 0.45, 4, 0.35, 0.08, 0.11)
 PROFILES = {p.name: p for p in (DENSE, MIDDLE, NATURAL)}
 
 
@@ -52,11 +53,11 @@ class Generator:
             at, known = len(turns), world.alive()
             turn = None
             if known and (at == n - 1 or random.random() < 0.42):
-                if random.random() < 0.10:
+                if random.random() < 0.15:
                     turn = world.ask_untold()
                 turn = turn or world.ask(random.choice(known), at)
             elif not known or random.random() < 0.66:
-                if known and random.random() < 0.17:
+                if known and random.random() < 0.24:
                     turn = world.fix(at)
                 elif world.count() < most:
                     turn = world.tell(at)
@@ -66,7 +67,7 @@ class Generator:
     def _planned(self, world, profile, n, random):
         """Tells some facts, asks each after a log-uniform gap, and chats in between."""
         span = math.log2(max(n - 1, 2))
-        most = random.choice((1, 2, 2, 3, 3, 4, 6, 8) if n > 12 else (1, 2, 3, 4, 5, 6))
+        most = random.choice((1, 2, 2, 3, 4, 6, 8, 8) if n > 12 else (1, 2, 3, 4, 6, 8))
         most = min(max(most, math.ceil(0.10 * n)), profile.most_facts)
         turns, due = [], []  # due: (turn, attribute)
 

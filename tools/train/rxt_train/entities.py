@@ -31,17 +31,22 @@ def read_json(name):
 
 
 CAPITALISED = ("person_name", "pet_name", "city", "country", "language")
+TWO_WORDS = ("food", "drink", "hobby", "event", "item", "city", "country")
 
 
 class Entities:
     """Draws values of a split. rejected: lower-case words an invented word must not be.
 
-    borrowed: ordinary words that may stand in for a value of any open list. Most lists are short,
-    and a model that only ever hears their training values learns to choose among them instead of
-    to copy what it was told. No value of another split is borrowed.
+    Most lists are short, and a model that only ever hears their training values learns to choose
+    among them instead of to copy what it was told. So most values of open lists are fresh, from
+    three sources beside the lists; none of them gives a value of another split:
+    - invented words;
+    - borrowed: ordinary words and, where a kind is capitalised, names of the real text;
+    - pieces (starts, rests): pieces of the tokenizer in random order, so that every piece is copied
+      equally often.
     """
 
-    def __init__(self, split, rejected=frozenset(), borrowed=()):
+    def __init__(self, split, rejected=frozenset(), borrowed=(), names=(), pieces=((), ())):
         if split not in ("train", "valid", "test"):
             raise ValueError(f"no split {split!r}")
         self.split, self.rejected = split, rejected
@@ -50,7 +55,9 @@ class Entities:
         self.open = {name for name, x in lists.items() if not x["closed"]}
         known = {v.lower() for x in lists.values() for key in x if key != "closed" for v in x[key]}
         self.known = {word for value in known for word in value.split()}
-        self.borrowed = sorted(w for w in borrowed if w not in self.known)
+        self.borrowed = sorted(w for w in borrowed if w.lower() not in self.known)
+        self.names = sorted(w for w in names if w.lower() not in self.known)
+        self.starts, self.rests = pieces
 
     def draw(self, name, random):
         values = self.lists[name]
@@ -76,24 +83,51 @@ class Entities:
             if word not in self.rejected and word not in self.known:
                 return word
 
+    def compose(self, random):
+        """A word of one to five random pieces of the tokenizer."""
+        while True:
+            count = random.choice((1, 2, 2, 2, 3, 3, 4, 5))
+            word = random.choice(self.starts)
+            word += "".join([random.choice(self.rests) for _ in range(count - 1)])
+            if 2 <= len(word) <= 14 and word not in self.known and split_of_word(word) == self.split:
+                return word
+
+    def fresh(self, random, capital=False):
+        """A word that is no value of a list."""
+        x = random.random()
+        if self.starts and x < 0.4:
+            word = self.compose(random)
+        elif self.borrowed and x < 0.75:
+            pool = self.names if capital and self.names and random.random() < 0.6 else self.borrowed
+            word = random.choice(pool)
+        else:
+            word = self.invent(random)
+        return word.capitalize() if capital else word
+
     def value(self, kind, random, invented=0.0):
-        """A value of a template's kind; invented: share of made-up or borrowed words."""
+        """A value of a template's kind; invented: share of fresh words in open lists."""
         if kind in self.open and random.random() < invented:
-            if self.borrowed and random.random() < 0.5:
-                word = random.choice(self.borrowed)
-            else:
-                word = self.invent(random)
-            return word.capitalize() if kind in CAPITALISED else word
+            capital = kind in CAPITALISED
+            word = self.fresh(random, capital)
+            if kind in TWO_WORDS and random.random() < 0.2:
+                word += " " + self.fresh(random, capital)
+            return word
         if kind == "nonce":
-            return self.invent(random)
+            fresh = random.random() < 0.5 * invented
+            return self.fresh(random) if fresh else self.invent(random)
         if kind == "nonce_def":
-            return " ".join(self.draw(x, random) for x in ("color", "material", "object"))
+            color = self.value("color", random, invented)
+            return " ".join((color, self.draw("material", random), self.draw("object", random)))
         if kind.startswith("num:"):
             low, high = kind[4:].split("-")
             return self.number(int(low), int(high), random)
         if kind.startswith("set:"):
-            return join(random.sample(self.lists[kind[4:]], min(len(self.lists[kind[4:]]),
-                                                                random.randint(2, 4))))
+            count, items = random.randint(2, 4), []
+            while len(items) < count:
+                item = self.value(kind[4:], random, invented)
+                if item not in items:
+                    items.append(item)
+            return join(items)
         return self.draw(kind, random)
 
 

@@ -292,7 +292,7 @@ def pad_bias(ids, pad=0):
 def start(model, seed):
     """Initial values: small normal weights, unit norms, gates spread over the slots."""
     random = torch.Generator().manual_seed(seed)
-    spread = {"main": (-3.0, 1.0), "mean": (-4.0, -2.0), "mix": (-1.0, 1.0)}
+    spread = {"main": (-4.0, 1.0), "mean": (-4.0, -2.0), "mix": (-1.0, 1.0)}
     slots = model.shape.n_slot
     values = {}
     for name, size in model.shape.tensors().items():

@@ -13,8 +13,9 @@ import torch
 
 from .batches import Phase, Workers
 from .model import Model, start
+from .optimizer import Muon, adam, decayed
 from .shape import Shape
-from .unroll import BUCKETS, N_METRIC, Step, adam, decayed
+from .unroll import BUCKETS, N_METRIC, Step
 
 LOG_EVERY = 20
 
@@ -42,12 +43,13 @@ def phases_of(plan, stage):
 
 
 def rate(plan, step, total):
-    """Learning rate at a step: warm-up, then one cosine over the whole run."""
+    """Learning rate at a step: warm-up, the peak for `hold` of the steps, then one cosine."""
     o = plan["optimizer"]
     if step < o["warmup"]:
         return o["peak"] * (step + 1) / o["warmup"]
-    x = (step - o["warmup"]) / max(1, total - o["warmup"])
-    return o["peak"] * (o["floor"] + (1 - o["floor"]) * 0.5 * (1 + math.cos(math.pi * min(x, 1))))
+    hold = max(o["warmup"], o["hold"] * total)
+    x = min(1, max(0, step - hold) / max(1, total - hold))
+    return o["peak"] * (o["floor"] + (1 - o["floor"]) * 0.5 * (1 + math.cos(math.pi * x)))
 
 
 class Trainer:
@@ -68,15 +70,20 @@ class Trainer:
         self.scalars = torch.zeros(5, device=device)
         self.adam = torch.compile(adam) if compiled else adam
         self.pool = torch.cuda.graph_pool_handle() if device == "cuda" else None
+        o = plan["optimizer"]
+        self.muon = None
+        if o.get("muon"):
+            self.muon = Muon(self.shape, self.grads, self.m, o["beta1"], o["muon"], self.pool)
         self.step, self.updates = 0, 0
-        self.norms = deque(maxlen=200)
+        self.norms = {}  # phase name -> its last gradient norms
         self.steps = {}
 
     def state(self):
         names = ("m", "v", "ema")
         out = {name: getattr(self, name).cpu() for name in names}
         out |= {"flat": self.model.flat.cpu(), "step": self.step, "updates": self.updates}
-        return out | {"norms": list(self.norms), "seed": self.seed}
+        norms = {name: list(values) for name, values in self.norms.items()}
+        return out | {"norms": norms, "seed": self.seed}
 
     def restore(self, state):
         if state["seed"] != self.seed:
@@ -86,7 +93,14 @@ class Trainer:
             for name in ("m", "v", "ema"):
                 getattr(self, name).copy_(state[name])
         self.step, self.updates = state["step"], state["updates"]
-        self.norms = deque(state["norms"], maxlen=200)
+        self.norms = {name: deque(values, maxlen=100) for name, values in state["norms"].items()}
+
+    def begin_with(self, shape, _, arrays):
+        """Takes the weights of a checkpoint; moments start anew, so the plan's warm-up holds."""
+        if shape != self.shape:
+            raise ValueError(f"the checkpoint is {shape}, the plan says {self.shape}")
+        self.model.load(arrays)
+        self.ema.copy_(self.model.flat)
 
     def average(self):
         """A float32 model with the running mean of the weights."""
@@ -107,39 +121,43 @@ class Trainer:
             print(f"prepared {phase.name} in {time.time() - begin:.1f} s", flush=True)
         return self.steps[phase.name]
 
-    def fit(self, pools, minutes):
-        """Times every phase and scales the stages' steps by one factor, to fill so many minutes."""
+    def fit(self, pools, end):
+        """Times every phase and scales the stages' steps by one factor, to be done at time `end`."""
         cost = {}
         for name, pool in pools.items():
             phase = next(p for _, p in schedule(self.plan) if p.name == name)
             batch = pool.peek()
             step = self.prepare(phase, batch)
-            step(batch)
-            torch.cuda.synchronize()
-            begin = time.time()
-            for _ in range(4):
+            for _ in range(3):
                 step(batch)
             torch.cuda.synchronize()
-            cost[name] = (time.time() - begin) / 4 + 0.002
+            begin = time.time()
+            for _ in range(8):
+                step(batch)
+            torch.cuda.synchronize()
+            cost[name] = (time.time() - begin) / 8 + 0.002
             print(f"{name}: {1000 * cost[name]:.1f} ms a step", flush=True)
         self.grads.zero_()
         self.metrics.zero_()
         planned = sum(cost[phase.name] for _, phase in schedule(self.plan))
+        left = 0.97 * (end - time.time())  # the rest goes into saving
         for stage in self.plan["stage"]:
-            stage["steps"] = max(20, round(stage["steps"] * 60 * minutes / planned / 20) * 20)
+            stage["steps"] = max(20, round(stage["steps"] * left / planned / 20) * 20)
         steps = [stage["steps"] for stage in self.plan["stage"]]
         print(f"planned {planned:.0f} s; steps now {steps}", flush=True)
 
     @torch.no_grad()
-    def _optimize(self, lr, clip):
+    def _optimize(self, lr, clip, phase):
         o = self.plan["optimizer"]
         self.updates += 1
-        median = statistics.median(self.norms) if len(self.norms) >= 3 else math.inf
+        norms = self.norms.get(phase.name, ())
+        median = statistics.median(norms) if len(norms) >= 10 else math.inf
         fix = [1 / (1 - o[beta] ** self.updates) for beta in ("beta1", "beta2")]
         values = torch.tensor([lr, *fix, clip, o["skip"] * median])
         self.scalars.copy_(values.pin_memory() if self.device == "cuda" else values, non_blocking=True)
         flat = (self.model.flat, self.grads, self.m, self.v, self.ema, self.decay)
-        out = self.adam(*flat, self.scalars, o["beta1"], o["beta2"], o["ema"])
+        direction = self.muon and self.muon()
+        out = self.adam(*flat, self.scalars, direction, o["beta1"], o["beta2"], o["ema"])
         self.grads.zero_()
         return out
 
@@ -156,7 +174,7 @@ class Trainer:
             step(batch)
             tokens += int((batch.ids != 0).sum())
             lr = rate(self.plan, self.step, total) * stage["lr"]
-            pending.append(self._optimize(lr, stage["clip"]))
+            pending.append((phase.name, self._optimize(lr, stage["clip"], phase)))
             self.step += 1
             if self.step % LOG_EVERY == 0:
                 row = self._row(stage, pending, lr, tokens, time.time() - begin, waited)
@@ -167,12 +185,14 @@ class Trainer:
 
     def _row(self, stage, pending, lr, tokens, seconds, waited):
         """The log row of the last steps; waits for the device."""
-        norms = torch.stack(pending).cpu()
+        norms = torch.stack([x for _, x in pending]).cpu()
         x = self.metrics.cpu().clone()
         seconds_now = seconds
         self.metrics.zero_()
         skipped = norms[:, 1].sum().item()
-        self.norms += [n for n, s in norms.tolist() if not s]
+        for (name, _), (norm, _) in zip(pending, norms.tolist()):
+            if math.isfinite(norm):  # of skipped steps too, or a higher level would never be met
+                self.norms.setdefault(name, deque(maxlen=100)).append(norm)
         right, asked = x[3 : 3 + N_METRIC], x[3 + N_METRIC :]
         with torch.no_grad():
             memory = self.model.p["memory.gate_main.mix_bias"].sigmoid().mean().item()

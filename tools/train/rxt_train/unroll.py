@@ -1,5 +1,5 @@
-"""One training step: the loss of a batch of windows through all memory updates, the optimizer,
-and their capture as CUDA graphs."""
+"""Loss and gradient of a batch of windows through all memory updates, and their capture as a CUDA
+graph."""
 
 import math
 
@@ -39,6 +39,12 @@ def inverse(order):
     return out.scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
+def row_norm(g):
+    """Norm of each row (dimension 1) of g [L,B,S,D], in two steps that read memory in order."""
+    each = torch.linalg.vector_norm(g, dim=(2, 3), keepdim=True)
+    return torch.linalg.vector_norm(each, dim=0, keepdim=True)
+
+
 class _Tap(torch.autograd.Function):
     """Passes x on; notes the gradient norm of each row (dimension 1) on its way back."""
 
@@ -49,7 +55,7 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        ctx.box.append(g.pow(2).sum((0, 2, 3), keepdim=True).sqrt())
+        ctx.box.append(row_norm(g))
         return g, None
 
 
@@ -63,7 +69,7 @@ class _Limit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        norm = g.pow(2).sum((0, 2, 3), keepdim=True).sqrt()
+        norm = row_norm(g)
         return g * (ctx.box.pop() / (norm + 1e-30)).clamp(max=1.0), None
 
 
@@ -133,33 +139,6 @@ def loss(model, x, value_weight, limit, query_weight=0.1):
         plain = (((flat == 1) * ce).sum() / (flat == 1).sum()).reshape(1)
         metrics = torch.cat([plain, asked.reshape(1), torch.ones_like(plain), sums.flatten()])
     return answer + query_weight * asked, metrics
-
-
-def adam(p, g, m, v, ema, decay, scalars, beta1, beta2, ema_decay):
-    """AdamW on flat vectors, in place. scalars: lr, 1/bias1, 1/bias2, clip, most norm allowed."""
-    lr, fix1, fix2, clip, most = scalars.unbind(0)
-    norm = g.pow(2).sum().sqrt()
-    fine = torch.isfinite(norm) & (norm < most)
-    g = torch.where(fine, g * (clip / (norm + 1e-6)).clamp(max=1.0), 0.0)
-    new_m = torch.where(fine, m + (1 - beta1) * (g - m), m)
-    new_v = torch.where(fine, v + (1 - beta2) * (g * g - v), v)
-    step = new_m * fix1 / ((new_v * fix2).sqrt() + 1e-8) + decay * p
-    new_p = torch.where(fine, p - lr * step, p)
-    m.copy_(new_m)
-    v.copy_(new_v)
-    p.copy_(new_p)
-    ema.copy_(ema + (1 - ema_decay) * (new_p - ema))
-    return torch.stack([norm, 1.0 - fine.float()])
-
-
-def decayed(shape, device):
-    """1 for the elements of matrices, 0 for gates, biases, norms and the initial memory."""
-    parts = []
-    for name, size in shape.tensors().items():
-        last = name.split(".")[-1]
-        keep = "norm" in last or "bias" in last or last in ("mix", "status", "initial")
-        parts.append(torch.full((math.prod(size),), 0.0 if keep else 1.0, device=device))
-    return torch.cat(parts)
 
 
 class Step:

@@ -50,7 +50,7 @@ class Turn:
 class Style:
     """Shares of section 5.3: how facts are told and acknowledged."""
 
-    invented: float = 0.4
+    invented: float = 0.75
     echo: float = 0.3
     two_facts: float = 0.15
     after_chat: float = 0.15
@@ -130,7 +130,7 @@ class World:
                 key = self._fresh(entry["key"])
                 if name in ("event_day", "event_time", "where", "owned_color"):
                     # the day of an exam and its time may both be known: such keys may come again
-                    key = self.e.value(entry["key"], self.random)
+                    key = self.e.value(entry["key"], self.random, 0.7 * self.style.invented)
             if key is None or (name, key) in self.facts:
                 continue
             if name in MIRROR and (MIRROR[name], key) in self.facts:
