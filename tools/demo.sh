@@ -31,6 +31,6 @@ play() {
     fi
 }
 
-play "hi, i'm Anna" "my pet is called Bruno" "tell me a joke"
+play "My name is Anna." "My dog is called Bruno." "tell me a joke"
 echo "     (the program ends; a new one opens the same memory)"
-play "what is my name?" "what is my pet called?"
+play "What is my name?" "How is my dog called?"

@@ -6,7 +6,7 @@
 
 #include "tests/lib/test.h"
 
-#define MODEL_DIR "models/preview-13m"
+#define MODEL_DIR "models/demo-15m"
 
 struct rig {
     struct rxt_model *model;

@@ -47,9 +47,9 @@ static void the_chosen_one_is_the_turn(void **state)
 {
     (void)state;
     struct outcome o = {0}, c = {0}, given = {0}, info = {0}, alone = {0};
-    converse(&rig, "s", (const char *const[]){"hi, i'm Anna"}, 1, &info);
-    converse(&rig, "given", (const char *const[]){"hi, i'm Anna"}, 1, &given);
-    converse(&rig, "alone", (const char *const[]){"hi, i'm Anna"}, 1, &alone);
+    converse(&rig, "s", (const char *const[]){"My name is Anna."}, 1, &info);
+    converse(&rig, "given", (const char *const[]){"My name is Anna."}, 1, &given);
+    converse(&rig, "alone", (const char *const[]){"My name is Anna."}, 1, &alone);
     struct bridge_request q = several("s", 4, 1);
     submit(&rig, &q, &o);
     until_undecided(&rig, &o);
@@ -105,10 +105,10 @@ static void others_wait_for_the_choice(void **state)
     struct bridge_request q = several("wait", 2, 3);
     submit(&rig, &q, &o);
     until_undecided(&rig, &o);
-    struct bridge_request n = question("wait", "how are you?");
+    struct bridge_request n = question("wait", "How are you?");
     n.on_stale = BRIDGE_STALE_REJECT;
     assert_status(RXT_ESTALE, call(&rig, &n, &reject));
-    n = question("wait", "how are you?");
+    n = question("wait", "How are you?");
     submit(&rig, &n, &next);
     for (int i = 0; i < 5; i++)
         (void)bridge_step(rig.bridge);

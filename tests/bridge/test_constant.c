@@ -27,7 +27,7 @@ static struct bridge_stats stats(struct rig *r)
 static struct cost one_turn(struct rig *r)
 {
     struct outcome o = {0};
-    struct bridge_request q = question("constant", "how are you?");
+    struct bridge_request q = question("constant", "How are you?");
     q.max_tokens = ANSWER;
     struct bridge_stats a = stats(r);
     assert_ok(call(r, &q, &o));

@@ -22,16 +22,16 @@ static void full_disk_fails_the_turn_only(void **state)
     struct outcome told = {0}, o = {0}, straight = {0};
     assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
     rig_open(&r, NULL, NULL);
-    converse(&r, "full", (const char *const[]){"hi, i'm Anna"}, 1, &told);
+    converse(&r, "full", (const char *const[]){"My name is Anna."}, 1, &told);
     step_until_idle(&r);
     for (int round = 0; round < 3; round++) {
         limit_files(4096);
-        struct bridge_request q = question("full", "my pet is called Bruno");
+        struct bridge_request q = question("full", "My dog is called Bruno.");
         enum rxt_status st = call(&r, &q, &o);
         assert_true(st == RXT_EFULL || st == RXT_EIO);
         assert_false(o.done);
         assert_true(o.error[0]);
-        struct bridge_request dry = question("full", "what is my name?"); /* reads go on */
+        struct bridge_request dry = question("full", "What is my name?"); /* reads go on */
         dry.dry_run = true;
         assert_ok(call(&r, &dry, &o));
         assert_non_null(strstr(o.text, "Anna"));
@@ -41,10 +41,10 @@ static void full_disk_fails_the_turn_only(void **state)
         assert_int_equal(o.info.version, 1);
         assert_memory_equal(o.info.stm_hash, told.info.stm_hash, 16);
     }
-    converse(&r, "full", (const char *const[]){"my pet is called Bruno"}, 1, &o);
+    converse(&r, "full", (const char *const[]){"My dog is called Bruno."}, 1, &o);
     assert_int_equal(o.info.version, 2);
-    converse(&r, "straight", (const char *const[]){"hi, i'm Anna", "my pet is called Bruno"}, 2,
-             &straight);
+    converse(&r, "straight", (const char *const[]){"My name is Anna.", "My dog is called Bruno."},
+             2, &straight);
     assert_memory_equal(o.info.stm_hash, straight.info.stm_hash, 16);
     rig_reopen(&r);
     struct bridge_request get = request(BRIDGE_GET, "full");

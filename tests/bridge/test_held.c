@@ -138,14 +138,14 @@ static void damaged_image_holds_the_session(void **state)
     open_session(&r, "damaged");
     struct bridge_request get = request(BRIDGE_GET, "damaged");
     assert_ok(call(&r, &get, &before));
-    converse(&r, "damaged", (const char *const[]){"hi, i'm Anna"}, 1, &turn);
-    converse(&r, "sound", (const char *const[]){"how are you?"}, 1, &other);
+    converse(&r, "damaged", (const char *const[]){"My name is Anna."}, 1, &turn);
+    converse(&r, "sound", (const char *const[]){"How are you?"}, 1, &other);
     values_after(&r, &turn, values);
     bridge_close(&r.bridge, 10000000);
     damage(r.store, values, sizeof values);
     assert_ok(bridge_open(&r.bridge, r.model, &r.cfg, NULL));
 
-    struct bridge_request q = question("damaged", "what is my name?");
+    struct bridge_request q = question("damaged", "What is my name?");
     for (int restarted = 0; restarted < 2; restarted++) {
         assert_int_not_equal(call(&r, &q, &o), RXT_OK);
         assert_int_equal(o.n_token, 0);

@@ -43,7 +43,7 @@ static void prepare(struct served *s)
     (void)snprintf(s->store, sizeof s->store, "%s/store.db", s->dir);
     (void)snprintf(s->admin, sizeof s->admin, "ipc://%s/admin", s->dir);
     (void)snprintf(s->clients, sizeof s->clients, "%s/clients", s->dir);
-    assert_ok(rxt_model_open(&s->model, "models/preview-13m", &one, &err));
+    assert_ok(rxt_model_open(&s->model, "models/demo-15m", &one, &err));
 }
 
 static void start(struct served *s, struct server_config cfg)

@@ -20,8 +20,8 @@ static int close_rig(void **state)
     return 0;
 }
 
-static const char *const talk[] = {"hi, i'm Anna", "my pet is called Bruno", "how are you?",
-                                   "what is my name?", "what is my pet called?"};
+static const char *const talk[] = {"My name is Anna.", "My dog is called Bruno.", "How are you?",
+                                   "What is my name?", "How is my dog called?"};
 enum { TALK = sizeof talk / sizeof *talk };
 
 /* outcome[i] = after turn i of the talk; [0] = version 0. */
@@ -296,7 +296,7 @@ static void another_model_is_refused(void **state)
     struct bridge_request q = question("model", "hi");
     assert_status(RXT_EMISMATCH, call(&r, &q, &o));
     assert_non_null(strstr(o.error, "older"));
-    assert_non_null(strstr(o.error, "preview-13m"));
+    assert_non_null(strstr(o.error, "demo-15m"));
     rig_close(&r);
 }
 

@@ -39,7 +39,8 @@ static void a_seed_is_shared_by_all(void **state)
     struct rig r;
     struct outcome seed = {0}, o[N] = {{0}}, plain = {0};
     rig_open(&r, NULL, NULL);
-    converse(&r, "seed", (const char *const[]){"hi, i'm Anna", "my pet is called Bruno"}, 2, &seed);
+    converse(&r, "seed", (const char *const[]){"My name is Anna.", "My dog is called Bruno."}, 2,
+             &seed);
     step_until_idle(&r);
     size_t bytes = r.bridge->bytes;
     for (int i = 0; i < N; i++) {
@@ -59,13 +60,14 @@ static void a_seed_is_shared_by_all(void **state)
     size_t row = sizeof(struct session) + (size_t)r.bridge->max_seq_len * sizeof(int32_t);
     assert_int_equal(r.bridge->bytes, bytes + N * row); /* no memory, no K/V of their own */
 
-    converse(&r, "plain",
-             (const char *const[]){"hi, i'm Anna", "my pet is called Bruno", "what is my name?"}, 3,
-             &plain);
+    converse(
+        &r, "plain",
+        (const char *const[]){"My name is Anna.", "My dog is called Bruno.", "What is my name?"}, 3,
+        &plain);
     for (int i = 0; i < N; i++) { /* each goes on alone, and the seed does not move */
         char name[16];
         (void)snprintf(name, sizeof name, "s%d", i);
-        struct bridge_request q = question(name, "what is my name?");
+        struct bridge_request q = question(name, "What is my name?");
         submit(&r, &q, &o[i]);
     }
     step_until_idle(&r);
@@ -91,20 +93,21 @@ static void the_origin_moves_on(void **state)
     struct rig r;
     struct outcome a = {0}, b = {0}, straight = {0};
     rig_open(&r, NULL, NULL);
-    converse(&r, "a", (const char *const[]){"hi, i'm Anna"}, 1, &a);
+    converse(&r, "a", (const char *const[]){"My name is Anna."}, 1, &a);
     open_from(&r, "b", "a", BRIDGE_HEAD);
     get(&r, "b", &b);
     assert_ptr_equal(in_table(&r, "b")->content, in_table(&r, "a")->content);
-    converse(&r, "straight", (const char *const[]){"hi, i'm Anna", "how are you?"}, 2, &straight);
-    converse(&r, "a", (const char *const[]){"how are you?"}, 1, &a);
+    converse(&r, "straight", (const char *const[]){"My name is Anna.", "How are you?"}, 2,
+             &straight);
+    converse(&r, "a", (const char *const[]){"How are you?"}, 1, &a);
     assert_same_memory(&a, &straight);
     get(&r, "b", &b);
     assert_int_equal(b.info.version, 1);
-    struct bridge_request q = question("b", "what is my name?");
+    struct bridge_request q = question("b", "What is my name?");
     q.dry_run = true;
     assert_ok(call(&r, &q, &b));
     assert_non_null(strstr(b.text, "Anna"));
-    converse(&r, "b", (const char *const[]){"how are you?"}, 1, &b);
+    converse(&r, "b", (const char *const[]){"How are you?"}, 1, &b);
     assert_same_memory(&b, &straight);
     /* A reset leaves what it shares. */
     open_from(&r, "c", "b", BRIDGE_HEAD);
@@ -159,7 +162,7 @@ static void talk_without_images(struct rig *r, const char *session, struct outco
 {
     int32_t n = r->bridge->n_image_buffer;
     r->bridge->n_image_buffer = 0;
-    converse(r, session, (const char *const[]){"hi, i'm Anna", "how are you?"}, 2, o);
+    converse(r, session, (const char *const[]){"My name is Anna.", "How are you?"}, 2, o);
     step_until_idle(r);
     r->bridge->n_image_buffer = n;
 }
@@ -201,9 +204,9 @@ static void a_busy_session_forks(void **state)
     struct rig r;
     struct outcome o = {0}, a = {0}, b = {0}, again = {0};
     rig_open(&r, NULL, NULL);
-    converse(&r, "s", (const char *const[]){"hi, i'm Anna"}, 1, &o);
-    struct bridge_request q = question("s", "how are you?");
-    struct bridge_request f = question("s", "what is my name?");
+    converse(&r, "s", (const char *const[]){"My name is Anna."}, 1, &o);
+    struct bridge_request q = question("s", "How are you?");
+    struct bridge_request f = question("s", "What is my name?");
     f.on_busy = BRIDGE_BUSY_FORK;
     memset(f.id, 0x5A, sizeof f.id);
     assert_status(RXT_EINVAL, call(&r, &f, &b)); /* without a name for it */

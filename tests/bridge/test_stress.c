@@ -179,8 +179,8 @@ static void choose_one(struct flight *f)
 
 /* ---- what to do next -------------------------------------------------------------------- */
 
-static const char *const texts[] = {"hi, i'm Anna",     "my pet is called Bruno", "how are you?",
-                                    "what is my name?", "what is my pet called?", "thank you"};
+static const char *const texts[] = {"My name is Anna.", "My dog is called Bruno.", "How are you?",
+                                    "What is my name?", "How is my dog called?",   "thank you"};
 
 static struct history *any_session(void)
 {

@@ -26,13 +26,13 @@ static void assert_ids(const json_t *want, const int32_t *got, int32_t n)
         assert_int_equal(json_integer_value(json_array_get(want, (size_t)i)), got[i]);
 }
 
-/* The 14 turns of the reference, every id; the store is closed and opened after each of them in a
+/* The 20 turns of the reference, every id; the store is closed and opened after each of them in a
  * second session, which must stay equal to the first bit by bit. */
 static void conversation_of_the_reference(void **state)
 {
     (void)state;
-    json_t *turns = json_load_file("tests/golden/preview-13m/conversation.json", 0, NULL);
-    assert_int_equal(json_array_size(turns), 14);
+    json_t *turns = json_load_file("tests/golden/demo-15m/conversation.json", 0, NULL);
+    assert_int_equal(json_array_size(turns), 20);
     open_session(&rig, "straight");
     open_session(&rig, "reopened");
     for (size_t i = 0; i < json_array_size(turns); i++) {
@@ -70,7 +70,7 @@ static void refused_before_any_compute(void **state)
     longest[sizeof longest - 1] = '\0';
     q = question("refusals", longest);
     assert_status(RXT_ELIMIT, call(&rig, &q, &o));
-    assert_non_null(strstr(o.error, "256")); /* the limit */
+    assert_non_null(strstr(o.error, "192")); /* the limit */
     q = question("refusals", "hi");
     q.sampling.temperature = -1;
     assert_status(RXT_EINVAL, call(&rig, &q, &o));
@@ -117,8 +117,8 @@ static void cancel_discards(void **state)
 {
     (void)state;
     struct outcome before = {0}, o = {.cancel_after = 2}, after = {0};
-    converse(&rig, "cancel", (const char *const[]){"hi, i'm Anna"}, 1, &before);
-    struct bridge_request q = question("cancel", "what is my name?");
+    converse(&rig, "cancel", (const char *const[]){"My name is Anna."}, 1, &before);
+    struct bridge_request q = question("cancel", "What is my name?");
     assert_status(RXT_ECANCELLED, call(&rig, &q, &o));
     assert_int_equal(o.last, BRIDGE_CANCELLED);
     assert_false(o.done);
@@ -136,7 +136,7 @@ static void cancel_commits_what_was_said(void **state)
     struct outcome o = {.cancel_after = 2}, given = {0};
     open_session(&rig, "partial");
     open_session(&rig, "given");
-    struct bridge_request q = question("partial", "hi, i'm Anna");
+    struct bridge_request q = question("partial", "My name is Anna.");
     q.on_cancel = BRIDGE_CANCEL_COMMIT;
     assert_ok(call(&rig, &q, &o));
     assert_int_equal(o.finish, RXT_FINISH_CANCEL);
@@ -154,8 +154,8 @@ static void dry_run_leaves_nothing(void **state)
 {
     (void)state;
     struct outcome o = {0}, get = {0}, told = {0};
-    converse(&rig, "dry", (const char *const[]){"hi, i'm Anna"}, 1, &told);
-    struct bridge_request q = question("dry", "what is my name?");
+    converse(&rig, "dry", (const char *const[]){"My name is Anna."}, 1, &told);
+    struct bridge_request q = question("dry", "What is my name?");
     q.dry_run = true;
     assert_ok(call(&rig, &q, &o));
     assert_int_equal(o.last, BRIDGE_DONE);
@@ -173,7 +173,7 @@ static void length_limit_is_an_end(void **state)
     struct outcome o = {0}, given = {0};
     open_session(&rig, "short");
     open_session(&rig, "short given");
-    struct bridge_request q = question("short", "hi, i'm Anna");
+    struct bridge_request q = question("short", "My name is Anna.");
     q.max_tokens = 3;
     assert_ok(call(&rig, &q, &o));
     assert_int_equal(o.finish, RXT_FINISH_LENGTH);
@@ -189,8 +189,8 @@ static void conditions_on_the_version(void **state)
 {
     (void)state;
     struct outcome o = {0};
-    converse(&rig, "version", (const char *const[]){"hi, i'm Anna"}, 1, &o);
-    struct bridge_request q = question("version", "how are you?");
+    converse(&rig, "version", (const char *const[]){"My name is Anna."}, 1, &o);
+    struct bridge_request q = question("version", "How are you?");
     q.if_version = 0;
     assert_status(RXT_ESTALE, call(&rig, &q, &o));
     q.if_version = BRIDGE_HEAD;
@@ -214,8 +214,8 @@ static void turns_of_a_session_are_in_order(void **state)
         (void)snprintf(copy, sizeof copy, "order %d copy", mode);
         open_session(&rig, name);
         open_session(&rig, copy);
-        struct bridge_request q = question(name, "hi, i'm Anna");
-        struct bridge_request p = question(name, "what is my name?");
+        struct bridge_request q = question(name, "My name is Anna.");
+        struct bridge_request p = question(name, "What is my name?");
         p.on_stale = (enum bridge_on_stale)mode;
         submit(&rig, &q, &a);
         submit(&rig, &p, &b);
@@ -244,7 +244,7 @@ static void repeated_request_id(void **state)
     (void)state;
     struct outcome a = {0}, joined = {0}, again = {0};
     open_session(&rig, "repeat");
-    struct bridge_request q = question("repeat", "hi, i'm Anna");
+    struct bridge_request q = question("repeat", "My name is Anna.");
     memset(q.id, 0xA5, sizeof q.id);
     submit(&rig, &q, &a);
     submit(&rig, &q, &joined); /* joins the running one */
@@ -276,14 +276,14 @@ static void a_full_queue_says_so(void **state)
     rig_open(&small, NULL, &cfg);
     open_session(&small, "full");
     for (int i = 0; i < 3; i++) {
-        struct bridge_request q = question("full", "how are you?");
+        struct bridge_request q = question("full", "How are you?");
         submit(&small, &q, &o[i]);
     }
     assert_status(RXT_EBUSY, o[2].status);
     step_until_final(&small, &o[0]);
     step_until_final(&small, &o[1]);
     assert_true(o[0].memory && o[1].memory);
-    struct bridge_request q = question("full", "how are you?");
+    struct bridge_request q = question("full", "How are you?");
     assert_ok(call(&small, &q, &o[2]));
     rig_close(&small);
 }
@@ -293,7 +293,7 @@ static void busy_session_may_reject(void **state)
     (void)state;
     struct outcome a = {0}, b = {0};
     open_session(&rig, "busy");
-    struct bridge_request q = question("busy", "how are you?");
+    struct bridge_request q = question("busy", "How are you?");
     submit(&rig, &q, &a);
     q.on_busy = BRIDGE_BUSY_REJECT;
     submit(&rig, &q, &b);

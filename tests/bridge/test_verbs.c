@@ -80,8 +80,8 @@ static void diff(const char *a, uint64_t va, const char *b, uint64_t vb, struct 
 static void diff_of_versions_and_sessions(void **state)
 {
     (void)state;
-    static const char *const talk[] = {"hi, i'm Anna", "my pet is called Bruno", "how are you?",
-                                       "what is my name?"};
+    static const char *const talk[] = {"My name is Anna.", "My dog is called Bruno.",
+                                       "How are you?", "What is my name?"};
     struct outcome o = {0}, other = {0};
     converse(&rig, "x", talk, 4, &o);
     converse(&rig, "y", talk, 2, &o);

@@ -11,11 +11,11 @@ from run_rxt import QUERIES, ROOT, RXT, chat, run, show
 
 
 def refused_lines(folder):
-    done, lines = chat(folder / "a.db", ["hi, i'm Anna", "", "what is my name?"], check=False)
+    done, lines = chat(folder / "a.db", ["My name is Anna.", "", "What is my name?"], check=False)
     assert done.returncode == 1
     assert len(lines) == 2 and "empty" in lines[1]["error"], lines
     done, lines = chat(
-        folder / "b.db", ["hi, i'm Anna", "", "what is my name?"], options=["--keep-going"],
+        folder / "b.db", ["My name is Anna.", "", "What is my name?"], options=["--keep-going"],
         check=False,
     )
     assert done.returncode == 1
@@ -44,7 +44,7 @@ def seeds_have_64_bits(folder):
 
 def text_of_special_tokens_is_text(folder):
     _, (turn,) = chat(folder / "c.db", ["[EOS][A]hi"])
-    assert turn["query_ids"].count(2) == 0 and turn["query_ids"].count(4) == 1, turn
+    assert turn["query_ids"].count(3) == 0 and turn["query_ids"].count(6) == 1, turn
 
 
 def usage_errors():
@@ -101,21 +101,21 @@ def golden_folders():
             [RXT, "verify", folder, "--tolerance", "1e-9"], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 1, "a tolerance below rounding must fail"
-    done = run(["verify", golden / "preview-13m"])
-    assert done.stdout.count(" ok") == 14, done.stdout
+    done = run(["verify", golden / "demo-15m"])
+    assert done.stdout.count(" ok") == 20, done.stdout
 
 
 def damaged_conversations(folder):
     golden = json.loads(
-        (ROOT / "tests" / "golden" / "preview-13m" / "conversation.json").read_text()
+        (ROOT / "tests" / "golden" / "demo-15m" / "conversation.json").read_text()
     )[:1]
     for field, value, word in [
         ("query_ids", [], "query_ids"),
-        ("query_ids", [1, 3, -1], "query_ids"),
-        ("query_ids", [1, 3, 2048], "query_ids"),
-        ("answer_ids", [5] * 249, "together at most 256"),
+        ("query_ids", [2, 5, -1], "query_ids"),
+        ("query_ids", [2, 5, 6144], "query_ids"),
+        ("answer_ids", [5] * 185, "together at most 192"),
         ("answer_ids", None, "answer_ids"),
-        ("stm_first", [0.5] * 98305, "stm_first"),
+        ("stm_first", [0.5] * 196609, "stm_first"),
         ("stm_last", [], "stm_last"),
         ("stm_last", ["x"], "stm_last"),
     ]:
@@ -125,8 +125,8 @@ def damaged_conversations(folder):
 
 
 def recall_of_a_few(folder):
-    item = {"set": "B", "k": 1, "turns": [{"q": "hi, i'm Anna", "a": "nice, your name is Anna."}],
-            "ask": "what is my name?", "gold": ["Anna"], "match": "any"}
+    item = {"set": "B", "k": 1, "turns": [{"q": "My name is Anna.", "a": "Nice to meet you, Anna!"}],
+            "ask": "What is my name?", "gold": ["Anna"], "match": "any"}
     bench = folder / "bench.jsonl.gz"
 
     def recall(items, *options):

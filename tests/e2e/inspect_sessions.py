@@ -119,7 +119,7 @@ def turns_and_versions(store, said):
 
 
 def questions(store):
-    shown = as_json(store, "--session", "anna", "--query", "what is my name?", "--layer", 2)
+    shown = as_json(store, "--session", "anna", "--query", "What is my name?", "--layer", 2)
     tokens = len(shown["entropy"]["values"][0])
     layer = shown["attention_layer_2"]["values"]
     assert len(layer) == tokens and len(layer[0]) == SLOTS and "attention_layer_1" not in shown

@@ -7,9 +7,9 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RXT = os.environ["RXT"]
-MODEL = ROOT / "models" / "preview-13m"
+MODEL = ROOT / "models" / "demo-15m"
 CONVERSATION = json.loads(
-    (ROOT / "tests" / "golden" / "preview-13m" / "conversation.json").read_text()
+    (ROOT / "tests" / "golden" / "demo-15m" / "conversation.json").read_text()
 )
 QUERIES = [turn["query"] for turn in CONVERSATION]
 

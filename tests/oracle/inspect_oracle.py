@@ -18,7 +18,7 @@ import tempfile
 
 import numpy as np
 
-SAID = ["hi, i'm Anna", "i live in Oslo", "my pet is called Bruno", "what is my name?"]
+SAID = ["My name is Anna.", "i live in Oslo", "My dog is called Bruno.", "What is my name?"]
 EPS = 1.1920929e-7
 
 # ---- bytes ----------------------------------------------------------------------------------

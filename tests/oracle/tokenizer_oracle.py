@@ -4,7 +4,7 @@
 Makes tokenizer.json files with every setting that rxt/tokenizer_impl.h accepts, and texts of many
 scripts, and demands the same ids in both modes, and the same decoded text.
 
-usage: tokenizer_oracle.py --dump PROGRAM --preview tokenizer.json [--texts N] [--seed N] [--only X]
+usage: tokenizer_oracle.py --dump PROGRAM --bundled tokenizer.json [--texts N] [--seed N] [--only X]
 
 Both modes: RXT_SPECIAL is the library as it is, RXT_PLAIN is its encode_special_tokens.
 Left out, and counted: texts that the library normalizes by older tables than Unicode 14.
@@ -196,8 +196,8 @@ EVERY = ["gpt2 as split", "gpt4", "digits", "nfc", "nfkd", "lowercase", "added"]
 
 def variants():
     """Name, and what makes the tokenizer (see build)."""
-    v = {"preview": dict(base="preview"),
-         "preview prefix space": dict(base="preview", pre=byte_level(True)),
+    v = {"bundled": dict(base="bundled"),
+         "bundled prefix space": dict(base="bundled", pre=byte_level(True)),
          "gpt2 prefix unk": dict(base="few letters", pre=byte_level(True), unk_token="[UNK]"),
          "gpt2 prefix fused unk": dict(base="few letters", pre=byte_level(True), fuse_unk=True,
                                        unk_token="[UNK]"),
@@ -260,14 +260,14 @@ def learn(pre, alphabet, texts):
     return json.loads(t.to_str())
 
 
-def learn_all(preview, texts):
+def learn_all(bundled, texts):
     """What the variants build on. "any" has tokens that cross the borders of words, so that most
     wrong borders show."""
     # A merge that makes the string of a special token is refused, so none may be learned.
     texts = [t.replace("[", "(") for t in texts]
     letters_ = pre_tokenizers.ByteLevel.alphabet()
-    with open(preview, encoding="utf-8") as f:
-        return {"preview": json.load(f), "words": learn(byte_level(), letters_, texts),
+    with open(bundled, encoding="utf-8") as f:
+        return {"bundled": json.load(f), "words": learn(byte_level(), letters_, texts),
                 "any": learn(byte_level(regex=False), letters_, texts),
                 "few letters": learn(byte_level(), [], texts)}
 
@@ -369,7 +369,7 @@ def compare(name, tokenizer, spec, program, path, texts):
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--dump", required=True)
-    a.add_argument("--preview", required=True)
+    a.add_argument("--bundled", required=True)
     a.add_argument("--texts", type=int, default=2000, help="for each tokenizer, its own")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--every", action="store_true", help="every code point, besides")
@@ -377,7 +377,7 @@ def main():
     arg = a.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     maker = Texts(arg.seed)
-    base = learn_all(arg.preview, maker.many(1500))
+    base = learn_all(arg.bundled, maker.many(1500))
     n_texts = n_bad = n_variants = 0
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "tokenizer.json")

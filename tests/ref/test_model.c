@@ -84,19 +84,19 @@ static void append(json_t *list, int *ids, int *n)
 }
 
 /* The first turns of the bundled model's conversation; every answer token is the best one. */
-static void preview_conversation(void **state)
+static void bundled_conversation(void **state)
 {
     (void)state;
-    struct ref_model *m = ref_model_open("models/preview-13m", false);
+    struct ref_model *m = ref_model_open("models/demo-15m", false);
     struct ref_shape s = ref_model_shape(m);
     size_t size = (size_t)(s.n_layer * s.n_slot * s.dim);
     struct tensor_file file;
-    tensor_file_read(&file, "models/preview-13m/model.safetensors");
+    tensor_file_read(&file, "models/demo-15m/model.safetensors");
     float *stm = calloc(size, sizeof *stm), *next = calloc(size, sizeof *next);
     assert_true(stm && next);
     memcpy(stm, tensor_file_get(&file, "memory_attention.model.stm.memory")->f, size * sizeof *stm);
     tensor_file_free(&file);
-    json_t *turns = json_load_file("tests/golden/preview-13m/conversation.json", 0, NULL);
+    json_t *turns = json_load_file("tests/golden/demo-15m/conversation.json", 0, NULL);
     assert_non_null(turns);
     for (size_t turn = 0; turn < 2; turn++) {
         json_t *t = json_array_get(turns, turn);
@@ -169,7 +169,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(float32_reproduces_golden),
         cmocka_unit_test(bfloat16_stays_near),
-        cmocka_unit_test(preview_conversation),
+        cmocka_unit_test(bundled_conversation),
         cmocka_unit_test(random_model_is_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

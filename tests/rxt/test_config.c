@@ -68,11 +68,11 @@ static void check_rows(const char *dir, const struct row *row, size_t n)
 }
 #define CHECK_ROWS(dir, row) check_rows(dir, row, sizeof(row) / sizeof(row)[0])
 
-static void test_preview(void **state)
+static void test_bundled(void **state)
 {
     (void)state;
     struct rxt_config c;
-    assert_ok(config_read(&c, "models/preview-13m", NULL));
+    assert_ok(config_read(&c, "models/demo-15m", NULL));
     assert_false(c.single);
     assert_true(c.has_decoder && c.has_encoder && c.has_memory);
     const struct config_stack *d = &c.decoder, *e = &c.encoder;
@@ -84,7 +84,7 @@ static void test_preview(void **state)
     assert_false(config_layer_stateful(d, 0));
     assert_true(config_layer_stateful(d, 1));
     assert_int_equal(config_layer_kind(d, 1), CONFIG_LAYER_DENSE);
-    assert_int_equal(d->n_vocab, 2048);
+    assert_int_equal(d->n_vocab, 6144);
     assert_int_equal(d->embed_dim, 256);
     assert_int_equal(d->self.n_q, 4);
     assert_int_equal(d->self.n_kv, 2);
@@ -105,12 +105,12 @@ static void test_preview(void **state)
     assert_false(c.memory.gate.tanh);
     assert_int_equal(c.memory.norm, CONFIG_NORM_CLASSIC_RMS);
     assert_int_equal(c.memory.mean.n_q, 4);
-    assert_int_equal(c.tokens.bos, 1);
-    assert_int_equal(c.tokens.answer, 4);
+    assert_int_equal(c.tokens.bos, 2);
+    assert_int_equal(c.tokens.answer, 6);
     assert_int_equal(c.tokens.think, -1);
     assert_int_equal(c.rope, CONFIG_ROPE_INTERLEAVED);
     assert_int_equal(c.stm_init, STM_CHECKPOINT);
-    assert_int_equal(c.max_seq_len, 256);
+    assert_int_equal(c.max_seq_len, 192);
 }
 
 /* Absent fields take the defaults of spec 3.1; null is the same as absent. */
@@ -351,10 +351,10 @@ static void test_refused_fields(void **state)
         {"memory_attention_config", "null", RXT_EFORMAT, "memory_attention_config is missing"},
         /* tokens */
         {"tokenizer_config.bos_token_id", NULL, RXT_EFORMAT, "bos_token_id is missing"},
-        {"tokenizer_config.query_token_id", "2048", RXT_EINVAL, "query_token_id is 2048"},
+        {"tokenizer_config.query_token_id", "6144", RXT_EINVAL, "query_token_id is 6144"},
         {"tokenizer_config.think_token_id", "-1", RXT_EINVAL, "think_token_id"},
     };
-    CHECK_ROWS("models/preview-13m", row);
+    CHECK_ROWS("models/demo-15m", row);
 }
 
 static void test_grouped_refusals(void **state)
@@ -388,7 +388,7 @@ static void test_ignored_fields(void **state)
         {"max_seq_len", "512", RXT_OK, ""},
         {"system_prompt_title", "\"SYSTEM\"", RXT_OK, ""},
     };
-    CHECK_ROWS("models/preview-13m", row);
+    CHECK_ROWS("models/demo-15m", row);
 }
 
 static void test_single_components(void **state)
@@ -458,7 +458,7 @@ static void test_long_lists_and_texts(void **state)
         {"decoder_config.final_stateless_layers_config", list, RXT_ELIMIT, "has 65 entries"},
         {"system_prompt_title", text, RXT_ELIMIT, "has 128 bytes"},
     };
-    CHECK_ROWS("models/preview-13m", row);
+    CHECK_ROWS("models/demo-15m", row);
 }
 
 static void test_named_shapes(void **state)
@@ -477,13 +477,16 @@ static void test_named_shapes(void **state)
     assert_status(RXT_ENOTFOUND, config_named(&c, "gamma", &err));
     assert_non_null(strstr(err.text, "beta-3b, alpha-12m and preview"));
 
-    /* The shape of the bundled model, but for what belongs to its weights. */
+    /* The shape of the bundled model, but for the vocabulary and the slots. */
     assert_ok(config_named(&c, "preview", &err));
-    assert_ok(config_read(&file, "models/preview-13m", &err));
+    assert_ok(config_read(&file, "models/demo-15m", &err));
+    assert_int_equal(c.decoder.n_vocab, 2048);
+    assert_int_equal(c.decoder.n_slot, 64);
+    file.decoder.n_vocab = file.encoder.n_vocab = 2048;
+    file.decoder.n_slot = file.memory.n_slot = 64;
     assert_memory_equal(&c.decoder, &file.decoder, sizeof c.decoder);
     assert_memory_equal(&c.encoder, &file.encoder, sizeof c.encoder);
     assert_memory_equal(&c.memory, &file.memory, sizeof c.memory);
-    assert_memory_equal(&c.tokens, &file.tokens, sizeof c.tokens);
 }
 
 static enum rxt_status read_config(void *arg)
@@ -495,13 +498,13 @@ static enum rxt_status read_config(void *arg)
 static void test_no_memory(void **state)
 {
     (void)state;
-    assert_survives_no_memory(read_config, "models/preview-13m");
+    assert_survives_no_memory(read_config, "models/demo-15m");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_preview),        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_bundled),        cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_head_counts),    cmocka_unit_test(test_attention_gates),
         cmocka_unit_test(test_moe_fields),     cmocka_unit_test(test_variant_of_num_groups),
         cmocka_unit_test(test_refused_fields), cmocka_unit_test(test_grouped_refusals),

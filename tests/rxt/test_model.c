@@ -11,31 +11,32 @@ static void info_of_the_bundled_model(void **state)
 {
     (void)state;
     struct rxt_model *m;
-    assert_ok(rxt_model_open(&m, "models/preview-13m//", NULL, NULL));
+    assert_ok(rxt_model_open(&m, "models/demo-15m//", NULL, NULL));
     const struct rxt_info *i = rxt_model_info(m);
-    assert_string_equal(i->name, "preview-13m");
+    assert_string_equal(i->name, "demo-15m");
     assert_int_equal(i->n_layer, 6);
-    assert_int_equal(i->n_slot, 64);
+    assert_int_equal(i->n_slot, 128);
     assert_int_equal(i->embed_dim, 256);
-    assert_int_equal(i->n_vocab, 2048);
-    assert_int_equal(i->max_seq_len, 256);
+    assert_int_equal(i->n_vocab, 6144);
+    assert_int_equal(i->max_seq_len, 192);
     assert_int_equal(i->storage, DTYPE_BF16);
     assert_int_equal(i->stm_init, STM_CHECKPOINT);
     assert_true(i->has_tokenizer && !i->has_thinking && !i->has_tool && !i->has_internal);
-    assert_true(i->eos == 2 && i->answer == 4 && i->think == -1);
-    assert_int_equal(i->stm_bytes, 6 * 64 * 256 * 4);
-    /* every value of the file but the memory is a parameter */
+    assert_true(i->eos == 3 && i->answer == 6 && i->think == -1);
+    assert_int_equal(i->stm_bytes, 6 * 128 * 256 * 4);
+    /* every value of the file but the memory is a parameter; the embedding lies there once, for
+     * decoder and encoder */
     struct tensor_file f;
     uint64_t n = 0;
-    tensor_file_read(&f, "models/preview-13m/model.safetensors");
+    tensor_file_read(&f, "models/demo-15m/model.safetensors");
     for (int k = 0; k < f.n; k++)
         if (!strstr(f.tensor[k].name, "stm.memory") && !strstr(f.tensor[k].name, "rope"))
-            n += f.tensor[k].n;
+            n += f.tensor[k].n * (strstr(f.tensor[k].name, "embedding") ? 2 : 1);
     tensor_file_free(&f);
     assert_int_equal(i->n_param_decoder + i->n_param_encoder + i->n_param_memory, n);
     assert_true(i->weight_bytes > n && i->weight_bytes < 3 * n); /* the embedding is mapped */
-    assert_true(i->read_bytes >= 6 * 64 * 2 * 2 * 32 * 4);
-    assert_true(i->slot_bytes >= 7 * 256 * 2 * 2 * 32 * 4);
+    assert_true(i->read_bytes >= 6 * 128 * 2 * 2 * 32 * 4);
+    assert_true(i->slot_bytes >= 7 * 192 * 2 * 2 * 32 * 4);
     assert_string_equal(backend_name(rxt_model_backend(m)), "cpu");
     rxt_model_close(&m);
     assert_null(m);
@@ -124,7 +125,7 @@ static void files_of_tensors(void **state)
     assert_non_null(strstr(err.text, "stm.9"));
     rxt_tensors_close(&t);
     assert_null(t);
-    assert_ok(rxt_tensors_open(&t, "models/preview-13m/model.safetensors", &err));
+    assert_ok(rxt_tensors_open(&t, "models/demo-15m/model.safetensors", &err));
     assert_status(RXT_EUNSUPPORTED,
                   rxt_tensors_get(t, "memory_attention.model.stm.memory", &a, &err));
     rxt_tensors_close(&t);

@@ -57,7 +57,7 @@ static void shares(void **state)
     (void)state;
     for (int i = 0; i < 2; i++) {
         enum dtype dtype = i ? DTYPE_BF16 : DTYPE_F32;
-        shares_add_up_to_one("models/preview-13m", dtype);
+        shares_add_up_to_one("models/demo-15m", dtype);
         shares_add_up_to_one("tests/golden/beta-tiny", dtype);
     }
 }
@@ -67,7 +67,7 @@ static void slots_alike_are_read_alike(void **state)
 {
     (void)state;
     struct engine e;
-    engine_open(&e, "models/preview-13m", NULL);
+    engine_open(&e, "models/demo-15m", NULL);
     float *values = engine_alloc(e.n_value, sizeof *values);
     size_t dim = (size_t)e.info->embed_dim;
     for (size_t i = 0; i < e.n_value; i++)
@@ -89,7 +89,7 @@ static void shares_follow_their_slots(void **state)
 {
     (void)state;
     struct engine e;
-    engine_open(&e, "models/preview-13m", NULL);
+    engine_open(&e, "models/demo-15m", NULL);
     float *values = engine_alloc(e.n_value, sizeof *values);
     float *moved = engine_alloc(e.n_value, sizeof *moved);
     size_t dim = (size_t)e.info->embed_dim, n_slot = (size_t)e.info->n_slot;
@@ -116,7 +116,7 @@ static void looking_changes_nothing(void **state)
 {
     (void)state;
     struct engine e;
-    engine_open(&e, "models/preview-13m", NULL);
+    engine_open(&e, "models/demo-15m", NULL);
     size_t bytes = (size_t)N * (size_t)e.info->n_vocab * sizeof(float);
     float *before = engine_alloc(1, bytes), *after = engine_alloc(1, bytes);
     int32_t ids[N];
@@ -143,8 +143,8 @@ static void a_probed_update_is_an_update(void **state)
     struct engine e, watched;
     char want[33], got[33];
     const int32_t ids[N] = {1, 3, 510, 16, 261, 715, 896, 4, 2};
-    engine_open(&e, "models/preview-13m", NULL);
-    engine_open(&watched, "models/preview-13m", NULL);
+    engine_open(&e, "models/demo-15m", NULL);
+    engine_open(&watched, "models/demo-15m", NULL);
     size_t n = (size_t)(e.info->n_layer * e.info->n_slot);
     struct stm_slot_probe *probe = engine_alloc(n, sizeof *probe);
     for (int turn = 0; turn < 2; turn++) {
@@ -177,13 +177,13 @@ static void what_does_not_fit_is_refused(void **state)
     const struct engine_options memory = {.worker = {.work = RXT_WORK_MEMORY}};
     const struct engine_options small = {.worker = {.max_rows = 4}};
     const int32_t ids[N] = {1, 3, 510, 16, -1};
-    engine_open(&e, "models/preview-13m", &small);
+    engine_open(&e, "models/demo-15m", &small);
     assert_status(RXT_ESHAPE, rxt_probe(e.w, e.memory, ids, 0, NULL, NULL));
     assert_status(RXT_ESHAPE, rxt_probe(e.w, e.memory, ids, 5, NULL, NULL));
     assert_status(RXT_ESHAPE, rxt_probe(e.w, e.memory, ids + 3, 2, NULL, NULL));
     assert_ok(rxt_probe(e.w, e.memory, ids, 4, NULL, NULL));
     engine_close(&e);
-    engine_open(&e, "models/preview-13m", &memory);
+    engine_open(&e, "models/demo-15m", &memory);
     assert_status(RXT_EINVAL, rxt_probe(e.w, e.memory, ids, 4, NULL, NULL));
     engine_close(&e);
 }

@@ -8,7 +8,7 @@
 struct fixture {
     char *dir;
     struct rxt_model *beta;    /* random: its answers do not end by themselves; turns of 64 */
-    struct rxt_model *preview; /* a real one */
+    struct rxt_model *bundled; /* a real one */
 };
 
 static int open_models(void **state)
@@ -17,7 +17,7 @@ static int open_models(void **state)
     f.dir = test_dir_make();
     beta_write(f.dir, 1, false, 0);
     assert_ok(rxt_model_open(&f.beta, f.dir, NULL, NULL));
-    assert_ok(rxt_model_open(&f.preview, "models/preview-13m", NULL, NULL));
+    assert_ok(rxt_model_open(&f.bundled, "models/demo-15m", NULL, NULL));
     *state = &f;
     return 0;
 }
@@ -26,7 +26,7 @@ static int close_models(void **state)
 {
     struct fixture *f = *state;
     rxt_model_close(&f->beta);
-    rxt_model_close(&f->preview);
+    rxt_model_close(&f->bundled);
     test_dir_remove(f->dir);
     return 0;
 }
@@ -65,10 +65,10 @@ static void assert_same_memory(struct rxt_session *a, struct rxt_session *b)
 static void a_turn_ends_with_eos_and_is_remembered(void **state)
 {
     struct fixture *f = *state;
-    struct rxt_session *s = session(f->preview, 0), *other = session(f->preview, 0);
-    struct rxt_answer a = ask(s, "hi, i'm Anna");
+    struct rxt_session *s = session(f->bundled, 0), *other = session(f->bundled, 0);
+    struct rxt_answer a = ask(s, "My name is Anna.");
     assert_int_equal(a.finish, RXT_FINISH_EOS);
-    assert_int_equal(a.ids[a.n_query + a.n_answer - 1], rxt_model_info(f->preview)->eos);
+    assert_int_equal(a.ids[a.n_query + a.n_answer - 1], rxt_model_info(f->bundled)->eos);
     assert_ok(rxt_session_absorb(other, a.ids, (size_t)(a.n_query + a.n_answer), NULL));
     assert_int_equal(stm_version(rxt_session_memory(s)), 0);
     assert_ok(rxt_session_update(s, NULL));
@@ -129,16 +129,16 @@ static void a_cancelled_turn_leaves_nothing(void **state)
 static void a_turn_depends_on_the_memory_alone(void **state)
 {
     struct fixture *f = *state;
-    struct rxt_session *s = session(f->preview, 0), *other = session(f->preview, 0);
+    struct rxt_session *s = session(f->bundled, 0), *other = session(f->bundled, 0);
     size_t size = rxt_session_image_bytes(s);
     void *image = engine_alloc(size, 1);
-    ask(s, "hi, i'm Anna");
+    ask(s, "My name is Anna.");
     assert_ok(rxt_session_update(s, NULL));
     assert_ok(rxt_session_export(s, image, size, NULL));
     assert_ok(rxt_session_import(other, image, size, NULL));
     assert_int_equal(stm_version(rxt_session_memory(other)), 1);
     assert_same_memory(s, other);
-    struct rxt_answer a = ask(s, "what is my name?"), b = ask(other, "what is my name?");
+    struct rxt_answer a = ask(s, "What is my name?"), b = ask(other, "What is my name?");
     assert_int_equal(a.n_answer, b.n_answer);
     assert_memory_equal(a.ids, b.ids, (size_t)(a.n_query + a.n_answer) * sizeof *a.ids);
     assert_ok(rxt_session_update(s, NULL));
@@ -153,7 +153,7 @@ static void images_that_do_not_belong_are_refused(void **state)
 {
     struct fixture *f = *state;
     struct rxt_session *s = session(f->beta, 3), *same = session(f->beta, 3), *half;
-    struct rxt_session *foreign = session(f->preview, 0);
+    struct rxt_session *foreign = session(f->bundled, 0);
     struct rxt_error err = {0};
     size_t size = rxt_session_image_bytes(s);
     char *image = engine_alloc(size, 1);
@@ -229,12 +229,12 @@ static bool listen(void *user, int32_t id, const char *text, size_t bytes)
 static void the_callback_hears_the_text(void **state)
 {
     struct fixture *f = *state;
-    struct rxt_session *s = session(f->preview, 0);
+    struct rxt_session *s = session(f->bundled, 0);
     struct rxt_answer a;
     struct heard h = {0};
-    assert_ok(rxt_session_turn(s, &(struct rxt_prompt){.query = "hi, i'm Anna"}, &RXT_GREEDY,
+    assert_ok(rxt_session_turn(s, &(struct rxt_prompt){.query = "My name is Anna."}, &RXT_GREEDY,
                                listen, &h, &a, NULL));
-    assert_string_equal(h.text, "nice, your name is Anna.");
+    assert_string_equal(h.text, "Nice to meet you, Anna!");
     assert_int_equal(h.calls, a.n_answer);
     assert_int_equal(h.ends, 0);
     rxt_session_destroy(&s);
@@ -287,15 +287,15 @@ static void a_memory_in_bf16(void **state)
     struct fixture *f = *state;
     struct rxt_session *s;
     const struct rxt_session_options opt = {.stm_dtype = DTYPE_BF16};
-    const struct rxt_info *info = rxt_model_info(f->preview);
-    assert_ok(rxt_session_create(&s, f->preview, &opt, NULL));
+    const struct rxt_info *info = rxt_model_info(f->bundled);
+    assert_ok(rxt_session_create(&s, f->bundled, &opt, NULL));
     assert_int_equal(2 * stm_bytes(stm_config_of(rxt_session_memory(s))), info->stm_bytes);
     struct heard h = {0};
-    ask(s, "hi, i'm Anna");
+    ask(s, "My name is Anna.");
     assert_ok(rxt_session_update(s, NULL));
-    assert_ok(rxt_session_turn(s, &(struct rxt_prompt){.query = "what is my name?"}, &RXT_GREEDY,
+    assert_ok(rxt_session_turn(s, &(struct rxt_prompt){.query = "What is my name?"}, &RXT_GREEDY,
                                listen, &h, NULL, NULL));
-    assert_string_equal(h.text, "your name is Anna.");
+    assert_string_equal(h.text, "You told me your name is Anna.");
     rxt_session_destroy(&s);
 }
 

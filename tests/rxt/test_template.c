@@ -6,7 +6,7 @@
 struct fixture {
     char *dir;
     struct rxt_model *beta;    /* all tokens, prefix space, turns of 64 */
-    struct rxt_model *preview; /* [PAD] [BOS] [EOS] [Q] [A] only, turns of 256 */
+    struct rxt_model *bundled; /* no thinking, tool or internal tokens, turns of 192 */
     struct rxt_model *bare;    /* no tokenizer */
 };
 
@@ -16,7 +16,7 @@ static int open_models(void **state)
     f.dir = test_dir_make();
     beta_write(f.dir, 1, true, 0);
     assert_ok(rxt_model_open(&f.beta, f.dir, NULL, NULL));
-    assert_ok(rxt_model_open(&f.preview, "models/preview-13m", NULL, NULL));
+    assert_ok(rxt_model_open(&f.bundled, "models/demo-15m", NULL, NULL));
     assert_ok(rxt_model_open(&f.bare, "tests/golden/beta-tiny", NULL, NULL));
     *state = &f;
     return 0;
@@ -26,7 +26,7 @@ static int close_models(void **state)
 {
     struct fixture *f = *state;
     rxt_model_close(&f->beta);
-    rxt_model_close(&f->preview);
+    rxt_model_close(&f->bundled);
     rxt_model_close(&f->bare);
     test_dir_remove(f->dir);
     return 0;
@@ -48,17 +48,18 @@ static void check_prompt(const struct rxt_model *m, const struct rxt_prompt *p, 
 static void alpha_form(void **state)
 {
     struct fixture *f = *state;
-    const int32_t want[] = {1, 3, 510, 16, 261, 715, 896, 4};
-    check_prompt(f->preview, &(struct rxt_prompt){.query = "hi, i'm Anna"}, want, 8);
-    const int32_t turn[] = {1, 3, 510, 16, 261, 715, 896, 4, 303, 16, 349, 305, 262, 896, 18, 2};
+    const int32_t want[] = {2, 5, 538, 521, 289, 1783, 1259, 20, 6};
+    check_prompt(f->bundled, &(struct rxt_prompt){.query = "My name is Anna."}, want, 9);
+    const int32_t turn[] = {2,   5,   538,  521, 289, 1783, 1259, 20, 6,
+                            999, 279, 1223, 276, 18,  1783, 1259, 7,  3};
     int32_t ids[32];
     size_t n;
     assert_ok(
-        rxt_turn_ids(f->preview, "hi, i'm Anna", "nice, your name is Anna.", ids, 32, &n, NULL));
-    assert_int_equal(n, 16);
+        rxt_turn_ids(f->bundled, "My name is Anna.", "Nice to meet you, Anna!", ids, 32, &n, NULL));
+    assert_int_equal(n, 18);
     assert_memory_equal(ids, turn, sizeof turn);
-    const int32_t system[] = {1, 3, 510, 4, 2};
-    assert_ok(rxt_system_ids(f->preview, "hi", ids, 32, &n, NULL));
+    const int32_t system[] = {2, 5, 3607, 6, 3};
+    assert_ok(rxt_system_ids(f->bundled, "hi", ids, 32, &n, NULL));
     assert_int_equal(n, 5);
     assert_memory_equal(ids, system, sizeof system);
 }
@@ -131,18 +132,18 @@ static void check_refused(const struct rxt_model *m, const struct rxt_prompt *p,
 static void refusals(void **state)
 {
     struct fixture *f = *state;
-    check_refused(f->preview, &(struct rxt_prompt){0}, RXT_EINVAL, "query is empty");
-    check_refused(f->preview, &(struct rxt_prompt){.query = ""}, RXT_EINVAL, "query is empty");
+    check_refused(f->bundled, &(struct rxt_prompt){0}, RXT_EINVAL, "query is empty");
+    check_refused(f->bundled, &(struct rxt_prompt){.query = ""}, RXT_EINVAL, "query is empty");
     check_refused(f->beta, &(struct rxt_prompt){.tool_result = ""}, RXT_EINVAL,
                   "tool result is empty");
-    check_refused(f->preview, &(struct rxt_prompt){.query = "ab\xC3(\xA9"}, RXT_EUTF8, "2");
-    check_refused(f->preview, &(struct rxt_prompt){.query = "x", .thinking = RXT_AUTO},
+    check_refused(f->bundled, &(struct rxt_prompt){.query = "ab\xC3(\xA9"}, RXT_EUTF8, "2");
+    check_refused(f->bundled, &(struct rxt_prompt){.query = "x", .thinking = RXT_AUTO},
                   RXT_EUNSUPPORTED, "[T]");
-    check_refused(f->preview, &(struct rxt_prompt){.query = "x", .thinking = RXT_EXTENDED},
+    check_refused(f->bundled, &(struct rxt_prompt){.query = "x", .thinking = RXT_EXTENDED},
                   RXT_EUNSUPPORTED, "[T]");
-    check_refused(f->preview, &(struct rxt_prompt){.query = "x", .internal = "y"}, RXT_EUNSUPPORTED,
+    check_refused(f->bundled, &(struct rxt_prompt){.query = "x", .internal = "y"}, RXT_EUNSUPPORTED,
                   "[I]");
-    check_refused(f->preview, &(struct rxt_prompt){.tool_result = "y"}, RXT_EUNSUPPORTED, "[U]");
+    check_refused(f->bundled, &(struct rxt_prompt){.tool_result = "y"}, RXT_EUNSUPPORTED, "[U]");
     check_refused(f->bare, &(struct rxt_prompt){.query = "x"}, RXT_EUNSUPPORTED, "tokenizer.json");
 }
 

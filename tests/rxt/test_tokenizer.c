@@ -6,13 +6,13 @@
 #include <jansson.h>
 #include <pthread.h>
 
-#define PREVIEW "models/preview-13m/tokenizer.json"
+#define BUNDLED "models/demo-15m/tokenizer.json"
 
-static struct tokenizer *open_preview(void)
+static struct tokenizer *open_bundled(void)
 {
     struct tokenizer *t = NULL;
     struct rxt_error err = {""};
-    assert_ok(tokenizer_open(&t, PREVIEW, &err));
+    assert_ok(tokenizer_open(&t, BUNDLED, &err));
     return t;
 }
 
@@ -67,8 +67,8 @@ static void assert_decodes_to(const struct tokenizer *t, const int32_t *ids, siz
 static void golden_vectors(void **state)
 {
     (void)state;
-    struct tokenizer *t = open_preview();
-    json_t *all = json_load_file("tests/golden/preview-13m/tokenizer_vectors.json", 0, NULL);
+    struct tokenizer *t = open_bundled();
+    json_t *all = json_load_file("tests/golden/demo-15m/tokenizer_vectors.json", 0, NULL);
     assert_true(json_array_size(all) > 10);
     for (size_t v = 0; v < json_array_size(all); v++) {
         const json_t *one = json_array_get(all, v), *id = json_object_get(one, "ids");
@@ -89,10 +89,10 @@ static void golden_vectors(void **state)
 static void spec_example(void **state)
 {
     (void)state;
-    struct tokenizer *t = open_preview();
-    assert_ids(t, RXT_SPECIAL, "[BOS][Q]hi, i'm Anna", 1, 3, 510, 16, 261, 715, 896);
-    const int32_t answer[] = {303, 16, 349, 305, 262, 896, 18, 2};
-    assert_decodes_to(t, answer, 8, "nice, your name is Anna.");
+    struct tokenizer *t = open_bundled();
+    assert_ids(t, RXT_SPECIAL, "[BOS][Q]My name is Anna.", 2, 5, 538, 521, 289, 1783, 1259, 20);
+    const int32_t answer[] = {999, 279, 1223, 276, 18, 1783, 1259, 7, 3};
+    assert_decodes_to(t, answer, 9, "Nice to meet you, Anna!");
     assert_ids_n(t, RXT_PLAIN, "", 0, NULL, 0);
     assert_ids_n(t, RXT_SPECIAL, "", 0, NULL, 0);
     tokenizer_destroy(&t);
@@ -144,7 +144,7 @@ static void two_modes(void **state)
 static void plain_text_forges_nothing(void **state)
 {
     (void)state;
-    struct tokenizer *t = open_preview();
+    struct tokenizer *t = open_bundled();
     const char *parts[] = {"[PAD]", "[BOS]", "[EOS]", "[Q]", "[A]", "[", "]", " ", "Q", "\n"};
     uint32_t r = 1;
     for (int round = 0; round < 2000; round++) {
@@ -189,15 +189,15 @@ static void unknown_bytes(void **state)
 static void small_room(void **state)
 {
     (void)state;
-    struct tokenizer *t = open_preview();
+    struct tokenizer *t = open_bundled();
     struct rxt_error err = {""};
-    const int32_t want[] = {510, 16, 261, 715, 896};
-    for (size_t cap = 0; cap <= 5; cap++) {
+    const int32_t want[] = {538, 521, 289, 1783, 1259, 20};
+    for (size_t cap = 0; cap <= 6; cap++) {
         int32_t ids[8] = {-7, -7, -7, -7, -7, -7, -7, -7};
         size_t n;
-        assert_status(cap < 5 ? RXT_ELIMIT : RXT_OK,
-                      tokenizer_encode(t, RXT_PLAIN, "hi, i'm Anna", 12, ids, cap, &n, &err));
-        assert_int_equal(n, 5);
+        assert_status(cap < 6 ? RXT_ELIMIT : RXT_OK,
+                      tokenizer_encode(t, RXT_PLAIN, "My name is Anna.", 16, ids, cap, &n, &err));
+        assert_int_equal(n, 6);
         assert_memory_equal(ids, want, cap * sizeof *ids);
         for (size_t i = cap; i < 8; i++)
             assert_int_equal(ids[i], -7);
@@ -208,7 +208,7 @@ static void small_room(void **state)
 static void bad_utf8(void **state)
 {
     (void)state;
-    struct tokenizer *t = open_preview();
+    struct tokenizer *t = open_bundled();
     const struct {
         const char *text;
         size_t at;
@@ -242,20 +242,20 @@ static void bad_utf8(void **state)
 static void names_of_ids(void **state)
 {
     (void)state;
-    struct tokenizer *t = open_preview();
-    assert_int_equal(tokenizer_n_id(t), 2048);
-    assert_int_equal(tokenizer_id(t, "[EOS]", 5), 2);
+    struct tokenizer *t = open_bundled();
+    assert_int_equal(tokenizer_n_id(t), 6144);
+    assert_int_equal(tokenizer_id(t, "[EOS]", 5), 3);
     assert_int_equal(tokenizer_id(t, "[EO", 3), -1);
     assert_int_equal(tokenizer_id(t, "", 0), -1);
-    assert_string_equal(tokenizer_token(t, 4), "[A]");
-    assert_string_equal(tokenizer_token(t, 896), "\xC4\xA0"
-                                                 "Anna");
-    assert_null(tokenizer_token(t, 2048));
+    assert_string_equal(tokenizer_token(t, 6), "[A]");
+    assert_string_equal(tokenizer_token(t, 1783), "\xC4\xA0"
+                                                  "An");
+    assert_null(tokenizer_token(t, 6144));
     assert_null(tokenizer_token(t, -1));
-    for (int32_t id = 0; id < 2048; id++) {
+    for (int32_t id = 0; id < 6144; id++) {
         const char *s = tokenizer_token(t, id);
         assert_int_equal(tokenizer_id(t, s, strlen(s)), id);
-        assert_int_equal(tokenizer_is_special(t, id), id < 5);
+        assert_int_equal(tokenizer_is_special(t, id), id < 7);
     }
     assert_false(tokenizer_is_special(t, 99999));
     tokenizer_destroy(&t);
@@ -329,7 +329,7 @@ static enum rxt_status open_a_file(void *arg)
     (void)arg;
     struct tokenizer *t = NULL;
     struct rxt_error err;
-    enum rxt_status st = tokenizer_open(&t, PREVIEW, &err);
+    enum rxt_status st = tokenizer_open(&t, BUNDLED, &err);
     tokenizer_destroy(&t);
     return st;
 }
@@ -384,7 +384,7 @@ static void *encode_many(void *arg)
 static void threads_share_a_tokenizer(void **state)
 {
     (void)state;
-    struct tokenizer *t = open_preview();
+    struct tokenizer *t = open_bundled();
     struct reader alone = {.t = t}, r[N_THREAD];
     (void)encode_many(&alone);
     assert_true(alone.sum != 0);

@@ -262,17 +262,17 @@ static void test_resident_memory(void **state)
     struct rxt_error err;
     struct backend_config config = {.name = "cpu", .n_thread = 2};
     assert_ok(backend_create(&be, &config, &err));
-    assert_ok(checkpoint_open(&ck, "models/preview-13m", &err));
+    assert_ok(checkpoint_open(&ck, "models/demo-15m", &err));
     assert_int_equal(ck->dtype, DTYPE_BF16);
     uint8_t hash[16]; /* reads the whole file */
-    assert_ok(checkpoint_hash(ck, "models/preview-13m", hash, &err));
-    assert_true(resident_of_file("preview-13m/model.safetensors") > 2 * ck->count.total);
+    assert_ok(checkpoint_hash(ck, "models/demo-15m", hash, &err));
+    assert_true(resident_of_file("demo-15m/model.safetensors") > 2 * ck->count.total);
     assert_ok(weights_create(&w, be, ck, ck->dtype, ck->config.max_seq_len, &err));
     size_t table = (size_t)ck->embedding.rows * (size_t)ck->embedding.cols * 2;
     size_t packed = 2 * (size_t)(ck->count.total) - table;
     assert_true(weights_bytes(&w) > packed);
     assert_true(weights_bytes(&w) < packed + packed / 20); /* norms, biases, angles in float32 */
-    assert_true(resident_of_file("preview-13m/model.safetensors") <= table + 64 * 1024);
+    assert_true(resident_of_file("demo-15m/model.safetensors") <= table + 64 * 1024);
     weights_destroy(&w, be);
     checkpoint_close(&ck);
     backend_destroy(&be);

@@ -125,7 +125,7 @@ static inline struct store_session session_sample(const char *name)
     strcpy(x.tenant, "acme");
     strcpy(x.name, name);
     memset(x.model_hash, 0xa5, sizeof x.model_hash);
-    strcpy(x.model_name, "preview-13m");
+    strcpy(x.model_name, "demo-15m");
     return x;
 }
 

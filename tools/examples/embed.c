@@ -1,6 +1,6 @@
 /* A program that embeds a model which remembers: tells it a fact, asks for it, moves the memory
  * into a second session and asks again.
- * usage: embed [MODEL]     a checkpoint folder, default models/preview-13m */
+ * usage: embed [MODEL]     a checkpoint folder, default models/demo-15m */
 #include "rxt/rxt.h"
 
 #include <stdio.h>
@@ -32,8 +32,8 @@ static enum rxt_status run(const char *dir, struct rxt_error *err)
 
     TRY_OR(done, rxt_model_open(&model, dir, NULL, err));
     TRY_OR(done, rxt_session_create(&first, model, NULL, err));
-    TRY_OR(done, say(first, "hi, i'm Anna", err));
-    TRY_OR(done, say(first, "what is my name?", err));
+    TRY_OR(done, say(first, "My name is Anna.", err));
+    TRY_OR(done, say(first, "What is my name?", err));
 
     /* The whole conversation is in here, whether it had two turns or ten thousand. */
     size_t bytes = rxt_session_image_bytes(first);
@@ -46,7 +46,7 @@ static enum rxt_status run(const char *dir, struct rxt_error *err)
     printf("-- %zu bytes moved to another session\n", bytes);
     TRY_OR(done, rxt_session_create(&second, model, NULL, err));
     TRY_OR(done, rxt_session_import(second, image, bytes, err));
-    TRY_OR(done, say(second, "what is my name?", err));
+    TRY_OR(done, say(second, "What is my name?", err));
 done:
     free(image);
     rxt_session_destroy(&second);
@@ -58,7 +58,7 @@ done:
 int main(int argc, char **argv)
 {
     struct rxt_error err = {0};
-    if (run(argc > 1 ? argv[1] : "models/preview-13m", &err) == RXT_OK)
+    if (run(argc > 1 ? argv[1] : "models/demo-15m", &err) == RXT_OK)
         return 0;
     (void)fprintf(stderr, "embed: %s\n", err.text);
     return 1;

@@ -379,7 +379,9 @@ static enum rxt_status conversation_turn(struct one *o, const json_t *turn, int 
                                                  number, max)
                                       : replay_turn(o, ids, n_query, n_answer, &wrong);
     struct fingerprint d = {0};
-    if (st == RXT_OK)
+    bool recorded =
+        json_object_get(turn, "stm_rms") != NULL; /* not where rounding has grown too far */
+    if (st == RXT_OK && recorded)
         st = compare_memory(o, turn, &d, err);
     free(ids);
     if (st != RXT_OK)
@@ -387,7 +389,13 @@ static enum rxt_status conversation_turn(struct one *o, const json_t *turn, int 
     bool ok = wrong == 0 && d.rms <= fingerprint_limit.rms && d.sum <= fingerprint_limit.sum &&
               d.first <= fingerprint_limit.first && d.last <= fingerprint_limit.last;
     *good &= ok;
-    if (opt.json)
+    if (!recorded && opt.json)
+        print_json(json_pack("{si si si sb}", "turn", number, "tokens", n_answer,
+                             "greedy_mismatches", wrong, "good", ok));
+    else if (!recorded)
+        printf("turn %2d  greedy %d of %d wrong  %s\n", number, wrong, n_answer,
+               ok ? "ok" : "FAILED");
+    else if (opt.json)
         print_json(json_pack("{si si si sf sf sf sf sb}", "turn", number, "tokens", n_answer,
                              "greedy_mismatches", wrong, "stm_rms", d.rms, "stm_sum", d.sum,
                              "stm_first", d.first, "stm_last", d.last, "good", ok));
