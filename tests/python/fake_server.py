@@ -18,6 +18,20 @@ MEMORY_FAILED, CANCELLED, PONG, DRAINING, ERROR, UNDECIDED = 0x86, 0x87, 0x88, 0
 FINAL, STORED = 1, 2
 NO_ID = bytes(16)
 CHUNK_BYTES = 1000
+WELCOME_BODY = {
+    "version": 1, "server": "fake", "endpoint": "turn", "tenant": "default", "model": "fake",
+    "model_hash": bytes(16), "bit_class": "fake", "n_vocab": 256, "max_seq_len": 256,
+    "answer_min": 16, "session_bytes": 1, "stm_bytes": 1, "max_body_bytes": 262144,
+    "chunk_bytes": CHUNK_BYTES, "max_candidates": 8, "max_inflight": 4096, "credit_max": 1 << 24,
+    "heartbeat_ms": 5000, "grace_ms": 60000, "window": 256,
+}
+HEALTHY = {
+    "live": True, "ready": True, "state": "serving", "step_age_us": 0, "memory_age_us": 0,
+}
+INFO = {
+    "state": "resident", "n_turn": 0, "stm_dtype": "f32", "seed": 1, "mixed_class": False,
+    "created_us": 1, "used_us": 1,
+}
 
 
 def error(code, name, retry=False, after=0):
@@ -51,15 +65,21 @@ class FakeServer:
         self._sessions = {}
         self._turns = {}
         self._peers = set()
+        self._next = None  # what restart() asks for
         self._imports = {}
         self._context = zmq.Context()
         self._control = self._context.socket(zmq.PAIR)
         self._control.bind("inproc://control")
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.linger = 0
+        self._socket = self._new_socket()
         self._port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self.endpoint = f"tcp://127.0.0.1:{self._port}"
         self._thread = threading.Thread(target=self._run)
+
+    def _new_socket(self):
+        socket = self._context.socket(zmq.ROUTER)
+        socket.linger = 0
+        socket.sndhwm = 0  # a ROUTER drops what a queue does not take
+        return socket
 
     def __enter__(self):
         self._thread.start()
@@ -72,13 +92,11 @@ class FakeServer:
         self._control.close()
         self._context.term()
 
-    def restart(self, *, forget=False, stop_at=None):
+    def restart(self, *, forget=False, stop_at=None, cut=None):
         """A new process on the same endpoint: knows no connection; with `forget`, no request that
-        is not in the journal."""
-        self.stop_at = stop_at
-        self.silent = False
-        self.mute = set()
-        self._control.send(b"forget" if forget else b"restart")
+        is not in the journal. What it was told to do wrong is over, save for stop_at and cut."""
+        self._next = forget, stop_at, cut or self.cut
+        self._control.send(b"restart")
         self._control.recv()
 
     def say(self, type, body, request=NO_ID, flags=FINAL):
@@ -103,8 +121,8 @@ class FakeServer:
                 if order == b"stop":
                     control.close()
                     return
-                if order in (b"restart", b"forget"):
-                    self._start_again(order == b"forget")
+                if order == b"restart":
+                    self._start_again()
                 else:
                     for peer in self._peers:
                         self._send(peer, order[0], order[2:18], msgpack.unpackb(order[18:]), order[1])
@@ -114,14 +132,16 @@ class FakeServer:
                 if not self.silent:
                     self._receive(peer, frames)
 
-    def _start_again(self, forget):
+    def _start_again(self):
+        forget, self.stop_at, self.cut = self._next
+        self.silent = False
+        self.mute = set()
         self._socket.close()
         self._peers.clear()
         if forget:
             self._turns = {k: t for k, t in self._turns.items() if t.journaled}
         while True:
-            self._socket = self._context.socket(zmq.ROUTER)
-            self._socket.linger = 0
+            self._socket = self._new_socket()
             try:
                 self._socket.bind(self.endpoint)
                 return
@@ -146,8 +166,7 @@ class FakeServer:
         elif type == HELLO:
             self._peers.add(peer)
             self.credit = body["credit"]
-            welcome = {"version": 1, "heartbeat_ms": self.heartbeat_ms, "tenant": "default",
-                       "chunk_bytes": CHUNK_BYTES, "not_in_this_version": [1]}
+            welcome = WELCOME_BODY | {"heartbeat_ms": self.heartbeat_ms, "of_a_later_version": [1]}
             self._send(peer, WELCOME, NO_ID, welcome)
         elif peer not in self._peers:
             self._send(peer, ERROR, request, error(110, "hello_needed", True), FINAL)
@@ -155,7 +174,7 @@ class FakeServer:
             self._handle(peer, type, request, body, sequence, frames)
 
     def _info(self, session):
-        return {"session": session, "version": self._sessions[session], "state": "resident"}
+        return {"session": session, "version": self._sessions[session], **INFO}
 
     def _handle(self, peer, type, request, body, sequence, frames):
         session = body.get("session")
@@ -166,6 +185,7 @@ class FakeServer:
         elif type in (OPEN, GET):
             self._sessions.setdefault(session, 0)
             done = {"session": session, "info": self._info(session)}
+            done |= {"last_ids": [], "n_query": 0} if type == GET else {}
             self._send(peer, DONE, request, done, FINAL)
         elif type == LIST:
             names = sorted(n for n in self._sessions if n > body["after"])
@@ -175,7 +195,7 @@ class FakeServer:
             del self._sessions[session]
             self._send(peer, DONE, request, {"session": session}, FINAL)
         elif type == HEALTH:
-            self._send(peer, DONE, request, {"live": True, "ready": True}, FINAL)
+            self._send(peer, DONE, request, HEALTHY, FINAL)
         elif type == DIFF:
             cells = struct.pack("<4f", 0, 0.5, 1, 2)
             done = {"n_layer": 2, "n_slot": 2, "change": cells, "cosine": cells}
@@ -245,7 +265,8 @@ class FakeServer:
 
     def _end(self, peer, request, turn):
         n = len(turn.answers[turn.choice])
-        done = {"session": turn.session, "finish": "eos", "n_answer": n, "candidate": turn.choice}
+        done = {"session": turn.session, "finish": "eos", "n_query": 1, "n_answer": n,
+                "read_version": 0, "candidate": turn.choice}
         if turn.dry:
             self._send(peer, DONE, request, done, FINAL, n)
         elif turn.journaled:
@@ -262,5 +283,6 @@ class FakeServer:
             body = {"session": session, "version": version - 1, **self.refuse[MEMORY].pop()}
             self._send(peer, MEMORY_FAILED, request, body, FINAL, n)
         else:
-            memory = {"session": session, "version": version, "stm_hash": bytes(16)}
+            memory = {"session": session, "version": version, "stm_hash": bytes(16),
+                      "lag_us": 1, "memory_us": 1}
             self._send(peer, MEMORY, request, memory, FINAL, n)

@@ -157,8 +157,7 @@ class Calls:
                 turn = self.client().turn("anna", QUERY)
                 for _ in range(3):
                     next(turn)
-                self.server.cut = cut
-                self.server.restart()
+                self.server.restart(cut=cut)
                 self.assertEqual(turn.answer(), QUERY)
                 self.assertEqual(bytes(turn.ids[0]).decode(), QUERY)
                 resumes = [b for t, _, b in self.server.log if t == RESUME]
@@ -171,8 +170,7 @@ class Calls:
                 turn = self.client().turn("anna", QUERY)
                 for _ in range(stop // self.server.cut):
                     next(turn)
-                self.server.cut = 2
-                self.server.restart(forget=True)
+                self.server.restart(forget=True, cut=2)
                 self.assertEqual(turn.answer(), QUERY)
                 self.assertEqual(len({i for t, i, _ in self.server.log if t == TURN}), 1)
                 self.server.cut = 3

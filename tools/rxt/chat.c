@@ -1,5 +1,6 @@
 /* rxt chat: a conversation in the terminal, or a script of one. */
 #include "tools/rxt/cli.h"
+#include "tools/rxt/connect.h"
 
 #include <errno.h>
 #include <histedit.h>
@@ -9,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+static struct connect_options remote;
 
 static struct {
     const char *script, *system, *thinking, *stm_dtype;
@@ -34,6 +37,11 @@ static const struct option options[] = {
     {"stm-dtype", OPTION_TEXT, &opt.stm_dtype, "TYPE",
      "memory of a new session: f32 (default) or bf16"},
     {"keep-text", OPTION_FLAG, &opt.keep_text, NULL, "store the text of questions beside the ids"},
+    {"connect", OPTION_TEXT, &remote.endpoint, "ENDPOINT",
+     "talk to a server (rxtd), which has model and store; for example tcp://127.0.0.1:7110"},
+    {"server-key", OPTION_TEXT, &remote.server_key, "KEY", "with --connect: CURVE, the server's"},
+    {"secret-key-file", OPTION_TEXT, &remote.secret_key_file, "FILE",
+     "with --connect: CURVE, what rxt keygen wrote for this client"},
     OPTION_MORE(session_options),
     {0},
 };
@@ -449,6 +457,31 @@ static enum rxt_status talk(const struct app *a, void *arg, int *code, struct rx
                       : run_terminal(a->bridge, a->model, &info);
 }
 
+/* The same conversation in a server. */
+static int talk_connected(void)
+{
+    if (opt.system) {
+        (void)fprintf(stderr, "rxt: --system needs the model at hand: not with --connect\n");
+        return EXIT_USAGE;
+    }
+    remote.session = common.session;
+    remote.script = opt.script;
+    remote.json = opt.json;
+    remote.keep_going = opt.keep_going;
+    remote.turn = (struct client_request){
+        .verb = CLIENT_TURN,
+        .session = common.session,
+        .thinking = (enum client_thinking)thinking_mode(),
+        .temperature = (float)opt.temperature,
+        .top_p = (float)opt.top_p,
+        .top_k = (uint32_t)opt.top_k,
+        .max_tokens = (uint32_t)opt.max_tokens,
+        .seed = opt.seed,
+    };
+    catch_interrupts();
+    return chat_connected(&remote, &interrupted);
+}
+
 static bool one_of(const char *what, const char *value, const char *const *words)
 {
     for (int i = 0; words[i]; i++)
@@ -478,6 +511,8 @@ int command_chat(int argc, char **argv)
                 (const char *const[]){"fast", "extended", "auto", NULL}) ||
         !one_of("stm-dtype", opt.stm_dtype, (const char *const[]){"f32", "bf16", NULL}))
         return EXIT_USAGE;
+    if (remote.endpoint)
+        return talk_connected();
     const struct bridge_config cfg = {
         .stm_dtype = strcmp(opt.stm_dtype, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32,
         .keep_text = opt.keep_text,

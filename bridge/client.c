@@ -1,0 +1,499 @@
+#include "bridge/client_impl.h"
+
+#include "kernels/base/clock.h"
+#include "kernels/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* How far one candidate's answer has been read, and where the stream stands: behind that, when it
+ * comes again. Text is counted in bytes. */
+struct place {
+    uint64_t ids, bytes, at_id, at_byte;
+};
+
+struct client {
+    struct client_link link;
+    uint64_t timeout_us, patience_us;
+
+    /* The request. */
+    uint8_t id[WIRE_ID_BYTES];
+    uint8_t type; /* 0 = none */
+    char session[WIRE_NAME_MAX + 1];
+    uint8_t *sent; /* its body, to be sent again; WIRE_BODY_MAX bytes */
+    size_t sent_bytes;
+    bool on_way; /* sent, not refused */
+    bool cancelled;
+    bool said[256]; /* types that came: a resumed stream says some again */
+    int64_t choice; /* -1 = none */
+    struct place place[WIRE_CANDIDATES_MAX];
+    uint64_t begun_us, word_us, due_us; /* start; last word on it; not to be sent before */
+    uint32_t failures;
+    int32_t *ids; /* of the last event */
+    size_t cap_ids;
+    uint32_t code;
+};
+
+/* ---- open and close ---------------------------------------------------------------------- */
+
+enum rxt_status client_open(struct client **out, const struct client_config *cfg,
+                            struct rxt_error *err)
+{
+    enum rxt_status st = RXT_OK;
+    struct client *c = mem_alloc(sizeof *c);
+    *out = NULL;
+    if (!c)
+        return RXT_ENOMEM;
+    c->timeout_us = 1000ull * (cfg->timeout_ms ? cfg->timeout_ms : 60000);
+    c->patience_us = 1000ull * (cfg->patience_ms ? cfg->patience_ms : 10000);
+    c->sent = mem_alloc(WIRE_BODY_MAX);
+    st = link_open(&c->link, cfg, err);
+    if (!c->sent)
+        st = RXT_ENOMEM;
+    uint64_t give_up = clock_us() + c->timeout_us;
+    while (st == RXT_OK && !c->link.greeted) {
+        if (clock_us() >= give_up)
+            st = rxt_fail(err, RXT_EIO, "%.100s does not answer: is rxtd running there?",
+                          c->link.endpoint);
+        else
+            (void)link_receive(&c->link, 100000, &st, err);
+    }
+    if (st == RXT_OK) {
+        c->link.fresh = false;
+        *out = c;
+    } else {
+        client_close(&c);
+    }
+    return st;
+}
+
+void client_close(struct client **client)
+{
+    struct client *c = *client;
+    if (!c)
+        return;
+    link_close(&c->link);
+    mem_free(c->sent);
+    mem_free(c->ids);
+    mem_free(c);
+    *client = NULL;
+}
+
+const struct client_welcome *client_welcome(const struct client *c)
+{
+    return &c->link.welcome;
+}
+
+uint32_t client_error_code(const struct client *c)
+{
+    return c->code;
+}
+
+/* ---- a request out ------------------------------------------------------------------------ */
+
+static const uint8_t type_of[] = {
+    [CLIENT_TURN] = WIRE_TURN,   [CLIENT_REMEMBER] = WIRE_REMEMBER, [CLIENT_OPEN] = WIRE_OPEN,
+    [CLIENT_GET] = WIRE_GET,     [CLIENT_FORK] = WIRE_FORK,         [CLIENT_REWIND] = WIRE_REWIND,
+    [CLIENT_RESET] = WIRE_RESET, [CLIENT_ERASE] = WIRE_ERASE,
+};
+
+static enum rxt_status random_id(uint8_t id[WIRE_ID_BYTES], struct rxt_error *err)
+{
+    int f = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    bool ok = f >= 0 && read(f, id, WIRE_ID_BYTES) == WIRE_ID_BYTES;
+    if (f >= 0)
+        (void)close(f);
+    return ok ? RXT_OK : rxt_fail(err, RXT_EIO, "no random numbers: %s", strerror(errno));
+}
+
+static void put_text(struct wire_text *out, const char *text)
+{
+    if (text)
+        *out = wire_string(text);
+}
+
+static void put_turn(const struct client_request *r, struct wire_body *b)
+{
+    put_text(&b->query, r->query);
+    put_text(&b->tool_result, r->tool_result);
+    put_text(&b->internal, r->internal);
+    b->thinking = (int)r->thinking;
+    b->temperature = (double)r->temperature;
+    b->top_p = r->top_p > 0 ? (double)r->top_p : 1;
+    b->top_k = r->top_k;
+    b->max_tokens = r->max_tokens;
+    b->n = r->n ? r->n : 1;
+    b->commit = r->dry_run ? WIRE_COMMIT_NEVER : WIRE_COMMIT_AUTO;
+    b->on_cancel = r->commit_partial ? WIRE_CANCEL_COMMIT : WIRE_CANCEL_DISCARD;
+    b->on_disconnect = r->cancel_on_disconnect ? WIRE_DISCONNECT_CANCEL : WIRE_DISCONNECT_KEEP;
+    b->on_stale = (int)r->on_stale;
+    b->min_version = r->min_version;
+    b->queue_ms = r->queue_ms;
+    b->first_token_ms = r->first_token_ms;
+    b->total_ms = r->total_ms;
+    b->memory_ms = r->memory_ms;
+    b->seed = r->seed;
+}
+
+/* The keys of the request's type: what is not of it is not written. */
+static void put_request(const struct client_request *r, uint8_t type, struct wire_body *b)
+{
+    wire_init(type, b);
+    b->session = wire_string(r->session);
+    if (type == WIRE_TURN)
+        put_turn(r, b);
+    if (type == WIRE_TURN || type == WIRE_REMEMBER) {
+        b->on_busy = (int)r->on_busy;
+        b->if_version = r->version ? *r->version : WIRE_ABSENT;
+    } else {
+        b->version = r->version ? *r->version : WIRE_ABSENT;
+        b->from_version = b->version;
+    }
+    if (type == WIRE_REMEMBER) {
+        b->ids = (struct wire_ids){.v = r->ids, .n = (uint32_t)r->n_ids};
+        put_text(&b->query, r->question);
+        put_text(&b->answer, r->answer);
+    }
+    if (type == WIRE_OPEN) {
+        b->seed = r->seed;
+        put_text(&b->from_session, r->from);
+    }
+    put_text(&b->to, r->to);
+}
+
+enum rxt_status client_start(struct client *c, const struct client_request *r,
+                             struct rxt_error *err)
+{
+    static const uint8_t zero[WIRE_ID_BYTES];
+    struct wire_body b = {0};
+    c->type = 0;
+    c->code = 0;
+    if (!r->session || !r->session[0] || strlen(r->session) > WIRE_NAME_MAX)
+        return rxt_fail(err, RXT_EINVAL, "the name of a session has 1 to %d bytes", WIRE_NAME_MAX);
+    put_request(r, type_of[r->verb], &b);
+    enum rxt_status st = wire_encode(type_of[r->verb], &b, c->sent, WIRE_BODY_MAX, &c->sent_bytes);
+    if (st != RXT_OK)
+        return rxt_fail(err, st, "the request is longer than %u bytes", WIRE_BODY_MAX);
+    memcpy(c->id, r->id, sizeof c->id);
+    if (memcmp(c->id, zero, sizeof zero) == 0)
+        TRY(random_id(c->id, err));
+    (void)snprintf(c->session, sizeof c->session, "%s", r->session);
+    memset(c->said, 0, sizeof c->said);
+    memset(c->place, 0, sizeof c->place);
+    c->type = type_of[r->verb];
+    c->choice = -1;
+    c->cancelled = false;
+    c->failures = 0;
+    c->begun_us = c->word_us = clock_us();
+    c->due_us = 0;
+    c->on_way = c->link.greeted;
+    if (c->on_way)
+        link_send(&c->link, c->type, c->id, c->sent, c->sent_bytes);
+    return RXT_OK;
+}
+
+static void send_small(struct client *c, uint8_t type, uint64_t from, uint64_t candidate)
+{
+    struct wire_body b = {0};
+    wire_init(type, &b);
+    b.session = wire_string(c->session);
+    b.from = from;
+    b.candidate = candidate;
+    link_send_body(&c->link, type, c->id, &b);
+}
+
+/* Gets the rest of the stream, or has the request done that did not get through. */
+static void attach(struct client *c)
+{
+    bool resumable = c->type == WIRE_TURN || c->type == WIRE_REMEMBER || c->type == WIRE_REWIND ||
+                     c->type == WIRE_RESET;
+    bool several = false;
+    for (int k = 1; k < WIRE_CANDIDATES_MAX; k++)
+        several |= c->place[k].ids > 0;
+    if (c->on_way && resumable)
+        send_small(c, WIRE_RESUME, several ? 0 : c->place[0].ids, 0);
+    else
+        link_send(&c->link, c->type, c->id, c->sent, c->sent_bytes);
+    c->on_way = true;
+    if (c->cancelled)
+        send_small(c, WIRE_CANCEL, 0, 0);
+}
+
+enum rxt_status client_choose(struct client *c, uint32_t candidate, struct rxt_error *err)
+{
+    if (c->type != WIRE_TURN || !c->said[WIRE_UNDECIDED])
+        return rxt_fail(err, RXT_EINVAL, "there are no candidates to choose from");
+    c->choice = candidate;
+    c->word_us = clock_us();
+    send_small(c, WIRE_CHOOSE, 0, candidate);
+    return RXT_OK;
+}
+
+void client_cancel(struct client *c)
+{
+    if (!c->type)
+        return;
+    c->cancelled = true;
+    send_small(c, WIRE_CANCEL, 0, 0);
+}
+
+/* ---- what comes back ---------------------------------------------------------------------- */
+
+static enum rxt_status status_of(uint64_t code)
+{
+    static const enum rxt_status known[] = {
+        RXT_EINVAL,   RXT_EUTF8,    RXT_ENOTFOUND, RXT_EEXIST,     RXT_ESTALE,
+        RXT_EHELD,    RXT_EEXPIRED, RXT_EMISMATCH, RXT_ELIMIT,     RXT_EUNSUPPORTED,
+        RXT_EBUSY,    RXT_ENOMEM,   RXT_EFULL,     RXT_EIO,        RXT_EDEVICE,
+        RXT_ECORRUPT, RXT_EFORMAT,  RXT_ENEWER,    RXT_ENONFINITE, RXT_EFENCED,
+    };
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++)
+        if ((uint64_t)wire_error_of(known[k]) == code)
+            return known[k];
+    if (code == WIRE_E_DRAINS || code == WIRE_E_TENANT_LIMIT || code == WIRE_E_TOO_MANY)
+        return RXT_EBUSY;
+    return code < 200 ? RXT_EINVAL : RXT_EIO;
+}
+
+static enum rxt_status refuse(struct client *c, struct rxt_error *err)
+{
+    const struct wire_body *b = &c->link.body;
+    c->code = (uint32_t)b->code;
+    return rxt_fail(err, status_of(b->code), "%.*s (%.*s, error %" PRIu64 ")", (int)b->detail.n,
+                    b->detail.p, (int)b->name.n, b->name.p, b->code);
+}
+
+static bool worth_waiting(const struct client *c, uint64_t code)
+{
+    bool full = code == WIRE_E_BUSY || code == WIRE_E_DRAINS || code == WIRE_E_TOO_MANY ||
+                code == WIRE_E_NO_MEMORY;
+    return full && c->place[0].ids == 0 && clock_us() - c->begun_us < c->patience_us;
+}
+
+/* An ERROR: true if the client sees to it, else *st says what it is. */
+static bool refused(struct client *c, enum rxt_status *st, struct rxt_error *err)
+{
+    const struct wire_body *b = &c->link.body;
+    if (b->code == WIRE_E_NO_REQUEST && c->on_way) {
+        c->on_way = false;
+        attach(c);
+        return true;
+    }
+    if (b->code == WIRE_E_DETACHED) {
+        struct wire_body credit = {0};
+        static const uint8_t no_id[WIRE_ID_BYTES];
+        wire_init(WIRE_CREDIT, &credit);
+        credit.bytes = c->link.owed ? c->link.owed : 1;
+        c->link.owed = 0;
+        link_send_body(&c->link, WIRE_CREDIT, no_id, &credit);
+        attach(c);
+        return true;
+    }
+    if (worth_waiting(c, b->code)) {
+        uint64_t pause = 20000ull << (c->failures < 6 ? c->failures : 6);
+        c->failures++;
+        c->on_way = false;
+        if (1000 * b->retry_after_ms > pause)
+            pause = 1000 * b->retry_after_ms;
+        c->due_us = clock_us() + pause;
+        return true;
+    }
+    if (c->link.header.flags & WIRE_FINAL)
+        c->type = 0;
+    *st = refuse(c, err);
+    return false;
+}
+
+static enum rxt_status keep_ids(struct client *c, const struct wire_ids *ids)
+{
+    if (ids->n > c->cap_ids) {
+        int32_t *more = mem_alloc(ids->n * sizeof *more);
+        if (!more)
+            return RXT_ENOMEM;
+        mem_free(c->ids);
+        c->ids = more;
+        c->cap_ids = ids->n;
+    }
+    wire_ids_copy(ids, c->ids);
+    return RXT_OK;
+}
+
+/* The part of a TOKEN that is new; false if nothing of it is. */
+static bool take_token(struct client *c, struct client_event *e, enum rxt_status *st,
+                       struct rxt_error *err)
+{
+    const struct wire_body *b = &c->link.body;
+    uint64_t sequence = c->link.header.sequence;
+    if (b->candidate >= WIRE_CANDIDATES_MAX || b->ids.n == 0) {
+        *st = rxt_fail(err, RXT_EFORMAT, "the server sent a TOKEN of candidate %" PRIu64,
+                       b->candidate);
+        return false;
+    }
+    struct place *p = &c->place[b->candidate];
+    if (sequence != p->at_id) { /* it comes again: from the start, or from where we were */
+        p->at_id = sequence;
+        p->at_byte = sequence == 0 ? 0 : p->bytes;
+        if (sequence != 0 && sequence != p->ids) {
+            *st =
+                rxt_fail(err, RXT_EFORMAT, "the server left out tokens before %" PRIu64, sequence);
+            return false;
+        }
+    }
+    uint64_t old_ids = p->ids > p->at_id ? p->ids - p->at_id : 0;
+    uint64_t old_bytes = p->bytes > p->at_byte ? p->bytes - p->at_byte : 0;
+    p->at_id += b->ids.n;
+    p->at_byte += b->text.n;
+    if (old_ids >= b->ids.n)
+        return false;
+    if (old_bytes > b->text.n)
+        old_bytes = b->text.n;
+    *st = keep_ids(c, &b->ids);
+    if (*st != RXT_OK)
+        return false;
+    p->ids = p->at_id;
+    p->bytes = p->at_byte;
+    e->kind = CLIENT_TOKEN;
+    e->candidate = (uint32_t)b->candidate;
+    e->text = b->text.p + old_bytes;
+    e->text_bytes = b->text.n - (size_t)old_bytes;
+    e->ids = c->ids + old_ids;
+    e->n_ids = b->ids.n - (size_t)old_ids;
+    return true;
+}
+
+static void take_hash(struct client_event *e, struct wire_text hash)
+{
+    e->has_hash = hash.n == sizeof e->stm_hash;
+    if (e->has_hash)
+        memcpy(e->stm_hash, hash.p, sizeof e->stm_hash);
+}
+
+/* 0 for what the server has left out. */
+static uint64_t known(uint64_t value)
+{
+    return value == WIRE_ABSENT ? 0 : value;
+}
+
+static void take_done(struct client *c, struct client_event *e, enum rxt_status *st)
+{
+    const struct wire_body *b = &c->link.body;
+    bool verb = c->type == WIRE_OPEN || c->type == WIRE_GET || c->type == WIRE_FORK;
+    e->kind = CLIENT_DONE;
+    (void)snprintf(e->finish, sizeof e->finish, "%.*s", (int)b->finish.n,
+                   b->finish.n ? b->finish.p : "");
+    e->candidate = b->candidate < WIRE_CANDIDATES_MAX ? (uint32_t)b->candidate : 0;
+    e->n_query = known(b->n_query);
+    e->n_answer = known(b->n_answer);
+    e->read_version = known(b->read_version);
+    e->version = verb ? b->info.version : known(b->pending_version);
+    e->queue_us = known(b->usage.queue_us);
+    e->first_token_us = known(b->usage.first_token_us);
+    e->answer_us = known(b->usage.answer_us);
+    e->journal_us = known(b->usage.journal_us);
+    if (verb) {
+        e->n_turn = b->info.n_turn;
+        e->seed = b->info.seed;
+        take_hash(e, b->info.stm_hash);
+    }
+    if (c->type == WIRE_GET) {
+        *st = keep_ids(c, &b->last_ids);
+        e->ids = c->ids;
+        e->n_ids = *st == RXT_OK ? b->last_ids.n : 0;
+    }
+}
+
+/* Turns the message that came into an event; false: none for the caller. */
+static bool take(struct client *c, struct client_event *e, enum rxt_status *st,
+                 struct rxt_error *err)
+{
+    const struct wire_body *b = &c->link.body;
+    const uint8_t type = c->link.header.type;
+    const bool again = c->said[type];
+    *e = (struct client_event){.final = (c->link.header.flags & WIRE_FINAL) != 0,
+                               .stored = (c->link.header.flags & WIRE_STORED) != 0,
+                               .session = b->session.p,
+                               .session_bytes = b->session.n};
+    if (type == WIRE_ERROR)
+        return !refused(c, st, err);
+    if (type == WIRE_TOKEN)
+        return take_token(c, e, st, err);
+    c->said[type] = true;
+    switch (type) {
+    case WIRE_ACCEPTED:
+        e->kind = CLIENT_ACCEPTED;
+        e->price_tokens = b->price.tokens_max;
+        e->price_bytes = b->price.bytes;
+        e->price_us = b->price.us_expected;
+        e->position = b->position;
+        break;
+    case WIRE_UNDECIDED:
+        e->kind = CLIENT_UNDECIDED;
+        if (again && c->choice >= 0)
+            send_small(c, WIRE_CHOOSE, 0, (uint64_t)c->choice);
+        break;
+    case WIRE_DONE:
+        take_done(c, e, st);
+        break;
+    case WIRE_MEMORY:
+        e->kind = CLIENT_MEMORY;
+        e->version = b->version;
+        e->lag_us = b->lag_us;
+        e->memory_us = b->memory_us;
+        take_hash(e, b->stm_hash);
+        break;
+    case WIRE_MEMORY_FAILED:
+        *st = refuse(c, err);
+        break;
+    case WIRE_CANCELLED:
+        *st = RXT_ECANCELLED;
+        break;
+    default:
+        *st = rxt_fail(err, RXT_EFORMAT, "the server answered with %s", wire_type_name(type));
+    }
+    if (e->final)
+        c->type = 0;
+    return e->final || !again || *st != RXT_OK;
+}
+
+enum rxt_status client_next(struct client *c, struct client_event *e, struct rxt_error *err)
+{
+    enum rxt_status st = RXT_OK;
+    if (!c->type)
+        return rxt_fail(err, RXT_EINVAL, "no request runs");
+    for (;;) {
+        uint64_t now = clock_us();
+        if (now - c->word_us >= c->timeout_us)
+            return rxt_fail(err, RXT_EIO,
+                            "%.100s has said nothing about the request for %" PRIu64 " s",
+                            c->link.endpoint, c->timeout_us / 1000000);
+        if (c->link.greeted && (c->link.fresh || (!c->on_way && now >= c->due_us))) {
+            c->link.fresh = false;
+            attach(c);
+        }
+        bool came = link_receive(&c->link, c->on_way ? CLIENT_QUIET_US : 20000, &st, err);
+        if (came && memcmp(c->link.header.id, c->id, sizeof c->id) == 0) {
+            c->word_us = clock_us();
+            if (take(c, e, &st, err) || st != RXT_OK)
+                return st;
+        }
+        if (st != RXT_OK)
+            return st;
+    }
+}
+
+enum rxt_status client_call(struct client *c, const struct client_request *r,
+                            struct client_event *last, struct rxt_error *err)
+{
+    struct client_event e = {0};
+    TRY(client_start(c, r, err));
+    do {
+        TRY(client_next(c, &e, err));
+    } while (!e.final);
+    if (last)
+        *last = e;
+    return RXT_OK;
+}

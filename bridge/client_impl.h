@@ -1,0 +1,49 @@
+/* What the two files of the client share: client_link.c (the connection: frames, HELLO, PING, a new
+ * socket) and client.c (the request on it). */
+#ifndef RXT_BRIDGE_CLIENT_IMPL_H
+#define RXT_BRIDGE_CLIENT_IMPL_H
+
+#include "bridge/client.h"
+#include "bridge/wire_impl.h"
+
+#include <zmq.h>
+
+#define CLIENT_CREDIT (1u << 20) /* bytes of TOKENs on their way to us */
+#define CLIENT_QUIET_US 1000000u /* silence after which the server is asked whether it lives */
+
+struct client_link {
+    void *context, *socket;
+    char endpoint[256], name[WIRE_NAME_MAX + 1];
+    char keys[3][41]; /* server, public, secret; "" without CURVE */
+    bool greeted;
+    bool fresh;        /* greeted since the caller last looked */
+    uint64_t heard_us; /* when something came */
+    uint64_t asked_us; /* when HELLO or PING went that nobody answered; 0 = answered */
+    uint64_t heartbeat_us;
+    uint64_t owed; /* bytes of TOKENs read and not granted again */
+    struct client_welcome welcome;
+
+    /* The message that came last. */
+    zmq_msg_t frame[2];
+    struct wire_header header;
+    struct wire_body body; /* lent from frame[1] */
+    struct wire_candidate candidates[WIRE_CANDIDATES_MAX];
+};
+
+enum rxt_status link_open(struct client_link *l, const struct client_config *cfg,
+                          struct rxt_error *err);
+void link_close(struct client_link *l);
+/* Sends one message; a connection that cannot take it is found out by silence. */
+void link_send(struct client_link *l, uint8_t type, const uint8_t id[WIRE_ID_BYTES],
+               const void *body, size_t n);
+void link_send_body(struct client_link *l, uint8_t type, const uint8_t id[WIRE_ID_BYTES],
+                    const struct wire_body *body);
+/* Waits up to wait_us for a message about a request and gives true; sees to everything that is
+ * about the connection. When `fresh` is set, the server knows nothing of this connection's
+ * requests. A broken message is a failure: *st is EFORMAT, or EUNSUPPORTED for a server of other
+ * versions. */
+bool link_receive(struct client_link *l, uint64_t wait_us, enum rxt_status *st,
+                  struct rxt_error *err);
+void link_greet(struct client_link *l); /* says HELLO */
+
+#endif
