@@ -75,6 +75,7 @@ static void refuse(struct received *r, enum wire_error code, const char *key, co
     char detail[160];
     va_list args;
     va_start(args, fmt);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start is above */
     (void)vsnprintf(detail, sizeof detail, fmt, args);
     va_end(args);
     peer_refuse(r->f, r->p, r->h.id, &(struct refusal){.code = code, .key = key, .detail = detail});

@@ -362,12 +362,13 @@ enum rxt_status server_bench_front(const struct server_bench *cfg, struct server
     if (engine)
         st = run_client(x, &seconds, err);
     if (st == RXT_OK && x->n_sample > 0) {
+        size_t half = x->n_sample / 2, nearly_all = x->n_sample * 99 / 100;
         qsort(x->sample_us10, x->n_sample, sizeof *x->sample_us10, by_size);
         *out = (struct server_bench_result){
             .messages_s = (double)x->n_message / seconds,
             .tokens_s = (double)x->n_token / seconds,
-            .p50_us = x->sample_us10[x->n_sample / 2] / 10.0,
-            .p99_us = x->sample_us10[x->n_sample * 99 / 100] / 10.0,
+            .p50_us = (double)x->sample_us10[half] / 10,
+            .p99_us = (double)x->sample_us10[nearly_all] / 10,
         };
     }
     close_all(x, engine);

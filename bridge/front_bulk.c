@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* An import has so much on its way to the disk at most. */
-#define IMPORT_WINDOW (8u * WIRE_CHUNK_BYTES)
+#define IMPORT_WINDOW (UINT64_C(8) * WIRE_CHUNK_BYTES)
 
 static bool send_order(struct front *f, struct stream *s, enum order_kind kind, uint64_t offset,
                        const void *bytes, size_t n)

@@ -42,7 +42,7 @@ struct answer {
 };
 
 struct message {
-    uint8_t *body;
+    const uint8_t *body; /* from the heap */
     uint32_t n;
     uint8_t type;
     uint16_t flags;

@@ -203,7 +203,7 @@ static bool receive_parts(void *socket, struct parts *m)
 static bool receive_one(struct front_socket *s, enum front_endpoint at)
 {
     struct parts m;
-    struct wire_text frame[PARTS_MAX];
+    struct wire_text frame[PARTS_MAX] = {0};
     if (!receive_parts(s->socket[at], &m))
         return false;
     for (int i = 0; i < m.n_kept; i++)

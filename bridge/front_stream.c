@@ -92,7 +92,7 @@ void stream_free(struct front *f, struct stream *s)
         mem_free(s->answer[i].text);
     }
     for (uint32_t i = 0; i < s->n_message; i++)
-        mem_free(s->message[i].body);
+        mem_free((void *)s->message[i].body);
     if (s->bulk)
         bulk_free(f, s);
     if (!s->ended)
@@ -233,26 +233,25 @@ static enum front_sent send_message(struct front *f, struct stream *s, const str
 static void shadow_note(struct front *f, struct stream *s, const struct note *n, const void *bytes)
 {
     struct stream *turn = stream_find(f, s->tenant, NULL, s->id);
-    if (n->kind == NOTE_MESSAGE && n->type == WIRE_DONE && turn && turn->ended && s->peer) {
-        struct peer *p = s->peer;
-        stream_free(f, s);
-        stream_attach(f, turn, p, UINT32_MAX);
+    struct peer *p = s->peer;
+    if (n->kind != NOTE_MESSAGE)
         return;
-    }
-    if (n->kind == NOTE_MESSAGE && n->type == WIRE_ERROR && s->peer) {
-        struct message m = {
-            .body = (uint8_t *)(uintptr_t)bytes,
+    if (n->type == WIRE_ERROR && p) {
+        const struct message m = {
+            .body = bytes,
             .n = n->bytes,
             .type = WIRE_ERROR,
             .flags = turn && !turn->ended ? 0 : WIRE_FINAL,
         };
         (void)send_message(f, s, &m);
     }
-    if (n->kind == NOTE_MESSAGE && n->flags & WIRE_FINAL) {
-        s->ended = s->failed = true;
-        f->counts.running--;
-        stream_free(f, s);
-    }
+    if (!(n->flags & WIRE_FINAL))
+        return;
+    s->ended = true;
+    f->counts.running--;
+    stream_free(f, s);
+    if (n->type == WIRE_DONE && turn && turn->ended && p)
+        stream_attach(f, turn, p, UINT32_MAX);
 }
 
 void stream_note(struct front *f, struct stream *s, const struct note *n, const void *bytes)

@@ -31,6 +31,7 @@ static void put(struct page *p, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start is above */
     int n = vsnprintf(p->at, p->left, fmt, args);
     va_end(args);
     if (n < 0 || (size_t)n >= p->left)

@@ -71,7 +71,7 @@ static enum MHD_Result reply(struct MHD_Connection *c, unsigned code, const char
                              const char *text, size_t n)
 {
     struct MHD_Response *r =
-        MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+        MHD_create_response_from_buffer(n, (void *)text, MHD_RESPMEM_MUST_COPY);
     if (!r)
         return MHD_NO;
     (void)MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);

@@ -66,6 +66,7 @@ static enum wire_error fault(struct wire_fault *f, enum wire_error code, const c
     f->code = code;
     (void)snprintf(f->key, sizeof f->key, "%s", key);
     va_start(args, fmt);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start is above */
     (void)vsnprintf(f->detail, sizeof f->detail, fmt, args);
     va_end(args);
     return code;

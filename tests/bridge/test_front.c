@@ -301,7 +301,7 @@ static void expect_stream(struct rig *r, const char *route, uint8_t id, uint32_t
         struct rig_sent *t = rig_expect(r, route, WIRE_TOKEN, id);
         assert_int_equal(t->h.sequence, from);
         assert_int_equal(t->body.ids.n, 3 - from);
-        assert_memory_equal(t->body.text.p, "abc" + from, 3 - from);
+        assert_memory_equal(t->body.text.p, &"abc"[from], 3 - from);
     }
     rig_expect(r, route, WIRE_DONE, id);
     assert_int_equal(rig_expect(r, route, WIRE_MEMORY, id)->h.flags, WIRE_FINAL);
@@ -492,6 +492,55 @@ static void test_candidates(void **state)
     rig_quiet(r);
 }
 
+static void choose(struct rig *r, const char *route, uint8_t id, uint64_t candidate)
+{
+    struct wire_body b = {0};
+    wire_init(WIRE_CHOOSE, &b);
+    b.session = wire_string("s");
+    b.candidate = candidate;
+    rig_send(r, route, WIRE_CHOOSE, id, &b);
+}
+
+/* What a choice brings about comes on the stream of the turn; what it is refused for, by itself. */
+static void test_choose(void **state)
+{
+    struct rig *r = *state;
+    rig_hello(r, "a", WIRE_ABSENT);
+    rig_hello(r, "b", WIRE_ABSENT);
+    struct stream *turn = run_turn(r, "a", 1);
+    drop_sent(r);
+    choose(r, "b", 1, 7);
+    struct order *o = rig_order(r, ORDER_SUBMIT);
+    assert_true(o->r.verb == BRIDGE_CHOOSE && o->r.candidate == 7);
+    assert_ptr_not_equal(o->stream, turn);
+    rig_message(r, o->stream, WIRE_ERROR, WIRE_FINAL);
+    assert_int_equal(rig_expect(r, "b", WIRE_ERROR, 1)->h.flags, 0); /* the turn goes on */
+
+    choose(r, "a", 1, 0);
+    struct stream *choice = rig_order(r, ORDER_SUBMIT)->stream;
+    rig_ticket(r, choice, 9);
+    rig_message(r, turn, WIRE_DONE, 0);
+    rig_message(r, choice, WIRE_DONE, 0);
+    rig_message(r, turn, WIRE_MEMORY, WIRE_FINAL);
+    rig_message(r, choice, WIRE_MEMORY, WIRE_FINAL);
+    rig_expect(r, "a", WIRE_DONE, 1); /* once */
+    rig_expect(r, "a", WIRE_MEMORY, 1);
+    rig_quiet(r);
+
+    choose(r, "b", 1, 0); /* again: the engine has it in the journal */
+    rig_message(r, rig_order(r, ORDER_SUBMIT)->stream, WIRE_DONE, WIRE_FINAL | WIRE_STORED);
+    expect_stream(r, "b", 1, 3);
+    rig_quiet(r);
+    assert_int_equal(front_counts(r->front).running, 0);
+
+    tick(r, r->limits.grace_ms + 1); /* its stream is forgotten: the choice tells by itself */
+    drop_sent(r);
+    choose(r, "b", 1, 0);
+    rig_message(r, rig_order(r, ORDER_SUBMIT)->stream, WIRE_DONE, WIRE_FINAL | WIRE_STORED);
+    rig_expect(r, "b", WIRE_DONE, 1);
+    rig_quiet(r);
+}
+
 /* ---- ends -------------------------------------------------------------------------------- */
 
 static void test_cancel(void **state)
@@ -573,8 +622,8 @@ static void test_limits(void **state)
     struct rig *r = *state;
     char route[16];
     rig_hello(r, "a", WIRE_ABSENT);
-    for (uint8_t id = 1; id <= r->limits.max_inflight; id++) {
-        rig_turn(r, "a", id, "s");
+    for (uint32_t i = 1; i <= r->limits.max_inflight; i++) {
+        rig_turn(r, "a", (uint8_t)i, "s");
         rig_order(r, ORDER_SUBMIT);
     }
     rig_turn(r, "a", 100, "s");
@@ -582,8 +631,8 @@ static void test_limits(void **state)
     rig_turn(r, "a", 1, "s"); /* a repeat is no new request */
     rig_quiet(r);
     rig_hello(r, "b", WIRE_ABSENT);
-    for (uint8_t id = 50; id < 50 + r->limits.max_inflight; id++) {
-        rig_turn(r, "b", id, "s");
+    for (uint32_t i = 0; i < r->limits.max_inflight; i++) {
+        rig_turn(r, "b", (uint8_t)(50 + i), "s");
         rig_order(r, ORDER_SUBMIT);
     }
     rig_hello(r, "c", WIRE_ABSENT);
@@ -870,6 +919,7 @@ int main(void)
         TEST(test_stall),
         TEST(test_full),
         TEST(test_candidates),
+        TEST(test_choose),
         TEST(test_cancel),
         TEST(test_disconnect_keep),
         TEST(test_disconnect_cancel),

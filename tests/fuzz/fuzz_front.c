@@ -2,7 +2,7 @@
  * that go, credit that runs out, time that passes. An input is a program of 4-byte steps.
  * What a client gets must keep the order of bridge/PROTOCOL.md: nothing of a request behind its
  * FINAL, no gap in the tokens, tokens only while there is credit, DRAINING and PONG without an id.
- * covers: bridge/front.c bridge/front_peer.c bridge/front_stream.c bridge/front_request.c */
+ * covers: bridge/front.c bridge/front_bulk.c bridge/front_peer.c bridge/front_stream.c */
 #include "bridge/front_impl.h"
 #include "kernels/base/mem.h"
 
@@ -14,15 +14,17 @@
 #define IDS 6
 #define STREAMS 64
 #define CREDIT_MAX 2000
+#define IMPORTED 49u /* bytes of the last chunk of an import */
 
 /* What a client knows of a request. */
 struct seen {
-    bool open; /* it has sent the request or RESUME and got no FINAL since */
+    bool open;  /* it has sent the request or RESUME and got no FINAL since */
+    bool chose; /* each CHOOSE has an answer of its own: there may be several FINALs */
     uint32_t n[WIRE_CANDIDATES_MAX];
 };
 struct running { /* what the engine knows */
     struct stream *stream;
-    bool accepted, done;
+    bool accepted, done, exports;
 };
 
 static struct {
@@ -33,6 +35,9 @@ static struct {
     struct seen seen[ROUTES][IDS + 1];
     struct running run[STREAMS];
     int n_run;
+    struct order *file[STREAMS]; /* READ and WRITE that have not been carried out */
+    int n_file;
+    uint32_t chunk_n, chunk_sequence; /* of the CHUNK that is sent next */
     uint64_t ticket;
 } f;
 
@@ -43,17 +48,17 @@ static void check_stream(int route, const struct front_message *m, const struct 
     uint8_t id = m->header.id[0];
     assert(id > 0 && id <= IDS);
     struct seen *s = &f.seen[route][id];
-    assert(m->header.type == WIRE_ERROR || s->open);
+    assert(m->header.type == WIRE_ERROR || s->open || s->chose);
     if (m->header.type == WIRE_TOKEN) {
         uint32_t *n = &s->n[b->candidate];
-        assert(m->header.sequence <= *n); /* again is allowed, a gap is not */
+        assert(m->header.sequence <= *n || s->chose); /* again is allowed, a gap is not */
         if (m->header.sequence + b->ids.n > *n)
             *n = m->header.sequence + b->ids.n;
         assert(f.credit[route] > 0);
         f.credit[route] -= WIRE_HEADER_BYTES + m->header.body_bytes;
     }
     if (m->header.flags & WIRE_FINAL)
-        *s = (struct seen){0};
+        *s = (struct seen){.chose = s->chose};
 }
 
 static enum front_sent on_send(void *arg, enum front_endpoint at, struct wire_text route,
@@ -80,10 +85,16 @@ static enum front_sent on_send(void *arg, enum front_endpoint at, struct wire_te
 static void on_order(void *arg, struct order *o)
 {
     (void)arg;
+    if (o->kind == ORDER_READ || o->kind == ORDER_WRITE) {
+        assert(f.n_file < STREAMS);
+        f.file[f.n_file++] = o;
+        return;
+    }
     if (o->kind == ORDER_SUBMIT && f.n_run < STREAMS)
-        f.run[f.n_run++] = (struct running){.stream = o->stream};
+        f.run[f.n_run++] =
+            (struct running){.stream = o->stream, .exports = o->r.verb == BRIDGE_EXPORT};
     else
-        assert(o->kind == ORDER_CANCEL || o->kind == ORDER_SUBMIT);
+        assert(o->kind == ORDER_CANCEL || o->kind == ORDER_SUBMIT || o->kind == ORDER_DROP);
     mem_free(o);
 }
 
@@ -108,11 +119,12 @@ enum spoil { SOUND, NO_MAGIC, OTHER_VERSION, FLAGS, NO_BODY, THREE_FRAMES, LENGT
 static void deliver(int route, enum front_endpoint at, uint8_t type, uint8_t id,
                     const uint8_t *body, size_t n, enum spoil spoil)
 {
-    static const uint8_t large[WIRE_BODY_MAX + 1];
+    static const uint8_t large[WIRE_CHUNK_BYTES];
     const char name[2] = {(char)('a' + route), 0};
     uint8_t header[WIRE_HEADER_BYTES];
     struct wire_header h = {.version = WIRE_VERSION, .type = type, .body_bytes = (uint32_t)n};
     memset(h.id, id, sizeof h.id);
+    h.sequence = type == WIRE_CHUNK ? f.chunk_sequence : 0;
     h.version = spoil == OTHER_VERSION ? WIRE_VERSION + 1 : WIRE_VERSION;
     h.flags = spoil == FLAGS ? 1 : 0;
     h.body_bytes += spoil == LENGTH;
@@ -120,8 +132,8 @@ static void deliver(int route, enum front_endpoint at, uint8_t type, uint8_t id,
     header[0] = spoil == NO_MAGIC ? 0 : header[0];
     const struct wire_text frame[3] = {
         wire_bytes(header, sizeof header),
-        spoil == LARGE ? wire_bytes(large, sizeof large) : wire_bytes(body, n),
-        wire_bytes(body, n),
+        spoil == LARGE ? wire_bytes(large, WIRE_BODY_MAX + 1) : wire_bytes(body, n),
+        wire_bytes(large, f.chunk_n),
     };
     size_t n_frame = spoil == NO_BODY ? 1 : spoil == THREE_FRAMES ? 3 : 2;
     front_receive(f.front, at, wire_bytes(name, 1), route == 3 ? "other" : "default", frame,
@@ -130,13 +142,16 @@ static void deliver(int route, enum front_endpoint at, uint8_t type, uint8_t id,
 
 static void client(uint8_t who, uint8_t what, uint8_t how)
 {
-    static const uint8_t types[] = {WIRE_HELLO,    WIRE_TURN,   WIRE_CANCEL, WIRE_CREDIT,
-                                    WIRE_RESUME,   WIRE_PING,   WIRE_OPEN,   WIRE_GET,
-                                    WIRE_FORK,     WIRE_REWIND, WIRE_RESET,  WIRE_ERASE,
-                                    WIRE_REMEMBER, WIRE_HEALTH, WIRE_LIST,   0x7F};
+    static const uint8_t types[] = {
+        WIRE_HELLO,    WIRE_TURN,   WIRE_CANCEL, WIRE_CREDIT, WIRE_RESUME, WIRE_PING,
+        WIRE_OPEN,     WIRE_GET,    WIRE_FORK,   WIRE_REWIND, WIRE_RESET,  WIRE_ERASE,
+        WIRE_REMEMBER, WIRE_HEALTH, WIRE_LIST,   WIRE_CHOOSE, 0x7F};
     static const int32_t versions[] = {WIRE_VERSION};
     int route = who % ROUTES;
     uint8_t type = types[what % sizeof types], id = (uint8_t)(1 + how % IDS), body[512];
+    enum front_endpoint at = who & 64 ? FRONT_ADMIN : who & 32 ? FRONT_STATE : FRONT_TURN;
+    if (at == FRONT_STATE && type != WIRE_HELLO && type != WIRE_CANCEL && type != WIRE_CREDIT)
+        type = what & 64 ? WIRE_CHUNK : what & 32 ? WIRE_IMPORT : WIRE_EXPORT;
     size_t n = 0;
     struct wire_body b = {0};
     wire_init(type, &b);
@@ -150,14 +165,18 @@ static void client(uint8_t who, uint8_t what, uint8_t how)
     }
     b.version = b.from = how / IDS % 4;
     b.bytes = (uint64_t)how * 8 + 1;
+    if (type == WIRE_IMPORT) /* one chunk, or two */
+        b.bytes = how & 128 ? WIRE_CHUNK_BYTES + IMPORTED : IMPORTED;
+    f.chunk_n = how & 64 ? WIRE_CHUNK_BYTES : IMPORTED + (how & 32 ? 1 : 0);
+    f.chunk_sequence = how >> 7;
     b.credit = how & 128 ? WIRE_ABSENT : (uint64_t)how * 8;
     b.on_disconnect = how & 32 ? WIRE_DISCONNECT_CANCEL : WIRE_DISCONNECT_KEEP;
     if (type == 0x7F || wire_encode(type, &b, body, sizeof body, &n) != RXT_OK)
         body[n++] = 0x80;
-    enum front_endpoint at = who & 64 ? FRONT_ADMIN : FRONT_TURN;
     bool zero = type != 0x7F && wire_type_id_zero(type);
     if (!zero)
         f.seen[route][id].open = true; /* from the next answer on it must be in order */
+    f.seen[route][id].chose |= type == WIRE_CHOOSE && at == FRONT_TURN;
     for (int i = 0; type == WIRE_RESUME && i < WIRE_CANDIDATES_MAX; i++)
         if (b.from > f.seen[route][id].n[i])
             f.seen[route][id].n[i] = (uint32_t)b.from;
@@ -167,7 +186,7 @@ static void client(uint8_t who, uint8_t what, uint8_t how)
         *credit = b.credit == WIRE_ABSENT ? CREDIT_MAX : (int64_t)b.credit;
     if (at == FRONT_TURN && type == WIRE_CREDIT)
         *credit += (int64_t)b.bytes;
-    deliver(route, at, type, zero ? 0 : id, body, n, SOUND);
+    deliver(route, at, type, zero ? 0 : id, body, n, type == WIRE_CHUNK ? THREE_FRAMES : SOUND);
 }
 
 static void note(const struct note *n, const void *bytes)
@@ -213,6 +232,12 @@ static void engine(uint8_t which, uint8_t what, uint8_t how)
     if (f.n_run == 0)
         return;
     struct running *r = &f.run[which % f.n_run];
+    if (r->exports && what % 6 > 0 && what % 6 < 5) {
+        struct stream *stream = r->stream;
+        *r = f.run[--f.n_run];
+        note(&(struct note){.stream = stream, .kind = NOTE_SPOOLED}, NULL);
+        return;
+    }
     switch (what % 6) {
     case 0:
         note(&(struct note){.stream = r->stream, .kind = NOTE_TICKET, .ticket = ++f.ticket}, NULL);
@@ -250,6 +275,26 @@ static void engine(uint8_t which, uint8_t what, uint8_t how)
     }
 }
 
+/* Carries out one of the orders for files, well or not. */
+static void disk(uint8_t which, uint8_t how)
+{
+    static const uint8_t bytes[64];
+    if (f.n_file == 0)
+        return;
+    struct order **at = &f.file[which % f.n_file], *o = *at;
+    *at = f.file[--f.n_file];
+    struct note n = {.stream = o->stream, .kind = NOTE_WROTE, .ticket = o->n_bytes};
+    if (o->kind == ORDER_READ) {
+        n.kind = NOTE_CHUNK;
+        n.bytes = 1 + how % 32;
+        n.ticket = o->offset + n.bytes + (how & 64 ? 5 : 0);
+    }
+    if (how & 128)
+        n.status = o->kind == ORDER_READ ? RXT_EIO : RXT_EFULL;
+    mem_free(o);
+    note(&n, n.bytes ? bytes : NULL);
+}
+
 static void open_front(void)
 {
     static struct wire_body welcome;
@@ -262,7 +307,7 @@ static void open_front(void)
         .max_connections = 3,
         .max_requests = 10,
         .max_kept_bytes = 12000,
-        .max_import_bytes = 3000000,
+        .max_import_bytes = WIRE_CHUNK_BYTES + 1000,
         .max_bulk = 2,
         .heartbeat_ms = 100,
         .grace_ms = 400,
@@ -301,8 +346,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             client(data[1], data[2], data[3]);
             break;
         case 3:
-        case 4:
             engine(data[1], data[2], data[3]);
+            break;
+        case 4:
+            if (data[1] & 1)
+                engine(data[1] >> 1, data[2], data[3]);
+            else
+                disk(data[2], data[3]);
             break;
         case 5:
             f.now_us += (uint64_t)data[1] * 1000;
@@ -318,6 +368,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             }
             if (!(data[1] & 8))
                 f.seen[data[1] % ROUTES][1].open = true;
+            f.seen[data[1] % ROUTES][1].chose |= data[3] == WIRE_CHOOSE;
             f.credit[data[1] % ROUTES] = INT64_MAX / 2; /* it may be a HELLO */
             /* The body is what follows, whatever it is. */
             deliver(data[1] % ROUTES, (enum front_endpoint)(data[2] % FRONT_ENDPOINTS), data[3],
@@ -326,5 +377,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         }
     front_destroy(&f.front);
+    while (f.n_file > 0)
+        mem_free(f.file[--f.n_file]);
     return 0;
 }

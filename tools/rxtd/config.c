@@ -79,7 +79,7 @@ static int set(const char *where, const char *name, const char *text)
     if (!copy)
         return wrong(where, name, text, "out of memory");
     if (option_set(options, name, copy, &known))
-        return -1;
+        return -1; /* NOLINT(clang-analyzer-unix.Malloc): the option keeps it */
     int code = wrong(where, name, text, known ? "not a value for it" : "there is no such name");
     free(copy);
     return code;
