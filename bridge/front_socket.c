@@ -357,7 +357,7 @@ static void *run(void *arg)
         zap_item = n_item;
         item[n_item++] = (zmq_pollitem_t){.socket = s->zap, .events = ZMQ_POLLIN};
     }
-    for (int at = 0; at < FRONT_ENDPOINTS; at++)
+    for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++)
         if (s->socket[at]) {
             at_item[at] = n_item;
             item[n_item++] = (zmq_pollitem_t){.socket = s->socket[at], .events = ZMQ_POLLIN};
@@ -374,7 +374,7 @@ static void *run(void *arg)
         }
         if (zap_item >= 0 && item[zap_item].revents)
             zap_answer(s->zap, &s->keys);
-        for (int at = 0; at < FRONT_ENDPOINTS; at++)
+        for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++)
             if (at_item[at] >= 0 && item[at_item[at]].revents)
                 for (int i = 0; i < MESSAGES_A_ROUND && receive_one(s, at); i++)
                     ;
@@ -462,7 +462,7 @@ void front_socket_close(struct front_socket **socket)
         front_socket_wake(s);
         (void)pthread_join(s->thread, NULL);
     }
-    for (int at = 0; at < FRONT_ENDPOINTS; at++)
+    for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++)
         if (s->socket[at])
             (void)zmq_close(s->socket[at]);
     if (s->zap)

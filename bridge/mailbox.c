@@ -10,7 +10,7 @@ static_assert(ATOMIC_POINTER_LOCK_FREE == 2 && ATOMIC_BOOL_LOCK_FREE == 2,
 
 enum rxt_status mailbox_create(struct mailbox *box)
 {
-    *box = (struct mailbox){0};
+    *box = (struct mailbox){.newest = NULL};
     return sem_init(&box->changed, 0, 0) == 0 ? RXT_OK : RXT_EIO;
 }
 

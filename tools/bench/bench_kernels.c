@@ -97,7 +97,7 @@ static struct weight *norm(int32_t dim)
  * reads from a cache that a real step would not find filled. */
 enum { MAX_COPIES = 64 };
 struct call {
-    enum { LINEAR, LINEAR_ADD, FF, MOE, HEAD } op;
+    enum op { LINEAR, LINEAR_ADD, FF, MOE, HEAD } op;
     struct tensor out, x;
     const struct weight *norm;
     struct weight *w[MAX_COPIES];
@@ -181,8 +181,8 @@ static struct tensor rows(int32_t n, int32_t cols)
     return t;
 }
 
-static void linear_line(const char *name, int op, int32_t n_row, int32_t n, int32_t k, int n_copy,
-                        enum dtype storage)
+static void linear_line(const char *name, enum op op, int32_t n_row, int32_t n, int32_t k,
+                        int n_copy, enum dtype storage)
 {
     struct call c = {.op = op, .x = rows(n_row, k), .out = rows(n_row, n), .n_copy = n_copy};
     struct weight *nw = norm(k);
