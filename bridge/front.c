@@ -151,6 +151,16 @@ static bool check_message(struct received *r)
 
 /* ---- what each type does ----------------------------------------------------------------- */
 
+static uint32_t connections_of(struct front *f, const char *tenant)
+{
+    uint32_t n = 0;
+    for (struct link *l = f->peers.next; l != &f->peers; l = l->next) {
+        const struct peer *p = LINK_OF(l, struct peer, all);
+        n += p->greeted && !p->gone && strcmp(p->tenant, tenant) == 0;
+    }
+    return n;
+}
+
 static void on_hello(struct received *r)
 {
     static const char *const names[FRONT_ENDPOINTS] = {"turn", "state", "admin"};
@@ -168,6 +178,13 @@ static void on_hello(struct received *r)
     if (r->body.credit != WIRE_ABSENT && r->body.credit > f->limits.credit_max) {
         refuse(r, WIRE_E_BAD_VALUE, "credit", "credit is %" PRIu64 ", at most %" PRIu64,
                r->body.credit, f->limits.credit_max);
+        return;
+    }
+    if (!p->greeted && connections_of(f, p->tenant) >= f->limits.max_tenant_connections) {
+        const struct refusal full = {.code = WIRE_E_TENANT_LIMIT,
+                                     .retry_ms = f->limits.heartbeat_ms,
+                                     .detail = "this tenant has as many connections as it may"};
+        peer_refuse(f, p, NULL, &full);
         return;
     }
     p->greeted = true;
@@ -403,15 +420,21 @@ void front_note(struct front *f, const struct batch *b, uint64_t now_us)
 
 /* ---- time -------------------------------------------------------------------------------- */
 
-/* A connection that was not heard of is asked; a dead one is found out by that. */
+/* A connection that was not heard of is asked; a dead one is found out by that. One that never said
+ * HELLO has nothing to lose: it is forgotten, and comes back with its next message. */
 static void ask(struct front *f, struct peer *p)
 {
     struct wire_body b = {0};
-    if (f->now_us - p->heard_us < UINT64_C(1000) * f->limits.heartbeat_ms)
+    uint64_t silent_us = f->now_us - p->heard_us;
+    if (silent_us < UINT64_C(1000) * f->limits.heartbeat_ms)
         return;
-    wire_init(WIRE_PING, &b);
-    if (p->greeted)
+    if (p->greeted) {
+        wire_init(WIRE_PING, &b);
         peer_say(f, p, WIRE_PING, NULL, 0, &b);
+    } else if (!p->gone && silent_us >= UINT64_C(3000) * f->limits.heartbeat_ms) {
+        p->gone = true;
+        f->n_gone++;
+    }
 }
 
 uint64_t front_tick(struct front *f, uint64_t now_us)

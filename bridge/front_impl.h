@@ -91,7 +91,7 @@ struct front_hooks {
 
 struct front_limits { /* none is zero */
     uint64_t credit_max;
-    uint32_t max_inflight, max_connections, max_requests;
+    uint32_t max_inflight, max_connections, max_tenant_connections, max_requests;
     uint64_t max_kept_bytes;   /* of streams that have ended */
     uint64_t max_import_bytes; /* of one */
     uint32_t max_bulk;         /* exports and imports at the same time */

@@ -283,6 +283,7 @@ static struct front_limits limits_of(const struct server_config *c)
         .credit_max = c->credit_max,
         .max_inflight = c->max_inflight,
         .max_connections = c->max_connections,
+        .max_tenant_connections = c->max_tenant_connections,
         .max_requests = c->max_requests,
         .max_kept_bytes = c->max_kept_bytes,
         .max_import_bytes = c->max_import_bytes,

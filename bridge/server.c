@@ -47,6 +47,7 @@ void server_defaults(struct server_config *c)
     DEFAULT(credit_max, UINT64_C(16) << 20);
     DEFAULT(max_inflight, 4096);
     DEFAULT(max_connections, 4096);
+    DEFAULT(max_tenant_connections, c->max_connections);
     DEFAULT(max_requests, 16384);
     DEFAULT(max_kept_bytes, UINT64_C(64) << 20);
     DEFAULT(max_import_bytes, UINT64_C(1) << 30);

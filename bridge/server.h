@@ -20,19 +20,20 @@ struct server_config { /* zeroed = defaults; the texts are lent while the server
                              * and ipc endpoints */
     const char *clients;    /* file of "PUBLIC-KEY TENANT" lines: who may connect, and as whom */
 
-    uint64_t credit_max;       /* bytes; 0 = 16 MiB */
-    uint32_t max_inflight;     /* requests of a connection; 0 = 4096 */
-    uint32_t max_connections;  /* 0 = 4096 */
-    uint32_t max_requests;     /* 0 = 16384 */
-    uint64_t max_kept_bytes;   /* of answers that can be resumed; 0 = 64 MiB */
-    uint64_t max_import_bytes; /* of one session; 0 = 1 GiB */
-    uint32_t max_bulk;         /* exports and imports at the same time; 0 = 4 */
-    uint32_t heartbeat_ms;     /* 0 = 5000 */
-    uint32_t grace_ms;         /* 0 = 60000 */
-    uint32_t stall_ms;         /* 0 = 30000 */
-    uint32_t handshake_ms;     /* 0 = 5000 */
-    uint32_t high_water;       /* messages queued to a connection; 0 = 10000 */
-    uint32_t drain_ms;         /* 0 = 30000 */
+    uint64_t credit_max;             /* bytes; 0 = 16 MiB */
+    uint32_t max_inflight;           /* requests of a connection; 0 = 4096 */
+    uint32_t max_connections;        /* 0 = 4096 */
+    uint32_t max_tenant_connections; /* of one tenant; 0 = max_connections */
+    uint32_t max_requests;           /* 0 = 16384 */
+    uint64_t max_kept_bytes;         /* of answers that can be resumed; 0 = 64 MiB */
+    uint64_t max_import_bytes;       /* of one session; 0 = 1 GiB */
+    uint32_t max_bulk;               /* exports and imports at the same time; 0 = 4 */
+    uint32_t heartbeat_ms;           /* 0 = 5000 */
+    uint32_t grace_ms;               /* 0 = 60000 */
+    uint32_t stall_ms;               /* 0 = 30000 */
+    uint32_t handshake_ms;           /* 0 = 5000 */
+    uint32_t high_water;             /* messages queued to a connection; 0 = 10000 */
+    uint32_t drain_ms;               /* 0 = 30000 */
 
     /* Asked at server_reload, in the thread of the front, for the limits of *out; false: they stay.
      * NULL: they never change. */

@@ -65,6 +65,7 @@ void rig_open(struct rig *r)
             .credit_max = 100000,
             .max_inflight = 8,
             .max_connections = 8,
+            .max_tenant_connections = 8,
             .max_requests = 16,
             .max_kept_bytes = 1 << 20,
             .max_import_bytes = 3000000,

@@ -647,6 +647,47 @@ static void test_limits(void **state)
     rig_no_order(r);
 }
 
+static void test_tenant_limit(void **state)
+{
+    struct rig *r = *state;
+    struct front_limits l = r->limits;
+    struct wire_body b = {0};
+    const int32_t versions[] = {WIRE_VERSION};
+    l.max_tenant_connections = 2;
+    front_set_limits(r->front, &l);
+    rig_hello(r, "a", WIRE_ABSENT);
+    rig_hello(r, "b", WIRE_ABSENT);
+    rig_hello(r, "b", WIRE_ABSENT); /* not one more */
+    rig_hello(r, "C", WIRE_ABSENT); /* of another tenant */
+    wire_init(WIRE_HELLO, &b);
+    b.versions = (struct wire_ids){.v = versions, .n = 1};
+    rig_send(r, "d", WIRE_HELLO, 0, &b);
+    rig_error(r, "d", 0, WIRE_E_TENANT_LIMIT);
+    rig_turn(r, "d", 1, "s");
+    rig_error(r, "d", 1, WIRE_E_HELLO_NEEDED);
+    lose(r, "a");
+    drop_sent(r);
+    r->answer = FRONT_SENT;
+    rig_hello(r, "d", WIRE_ABSENT);
+}
+
+/* Whoever never says HELLO does not fill the table. */
+static void test_silent(void **state)
+{
+    struct rig *r = *state;
+    const struct wire_text noise = wire_string("noise");
+    rig_frames(r, "a", "default", FRONT_TURN, &noise, 1);
+    rig_turn(r, "b", 1, "s");
+    rig_error(r, "b", 1, WIRE_E_HELLO_NEEDED);
+    rig_hello(r, "c", WIRE_ABSENT);
+    tick(r, r->limits.heartbeat_ms);
+    assert_int_equal(front_counts(r->front).connections, 3);
+    tick(r, 3 * r->limits.heartbeat_ms);
+    assert_int_equal(front_counts(r->front).connections, 1);
+    drop_sent(r);
+    rig_hello(r, "b", WIRE_ABSENT);
+}
+
 static void test_kept_bytes(void **state)
 {
     struct rig *r = *state;
@@ -926,6 +967,8 @@ int main(void)
         TEST(test_verb_of_nobody),
         TEST(test_limits),
         TEST(test_kept_bytes),
+        TEST(test_tenant_limit),
+        TEST(test_silent),
         TEST(test_drain),
         TEST(test_export),
         TEST(test_export_fails),

@@ -305,6 +305,7 @@ static void open_front(void)
         .credit_max = CREDIT_MAX,
         .max_inflight = 4,
         .max_connections = 3,
+        .max_tenant_connections = 2,
         .max_requests = 10,
         .max_kept_bytes = 12000,
         .max_import_bytes = WIRE_CHUNK_BYTES + 1000,

@@ -16,6 +16,7 @@ static struct {
     bool check_config, keep_text;
     int32_t threads, max_seq_len, max_live, max_queue;
     uint64_t max_bytes, credit_max, max_inflight, max_connections, max_requests, max_kept_bytes;
+    uint64_t max_tenant_connections, max_tenant_queue;
     uint64_t max_import_bytes, max_bulk;
     uint64_t heartbeat_ms, grace_ms, stall_ms, handshake_ms, high_water, drain_ms;
 } in;
@@ -49,6 +50,10 @@ static const struct option options[] = {
      "bytes sent ahead to a client (default 16 MiB)"},
     {"max-inflight", OPTION_SEED, &in.max_inflight, "N", "requests of a connection (default 4096)"},
     {"max-connections", OPTION_SEED, &in.max_connections, "N", "(default 4096)"},
+    {"max-tenant-connections", OPTION_SEED, &in.max_tenant_connections, "N",
+     "of one tenant (default: max-connections)"},
+    {"max-tenant-queue", OPTION_SEED, &in.max_tenant_queue, "N",
+     "requests on their way of one tenant (default: max-queue)"},
     {"max-requests", OPTION_SEED, &in.max_requests, "N", "of the server (default 16384)"},
     {"max-kept-bytes", OPTION_SEED, &in.max_kept_bytes, "N",
      "of answers that can be resumed (default 64 MiB)"},
@@ -189,6 +194,7 @@ static int take_words(struct rxtd_config *c)
 static int take_numbers(struct rxtd_config *c)
 {
     struct server_config *s = &c->server;
+    uint32_t tenant_queue = 0;
     const struct {
         uint32_t *out;
         uint64_t value;
@@ -197,6 +203,8 @@ static int take_numbers(struct rxtd_config *c)
     } rows[] = {
         {&s->max_inflight, in.max_inflight, "max-inflight", 1u << 20},
         {&s->max_connections, in.max_connections, "max-connections", 1u << 20},
+        {&s->max_tenant_connections, in.max_tenant_connections, "max-tenant-connections", 1u << 20},
+        {&tenant_queue, in.max_tenant_queue, "max-tenant-queue", 1u << 20},
         {&s->max_requests, in.max_requests, "max-requests", 1u << 20},
         {&s->max_bulk, in.max_bulk, "max-bulk", 1024},
         {&s->heartbeat_ms, in.heartbeat_ms, "heartbeat-ms", 3600000},
@@ -214,6 +222,7 @@ static int take_numbers(struct rxtd_config *c)
     if (in.threads < 0 || in.max_seq_len < 0 || in.max_live < 0 || in.max_queue < 0)
         return wrong("configuration", "threads, max-seq-len, max-live, max-queue", "below 0",
                      "use 1 or more, 0 = default");
+    c->bridge.max_tenant_queue = (int32_t)tenant_queue;
     s->credit_max = in.credit_max;
     s->max_kept_bytes = in.max_kept_bytes;
     s->max_import_bytes = in.max_import_bytes;
