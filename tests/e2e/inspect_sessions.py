@@ -136,6 +136,40 @@ def questions(store):
     assert "reads" in both and "slot_change" in both
 
 
+def forks_and_halves(store):
+    """A session that begins at an image, and one of bf16, beside one of float32."""
+    run(["session", "fork", "anna", "--to", "carl", "--store", store])
+    chat(store, ["i like tea"], session="carl")
+    shown = as_json(store, "--session", "carl")
+    assert shown["session"]["base"] == 6 and [t["version"] for t in shown["turns"]] == [7]
+    assert shown["written"]["first_column"] == 7
+    assert inspect(store, "--session", "carl", "--version", 5, check=False).returncode == 1
+    start = as_json(store, "--session", "carl", "--version", 6, "--against", "anna")
+    assert start["version"]["change"] == 0
+    chat(store, QUERIES[:2], session="half", options=["--stm-dtype", "bf16"])
+    half = as_json(store, "--session", "half", "--version", 1, "--against", "anna:1")["version"]
+    assert half["stm_dtype"] == "bf16" and 0 < half["change"] < 0.1, half
+    verified = as_json(store, "--verify", "--replay")["checks"]
+    assert all(c["good"] for c in verified), verified
+    replayed = [c["session"] for c in verified if c["check"] == "replay"]
+    assert replayed == ["anna", "bob", "carl", "half"]
+
+
+def while_in_use(store):
+    """Another process has the store and writes: looking on needs no lease and sees what is there."""
+    chatting = subprocess.Popen(
+        [RXT, "chat", "--store", store, "--session", "live", "--script", "-", "--json", "--model", MODEL],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+    for version in (1, 2):
+        print("hi", file=chatting.stdin, flush=True)
+        told = json.loads(chatting.stdout.readline())
+        shown = as_json(store, "--session", "live", "--version", version)["version"]
+        assert shown["stm_hash"] == told["stm_hash"] and told["version"] == version
+    chatting.stdin.close()
+    assert chatting.wait() == 0
+
+
 # ---- text of users ----------------------------------------------------------------------------
 
 
@@ -302,6 +336,8 @@ def main():
         terminals(store)
         png(store, folder)
         page(store, folder)
+        forks_and_halves(store)
+        while_in_use(store)
     print("inspect: all as expected")
 
 

@@ -1,5 +1,7 @@
 #include "tools/rxt/inspect/history.h"
 
+#include "tools/rxt/cli.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -245,8 +247,13 @@ enum rxt_status history_load(struct history *h, uint64_t version, struct rxt_err
         if (st != RXT_OK && st != RXT_ECORRUPT && st != RXT_EMISMATCH)
             st = failed(st, p.start, err);
     }
-    for (size_t i = p.n; i-- > 0 && st == RXT_OK;)
+    struct progress progress;
+    progress_start(&progress, "rebuilding a version");
+    for (size_t i = p.n; i-- > 0 && st == RXT_OK;) {
         st = absorb_version(h, p.absorb[i], NULL, err);
+        progress_step(&progress, p.n - i, p.n);
+    }
+    progress_end(&progress);
     if (st == RXT_OK && stm_version(h->memory) != version)
         st = rename_memory(h, version);
     free(p.absorb);

@@ -12,8 +12,9 @@ struct query {
     uint64_t version;
     int32_t *ids, n;
     float *attention, *entropy; /* [L,n,S], [L,n] */
-    struct holds holds;         /* who wrote what is read */
-    float *slots, *last;        /* [L,S]: the mean over tokens, and what the last token reads */
+    bool has_holds;
+    struct holds holds;  /* who wrote what is read */
+    float *slots, *last; /* [L,S]: the mean over tokens, and what the last token reads */
 };
 
 static void query_close(struct query *q)
@@ -39,6 +40,21 @@ static enum rxt_status query_ids(struct query *q, const struct look *l, struct r
     return RXT_OK;
 }
 
+/* The version into the memory, with its origins unless they would take long: few sessions have
+ * images of long ago, so that the whole journal may have to be computed again. */
+static enum rxt_status load(struct query *q, const struct look *l, struct rxt_error *err)
+{
+    enum { SOON = 1000 };
+    uint64_t first = q->h.session.base, n = q->version - first;
+    q->has_holds = n <= SOON || l->turns == 0;
+    if (!q->has_holds)
+        return history_load(&q->h, q->version, err);
+    if (l->turns > 0 && n > (uint64_t)l->turns)
+        first = q->version - (uint64_t)l->turns;
+    TRY(holds_open(&q->holds, &q->h, first, q->version));
+    return holds_walk(&q->holds, &q->h, err);
+}
+
 static enum rxt_status query_run(struct query *q, const struct look *l, struct rxt_error *err)
 {
     TRY(look_version(l, &q->h, &q->version, err));
@@ -50,11 +66,7 @@ static enum rxt_status query_run(struct query *q, const struct look *l, struct r
     q->last = malloc(n_layer * n_slot * sizeof *q->last);
     if (!q->attention || !q->entropy || !q->slots || !q->last)
         return RXT_ENOMEM;
-    uint64_t first = q->h.session.base;
-    if (l->turns > 0 && q->version - first > (uint64_t)l->turns)
-        first = q->version - (uint64_t)l->turns;
-    TRY(holds_open(&q->holds, &q->h, first, q->version));
-    TRY(holds_walk(&q->holds, &q->h, err)); /* ends at the version */
+    TRY(load(q, l, err));
     TRY(rxt_probe(q->h.worker, q->h.memory, q->ids, q->n, q->attention, q->entropy));
     for (size_t layer = 0; layer < n_layer; layer++)
         for (size_t s = 0; s < n_slot; s++) {
@@ -102,6 +114,14 @@ static size_t largest(const float *x, size_t n)
     return top;
 }
 
+/* Who wrote the slot that is read most, and the one that the last token reads most. */
+static void add_writers(json_t *o, const struct query *q, size_t slot, size_t last)
+{
+    (void)json_object_update_new(
+        o, json_pack("{sI sI}", "version", (json_int_t)holds_of(&q->holds, slot).version,
+                     "last_version", (json_int_t)holds_of(&q->holds, last).version));
+}
+
 static void add_reads(struct report *r, const struct query *q)
 {
     size_t n = (size_t)q->n, n_slot = (size_t)q->h.cfg.n_slot;
@@ -117,18 +137,17 @@ static void add_reads(struct report *r, const struct query *q)
                               (json_int_t)b, "last_share", plain_real((double)last[b]), "entropy",
                               plain_real(measure_mean(entropy, n, sizeof *entropy)), "last_entropy",
                               plain_real((double)entropy[n - 1]));
-        (void)json_object_update_new(
-            o,
-            json_pack("{sI sI}", "version", (json_int_t)holds_of(&q->holds, l * n_slot + a).version,
-                      "last_version", (json_int_t)holds_of(&q->holds, l * n_slot + b).version));
+        if (q->has_holds)
+            add_writers(o, q, l * n_slot + a, l * n_slot + b);
         report_row(r, s, o);
     }
     section_about(
         s,
         "The slot with the largest share in memory cross-attention (mean over heads), and "
-        "the version whose writing makes the largest part of it (0: what was there "
-        "before). The last token is the one behind which the answer begins. Entropy in "
-        "bits: 0 = one slot is read, %.3g = all alike.",
+        "the version whose writing makes the largest part of it (%s). The last token is the "
+        "one behind which the answer begins. Entropy in bits: 0 = one slot is read, %.3g = "
+        "all alike.",
+        q->has_holds ? "0: what was there before" : "takes long here: add --turns 0",
         log2((double)n_slot));
 }
 

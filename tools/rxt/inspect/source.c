@@ -56,9 +56,10 @@ enum rxt_status source_open(struct source *s, const char *path, const char *tena
     char magic[sizeof export_magic] = "";
     *s = (struct source){0};
     FILE *f = fopen(path, "rb");
+    if (!f && errno == ENOENT)
+        return rxt_fail(err, RXT_ENOTFOUND, "there is no %.180s: rxt chat makes a store", path);
     if (!f)
-        return rxt_fail(err, errno == ENOENT ? RXT_ENOTFOUND : RXT_EIO, "cannot open %.180s: %s",
-                        path, strerror(errno));
+        return rxt_fail(err, RXT_EIO, "cannot open %.180s: %s", path, strerror(errno));
     size_t n = fread(magic, 1, sizeof magic - 1, f);
     enum rxt_status st = RXT_OK;
     s->is_export = n == sizeof magic - 1 && strcmp(magic, export_magic) == 0;
