@@ -8,6 +8,9 @@ import subprocess
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RXT = os.environ["RXT"]
 MODEL = ROOT / "models" / "demo-15m"
+CONFIG = json.loads((MODEL / "config.json").read_text())
+LAYERS, SLOTS, DIM = (CONFIG["memory_attention_config"][key]
+                      for key in ("num_layers", "stm_size", "embed_dim"))
 CONVERSATION = json.loads(
     (ROOT / "tests" / "golden" / "demo-15m" / "conversation.json").read_text()
 )

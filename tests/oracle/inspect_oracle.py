@@ -20,6 +20,7 @@ import numpy as np
 
 SAID = ["My name is Anna.", "i live in Oslo", "My dog is called Bruno.", "What is my name?"]
 EPS = 1.1920929e-7
+STEPS = 3  # roundings on the way to a gate: of norm, projections, attention and the sum itself
 
 # ---- bytes ----------------------------------------------------------------------------------
 
@@ -73,7 +74,7 @@ def rms_norm(x, w):
 
 
 def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
+    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def rotate(x, base):
@@ -94,6 +95,9 @@ class Model:
         assert self.cfg["memory_attention_variant"] == "self-interlayer"
         memory = self.cfg["memory_attention_config"]
         assert memory["residual_gate_type"] == memory["residual_gate_slot_status_type"] == "linear"
+        # one table for both: files hold it once or twice (0, 3.2)
+        self.embedding = self.w.get("encoder.model.embedding.weight",
+                                    self.w.get("decoder.model.embedding.weight"))
         self.head = memory["embed_dim"] // memory["att_heads"]
 
     def weights(self, name, q, kv, causal=False, rope_q=0, rope_k=0):
@@ -125,7 +129,7 @@ class Model:
         return a * g * sigmoid(g) @ self.w[f"{name}.fc2.weight"].T + self.w[f"{name}.fc2.bias"]
 
     def encode(self, ids):
-        x, base, encoded = self.w["encoder.model.embedding.weight"][ids], 10000, []
+        x, base, encoded = self.embedding[ids], 10000, []
         for i in range(self.cfg["encoder_config"]["num_layers"]):
             layer = f"encoder.model.layers.{i}"
             n = rms_norm(x, self.w[f"{layer}.norm1.weight"])
@@ -136,7 +140,7 @@ class Model:
 
     def read(self, ids, stm):
         """Shares [L, n, S], mean over heads, and entropies [L, n] of memory cross-attention."""
-        x, base, shares, entropy = self.w["encoder.model.embedding.weight"][ids], 10000, [], []
+        x, base, shares, entropy = self.embedding[ids], 10000, [], []
         for layer in ["stateless_layers.0"] + [f"layers.{i}" for i in range(len(stm))]:
             layer = f"decoder.model.{layer}"
             n = rms_norm(x, self.w[f"{layer}.norm1.weight"])
@@ -153,27 +157,34 @@ class Model:
         return np.array(shares), np.array(entropy)
 
     def gate(self, name, old, new):
-        """What is taken of new, [S,1], and the blend."""
-        status = (old + new) @ self.w[f"{name}.slot_status.weight"].T + self.w[f"{name}.slot_status.bias"]
-        g = sigmoid(self.w[f"{name}.gate.weight"] @ status + self.w[f"{name}.gate.bias"][:, None])
-        return g, g * new + (1 - g) * old
+        """What is taken of new, [S,1], the blend, and how far float32 may be off what is taken.
+
+        z is a sum of S * D products that may be thousands and cancel: half an ulp of each of them,
+        and as much for each of the steps that made old and new, times the slope of the sigmoid.
+        """
+        mix, look = self.w[f"{name}.gate.weight"], self.w[f"{name}.slot_status.weight"].T
+        status = (old + new) @ look + self.w[f"{name}.slot_status.bias"]
+        g = sigmoid(mix @ status + self.w[f"{name}.gate.bias"][:, None])
+        size = np.abs(mix) @ ((np.abs(old) + np.abs(new)) @ np.abs(look))
+        return g, g * new + (1 - g) * old, STEPS * 2.0**-24 * size * g * (1 - g) + 2e-6
 
     def remember(self, stm, ids):
         """The next memory and, by name, [L,S] of what each slot went through."""
         w, room = self.w, "memory_attention.model"
         encoded, after = self.encode(ids), []
-        seen = {key: [] for key in ("take", "mean", "interlayer", "offer")}
+        seen = {key: [] for key in ("take", "mean", "interlayer", "offer", "take_off", "mean_off")}
         m = rms_norm(stm.mean(0), w[f"{room}.mean_stm_norm.weight"])
         for i, old in enumerate(stm):
             n = rms_norm(old, w[f"{room}.mean_memory_norm_layers.{i}.weight"])
-            mix, c = self.gate(f"{room}.interlayer_gate_layers.{i}", n, m)
+            mix, c, _ = self.gate(f"{room}.interlayer_gate_layers.{i}", n, m)
             u = self.attention(f"{room}.mean_attention_layers.{i}", n, c)
-            mean, x = self.gate(f"{room}.mean_residual_gate_layers.{i}", old, u)
+            mean, x, mean_off = self.gate(f"{room}.mean_residual_gate_layers.{i}", old, u)
             q = rms_norm(x, w[f"{room}.memory_norm_layers.{i}.weight"])
             kv = rms_norm(encoded[i], w[f"{room}.memory_input_norm_layers.{i}.weight"])
             u = self.attention(f"{room}.attention_layers.{i}", q, kv, rope_k=10000)
-            take, new = self.gate(f"{room}.residual_gate_layers.{i}", x, u)
-            for key, value in (("take", take), ("mean", mean), ("interlayer", mix)):
+            take, new, take_off = self.gate(f"{room}.residual_gate_layers.{i}", x, u)
+            for key, value in (("take", take), ("mean", mean), ("interlayer", mix),
+                               ("take_off", take_off), ("mean_off", mean_off)):
                 seen[key].append(value[:, 0])
             seen["offer"].append(np.sqrt((u * u).mean(-1)))
             after.append(new)
@@ -191,7 +202,8 @@ class Judge:
         got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
         assert got.shape == want.shape, (what, got.shape, want.shape)
         error = float(np.abs(got - want).max())
-        assert error <= bound, f"{what}: off by {error}, at most {bound} is allowed"
+        over = float((np.abs(got - want) - bound).max())
+        assert over <= 0, f"{what}: off by {error}, which is {over} more than is allowed"
         self.n += got.size
         self.worst[what] = max(error, self.worst.get(what, 0))
 
@@ -210,9 +222,10 @@ def check_version(judge, model, shown, before, after, ids):
     judge.near("cosine", shown["slot_cosine"]["values"], cosine, 1e-6)
     judge.near("change of all", shown["version"]["change"], rms(change, None), 1e-6)
     take = seen["take"]
-    judge.near("take", shown["gate_take"]["values"], take, 2e-5)
-    judge.near("keep", shown["gate_keep"]["values"], (1 - take) * (1 - seen["mean"]), 2e-5)
-    judge.near("saturation", shown["gate_saturation"]["values"], np.abs(2 * take - 1), 4e-5)
+    off, off_mean = seen["take_off"], seen["mean_off"]
+    judge.near("take", shown["gate_take"]["values"], take, off)
+    judge.near("keep", shown["gate_keep"]["values"], (1 - take) * (1 - seen["mean"]), off + off_mean)
+    judge.near("saturation", shown["gate_saturation"]["values"], np.abs(2 * take - 1), 2 * off)
     for i, layer in enumerate(shown["layers"]):
         judge.near("layer rms", layer["rms"], rms(rms(after[i])), 1e-5)
         judge.near("layer largest", layer["max"], np.abs(after[i]).max(), 1e-5)
@@ -275,7 +288,8 @@ def main():
         stm = [model.w["memory_attention.model.stm.memory"][:, 0]]
         keeps, turns = [], []
         for v, said in enumerate(SAID, 1):
-            spoken = json.loads(rxt("chat", *where, "--script", "-", "--json", text=said + "\n"))
+            spoken = json.loads(rxt("chat", *where, "--seed", 7, "--temperature", 0, "--script", "-",
+                                    "--json", text=said + "\n"))
             rxt("session", "export", "s", "--file", folder / f"{v}.rxt", "--store", store)
             image, stm_hash, ids = read_export(folder / f"{v}.rxt")
             stm.append(image)
