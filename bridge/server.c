@@ -228,7 +228,11 @@ static bool is_over(struct server *s)
         s->drain_end_us = clock_us() + UINT64_C(1000) * s->cfg.drain_ms;
         front_socket_drain(s->front);
     }
-    return (s->quiet && bridge_idle(s->bridge)) || clock_us() >= s->drain_end_us;
+    /* Candidates lie on the disk: nobody may choose among them any more, and they need no waiting.
+     */
+    const struct teller *t = &s->teller;
+    bool settled = bridge_idle(s->bridge) || (t->n_request > 0 && t->n_request == t->n_undecided);
+    return (s->quiet && settled) || clock_us() >= s->drain_end_us;
 }
 
 void server_run(struct server *s)

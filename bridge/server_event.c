@@ -13,7 +13,7 @@ struct told {
     struct teller *teller;
     struct stream *stream;
     enum bridge_verb verb;
-    bool dry_run;
+    bool dry_run, undecided;
     int32_t n_candidate;
     uint64_t arrived_us;
     struct ring_entry shape;
@@ -47,6 +47,7 @@ static void forget(struct told *told)
     else
         t->told = told->next;
     t->n_request--;
+    t->n_undecided -= told->undecided;
     mem_free(told);
 }
 
@@ -427,6 +428,12 @@ static void count_done(const struct told *told, const struct bridge_event *e)
         metrics_time(m, METRICS_JOURNAL, u->journal_us);
 }
 
+static void note_undecided(struct told *told, bool is)
+{
+    told->teller->n_undecided += (uint32_t)is - (uint32_t)told->undecided;
+    told->undecided = is;
+}
+
 static void count(struct told *told, const struct bridge_event *e)
 {
     struct metrics *m = told->teller->metrics;
@@ -460,9 +467,11 @@ static void on_event(void *user, const struct bridge_event *e)
         tell_token(told, e->token, e->text, e->text_bytes, 0, e->candidate);
         break;
     case BRIDGE_UNDECIDED:
+        note_undecided(told, true);
         tell_undecided(told, e);
         break;
     case BRIDGE_DONE:
+        note_undecided(told, false);
         tell_done(told, e);
         break;
     case BRIDGE_MEMORY:

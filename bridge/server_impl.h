@@ -23,8 +23,9 @@ struct teller {
     struct mailbox *out; /* of the front */
     struct metrics *metrics;
     const char *spool_folder;
-    struct told *told;  /* requests whose last event is still to come */
-    uint32_t n_request; /* of them */
+    struct told *told;    /* requests whose last event is still to come */
+    uint32_t n_request;   /* of them */
+    uint32_t n_undecided; /* of these: on the disk, they wait for CHOOSE */
     uint8_t body[WIRE_BODY_MAX];
     struct wire_info list[WIRE_ITEMS_MAX];
     float diff[WIRE_BODY_MAX / sizeof(float)];
