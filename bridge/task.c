@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/sdt.h>
 
 #define BIT(state) (1u << (state))
 
@@ -31,6 +32,8 @@ void task_move(struct task *t, enum task_state to)
     bool legal = may_follow[t->state] & BIT(to);
     assert(legal);
     (void)legal;
+    /* For tracers: bpftrace calls it usdt:rxtd:rxt:state; task, state it moves to, verb. */
+    DTRACE_PROBE3(rxt, state, t, (int)to, t->r.verb);
     t->state = to;
     if (to >= TASK_PREFILL)
         task_unstage(t);

@@ -11,7 +11,7 @@ build=(
     libpcre2-dev libutf8proc-dev               # the tokenizer
     libedit-dev zlib1g-dev                     # the command line
     libzmq3-dev libmsgpack-dev libinih-dev     # the server
-    libmicrohttpd-dev                          # its metrics
+    libmicrohttpd-dev systemtap-sdt-dev        # its metrics and probes
 )
 test=(libcmocka-dev clang llvm libclang-rt-dev python3-venv ca-certificates) # unit tests, fuzzers, oracles
 full=(clang-format clang-tidy shellcheck                                     # tools/lint.sh
