@@ -21,7 +21,7 @@ static void numbers_are_stable(void **state)
         "RXT_EIO",     "RXT_EFULL",      "RXT_EFORMAT",  "RXT_EUNSUPPORTED", "RXT_ENOTFOUND",
         "RXT_EEXIST",  "RXT_ESTALE",     "RXT_ECORRUPT", "RXT_EMISMATCH",    "RXT_ENONFINITE",
         "RXT_EBUSY",   "RXT_ECANCELLED", "RXT_ELIMIT",   "RXT_EUTF8",        "RXT_ENEWER",
-        "RXT_EFENCED", "RXT_EHELD",      "RXT_EEXPIRED",  "RXT_EDEADLINE",
+        "RXT_EFENCED", "RXT_EHELD",      "RXT_EEXPIRED", "RXT_EDEADLINE",
     };
     for (size_t i = 0; i < sizeof name / sizeof *name; i++)
         assert_string_equal(rxt_status_name((enum rxt_status)i), name[i]);
