@@ -241,6 +241,8 @@ void server_run(struct server *s)
         atomic_store(&s->step_us, clock_us());
         bool any = take_orders(s);
         any |= bridge_step(s->bridge);
+        if (s->teller.n_owed > 0)
+            teller_settle(&s->teller);
         flush(s);
         publish_gauges(s);
         if (!any)

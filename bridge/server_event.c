@@ -14,6 +14,8 @@ struct told {
     struct stream *stream;
     enum bridge_verb verb;
     bool dry_run, undecided;
+    bool dark; /* a note was lost: its client hears nothing more but the end */
+    bool owed; /* ... which there was no memory to say */
     int32_t n_candidate;
     uint64_t arrived_us;
     struct ring_entry shape;
@@ -80,8 +82,10 @@ struct note *teller_note(struct teller *t, struct stream *s, enum note_kind kind
 {
     size_t size = (sizeof(struct note) + n + 15) / 16 * 16;
     struct batch *b = batch_with_room(t, size);
-    if (!b)
+    if (!b) {
+        t->lost = true;
         return NULL;
+    }
     struct note *note = (struct note *)(void *)(b->bytes + b->used);
     *note = (struct note){.size = (uint32_t)size, .bytes = (uint32_t)n, .stream = s, .kind = kind};
     if (n)
@@ -455,10 +459,8 @@ static void count(struct told *told, const struct bridge_event *e)
         metrics_add(m, METRICS_NOT_FINITE, 1);
 }
 
-static void on_event(void *user, const struct bridge_event *e)
+static void tell_event(struct told *told, const struct bridge_event *e)
 {
-    struct told *told = user;
-    count(told, e);
     switch (e->kind) {
     case BRIDGE_ACCEPTED:
         tell_accepted(told, e);
@@ -487,10 +489,47 @@ static void on_event(void *user, const struct bridge_event *e)
         tell_error(told, e->status, e->error, e->retry_after_us, e->key);
         break;
     }
+}
+
+/* A stream that has lost a note must not go on as if nothing were missing: it ends with an ERROR,
+ * and the request again gets the stored answer. */
+static void end_dark(struct told *told)
+{
+    struct teller *t = told->teller;
+    t->lost = false;
+    tell_error(told, RXT_ENOMEM, "no memory to tell the answer: send the request again", 1000000,
+               NULL);
+    t->n_owed += (uint32_t)t->lost - (uint32_t)told->owed;
+    told->owed = t->lost;
+    if (!told->owed)
+        forget(told);
+}
+
+void teller_settle(struct teller *t)
+{
+    for (struct told *told = t->told, *next; told && t->n_owed > 0; told = next) {
+        next = told->next;
+        if (told->owed)
+            end_dark(told);
+    }
+}
+
+static void on_event(void *user, const struct bridge_event *e)
+{
+    struct told *told = user;
+    struct teller *t = told->teller;
+    count(told, e);
+    t->lost = false;
+    if (!told->dark)
+        tell_event(told, e);
+    told->dark |= t->lost;
     if (!e->final)
         return;
     note_shape(told);
-    forget(told);
+    if (told->dark)
+        end_dark(told);
+    else
+        forget(told);
 }
 
 void teller_submit(struct teller *t, struct order *o)

@@ -26,6 +26,8 @@ struct teller {
     struct told *told;    /* requests whose last event is still to come */
     uint32_t n_request;   /* of them */
     uint32_t n_undecided; /* of these: on the disk, they wait for CHOOSE */
+    uint32_t n_owed;      /* that have ended, and whose end could not be said yet */
+    bool lost;            /* there was no memory for a note */
     uint8_t body[WIRE_BODY_MAX];
     struct wire_info list[WIRE_ITEMS_MAX];
     float diff[WIRE_BODY_MAX / sizeof(float)];
@@ -35,7 +37,8 @@ void teller_submit(struct teller *t, struct order *o); /* o stays the caller's *
  * it, and its client repeats the request and gets the stored answer. */
 struct note *teller_note(struct teller *t, struct stream *s, enum note_kind kind, const void *bytes,
                          size_t n);
-void teller_flush(struct teller *t); /* posts the batch if there is one */
+void teller_settle(struct teller *t); /* says what is owed; when n_owed > 0 */
+void teller_flush(struct teller *t);  /* posts the batch if there is one */
 void teller_take_back(struct teller *t, struct batch *b);
 void teller_free(struct teller *t);
 

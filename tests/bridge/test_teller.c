@@ -1,0 +1,106 @@
+/* Events of the bridge as notes for the front, also when there is no memory for a note. */
+#include "bridge/server_impl.h"
+#include "kernels/base/mem.h"
+#include "tests/bridge/rig.h"
+
+static struct rig rig;
+static struct teller teller;
+static struct mailbox box;
+static struct metrics metrics;
+
+static void order(enum bridge_verb verb, uintptr_t stream)
+{
+    struct order *o = calloc(1, sizeof *o);
+    assert_non_null(o);
+    o->r = request(verb, "s");
+    o->stream = (struct stream *)stream;
+    teller_submit(&teller, o);
+    free(o);
+}
+
+/* Takes what has been said; gives the last message and the number of notes. */
+static int take(struct wire_header *h, struct wire_body *b)
+{
+    static uint8_t body[4096];
+    struct wire_fault fault;
+    int n = 0;
+    teller_flush(&teller);
+    for (struct mail *mail = mailbox_take(&box); mail;) {
+        struct batch *batch = (struct batch *)(void *)mail;
+        mail = mail->next;
+        for (size_t at = 0; at < batch->used; n++) {
+            const struct note *note = (const struct note *)(const void *)(batch->bytes + at);
+            at += note->size;
+            if (note->kind != NOTE_MESSAGE)
+                continue;
+            *h = (struct wire_header){.type = note->type, .flags = note->flags};
+            assert_true(note->bytes <= sizeof body);
+            memcpy(body, note + 1, note->bytes);
+            assert_int_equal(wire_decode(note->type, body, note->bytes, b, &fault), WIRE_OK);
+        }
+        mem_free(batch);
+    }
+    return n;
+}
+
+static void test_notes(void **state)
+{
+    (void)state;
+    struct wire_header h = {0};
+    struct wire_body b = {0};
+    order(BRIDGE_OPEN, 16);
+    assert_int_equal(teller.n_request, 1);
+    step_until_idle(&rig);
+    assert_int_equal(take(&h, &b), 2); /* ticket and DONE */
+    assert_true(h.type == WIRE_DONE && h.flags == WIRE_FINAL);
+    assert_int_equal(teller.n_request, 0);
+    order(BRIDGE_GET, 32); /* brings it in */
+    step_until_idle(&rig);
+    assert_int_equal(take(&h, &b), 2);
+    assert_true(h.type == WIRE_DONE && b.info.version == 0);
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    struct wire_header h = {0};
+    struct wire_body b = {0};
+    order(BRIDGE_GET, 48);
+    assert_int_equal(take(&h, &b), 1); /* the ticket; the next note needs a batch */
+    mem_free(teller.spare);
+    teller.spare = NULL;
+    mem_fail_from(1);
+    for (int i = 0; i < 100 && teller.n_owed == 0; i++)
+        (void)bridge_step(rig.bridge);
+    uint32_t owed = teller.n_owed;
+    teller_settle(&teller); /* still none */
+    uint32_t still = teller.n_owed;
+    assert_true(mem_fail_never());
+    assert_int_equal(owed, 1);
+    assert_int_equal(still, 1);
+    teller_settle(&teller);
+    assert_int_equal(teller.n_owed, 0);
+    assert_int_equal(teller.n_request, 0);
+    assert_int_equal(take(&h, &b), 1);
+    assert_true(h.type == WIRE_ERROR && h.flags == WIRE_FINAL);
+    assert_int_equal(b.code, WIRE_E_NO_MEMORY);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_notes),
+        cmocka_unit_test(test_no_memory),
+    };
+    rig_open(&rig, NULL, NULL);
+    assert_ok(mailbox_create(&box));
+    teller.bridge = rig.bridge;
+    teller.model = rig.model;
+    teller.out = &box;
+    teller.metrics = &metrics;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    teller_free(&teller);
+    mailbox_destroy(&box);
+    rig_close(&rig);
+    return failed;
+}
