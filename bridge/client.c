@@ -246,10 +246,10 @@ void client_cancel(struct client *c)
 static enum rxt_status status_of(uint64_t code)
 {
     static const enum rxt_status known[] = {
-        RXT_EINVAL,   RXT_EUTF8,    RXT_ENOTFOUND, RXT_EEXIST,     RXT_ESTALE,
-        RXT_EHELD,    RXT_EEXPIRED, RXT_EMISMATCH, RXT_ELIMIT,     RXT_EUNSUPPORTED,
-        RXT_EBUSY,    RXT_ENOMEM,   RXT_EFULL,     RXT_EIO,        RXT_EDEVICE,
-        RXT_ECORRUPT, RXT_EFORMAT,  RXT_ENEWER,    RXT_ENONFINITE, RXT_EFENCED,
+        RXT_EINVAL,   RXT_EUTF8,      RXT_ENOTFOUND, RXT_EEXIST,       RXT_ESTALE,   RXT_EHELD,
+        RXT_EEXPIRED, RXT_EMISMATCH,  RXT_ELIMIT,    RXT_EUNSUPPORTED, RXT_EBUSY,    RXT_EDEADLINE,
+        RXT_ENOMEM,   RXT_EFULL,      RXT_EIO,       RXT_EDEVICE,      RXT_ECORRUPT, RXT_EFORMAT,
+        RXT_ENEWER,   RXT_ENONFINITE, RXT_EFENCED,
     };
     for (size_t k = 0; k < sizeof known / sizeof *known; k++)
         if ((uint64_t)wire_error_of(known[k]) == code)

@@ -188,7 +188,8 @@ class FakeServer:
             done |= {"last_ids": [], "n_query": 0} if type == GET else {}
             self._send(peer, DONE, request, done, FINAL)
         elif type == LIST:
-            names = sorted(n for n in self._sessions if n > body["after"])
+            begin = body.get("prefix", "")
+            names = sorted(n for n in self._sessions if n > body["after"] and n.startswith(begin))
             page = {"sessions": [self._info(n) for n in names[:2]], "more": len(names) > 2}
             self._send(peer, DONE, request, page, FINAL)
         elif type == ERASE:

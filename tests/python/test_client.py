@@ -39,9 +39,9 @@ class Asynchronous:
         self._client.close()
         self._loop.close()
 
-    def sessions(self):
+    def sessions(self, **how):
         async def collect():
-            return [info async for info in self._client.sessions()]
+            return [info async for info in self._client.sessions(**how)]
 
         return self._wait(collect())
 
@@ -121,6 +121,7 @@ class Calls:
         self.assertEqual([i.session for i in client.sessions()], list("abcde"))
         client.erase("c")
         self.assertEqual([i.session for i in client.sessions()], list("abde"))
+        self.assertEqual([i.session for i in client.sessions(prefix="b")], ["b"])
         self.assertTrue(client.health().ready)
         self.assertEqual(client.remember("a", ids=[1, 2]).remembered().version, 1)
         self.assertEqual(client.welcome().tenant, "default")

@@ -199,11 +199,14 @@ class AsyncClient:
     async def get(self, session: str) -> t.Info:
         return t.info_of(await self._call(Type.GET, body(session=session)))
 
-    async def sessions(self) -> AsyncIterator[t.Info]:
-        """All of the tenant, sorted by the bytes of their names."""
+    async def sessions(
+        self, *, prefix: Optional[str] = None, held: Optional[bool] = None
+    ) -> AsyncIterator[t.Info]:
+        """All of the tenant whose names begin with `prefix`, sorted by the bytes of their names;
+        with `held` only those in that state."""
         after, more = "", True
         while more:
-            page = await self._call(Type.LIST, body(after=after))
+            page = await self._call(Type.LIST, body(after=after, prefix=prefix, held=held))
             for info in page["sessions"]:
                 yield t.make(t.Info, info)
             more = page["more"] and bool(page["sessions"])

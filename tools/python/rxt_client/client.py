@@ -163,11 +163,14 @@ class Client:
     def get(self, session: str) -> t.Info:
         return t.info_of(self._call(Type.GET, body(session=session)))
 
-    def sessions(self) -> Iterator[t.Info]:
-        """All of the tenant, sorted by the bytes of their names."""
+    def sessions(
+        self, *, prefix: Optional[str] = None, held: Optional[bool] = None
+    ) -> Iterator[t.Info]:
+        """All of the tenant whose names begin with `prefix`, sorted by the bytes of their names;
+        with `held` only those in that state."""
         after, more = "", True
         while more:
-            page = self._call(Type.LIST, body(after=after))
+            page = self._call(Type.LIST, body(after=after, prefix=prefix, held=held))
             for info in page["sessions"]:
                 yield t.make(t.Info, info)
             more = page["more"] and bool(page["sessions"])

@@ -1,0 +1,225 @@
+"""Models, stores and disks that fail: design 8. What only a failing system call brings about comes
+from disk.c, a library between rxtd and the C library."""
+
+import json
+import os
+import sqlite3
+import struct
+
+from rxtp import Turn, check
+from server import MODEL
+from suite import case
+
+DISK = "disk full, I/O error, busy database"
+IMAGE = "image with wrong hash, model, tenant, session, shape, version"
+FINITE = "non-finite update"
+MODEL_FILE = (
+    "model file: missing tensor, wrong shape, overlapping or out-of-file offsets, "
+    "unknown config value, huge header"
+)
+BIAS = "memory_attention.model.attention_layers.3.out_proj.bias"
+
+
+def copy_model(folder, *, header=None, config=None, poison=None):
+    """The bundled model with its header or configuration changed, or an infinity in a tensor."""
+    folder.mkdir()
+    (folder / "tokenizer.json").symlink_to(MODEL / "tokenizer.json")
+    wanted = json.loads((MODEL / "config.json").read_text())
+    if config:
+        config(wanted)
+    (folder / "config.json").write_text(json.dumps(wanted))
+    data = (MODEL / "model.safetensors").read_bytes()
+    size = struct.unpack_from("<Q", data)[0]
+    tensors, values = json.loads(data[8 : 8 + size]), bytearray(data[8 + size :])
+    if poison:
+        at = tensors[poison]["data_offsets"][0]
+        values[at : at + 2] = b"\x80\x7f"  # infinity in bf16
+    if header:
+        header(tensors)
+    text = json.dumps(tensors).encode()
+    text += b" " * (-len(text) % 8)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + values)
+    return folder
+
+
+@case(rows=[FINITE], own=True)
+def an_update_that_is_not_finite(make):
+    s = make()
+    s.model = copy_model(s.folder / "model", poison=BIAS)
+    s.start()
+    peer = s.peer()
+    peer.open("s")
+    before = peer.call("GET", {"session": "s"})["info"]
+    turn = peer.turn("s", "hi, i'm Anna")
+    check(turn.done and turn.last.name == "MEMORY_FAILED", turn.names)
+    check(turn.last.body["code"] == 408 and turn.last.body["version"] == 0, turn.last.body)
+    for restarted in (False, True):
+        peer.refused("TURN", {"session": "s", "query": "hi"}, 206)
+        peer.refused("REMEMBER", {"session": "s", "ids": [5]}, 206)
+        check(peer.turn("s", "hi", commit="never").ids, "dry runs go on")
+        info = peer.call("GET", {"session": "s"})["info"]
+        check(info["state"] == "held" and info["held_reason"] and info["version"] == 0, info)
+        check(info["stm_hash"] == before["stm_hash"], "the memory changed")
+        if not restarted:
+            s.stop()
+            s.start()
+            peer = s.peer()
+    peer.finish(peer.send("REWIND", {"session": "s", "version": 0}))
+    info = peer.call("GET", {"session": "s"})["info"]
+    check(info["state"] != "held" and info["version"] == 1, "REWIND repairs it", info)
+    s.stop()
+
+
+def with_a_damaged_image(s):
+    """Damages an image of session s, but none of session sound; its chunk and what it now holds."""
+    peer = s.peer()
+    for name in ("s", "sound"):
+        peer.open(name)
+        for query in ("hi, i'm Anna", "tell me a joke"):
+            peer.turn(name, query).remembered()
+    s.stop()
+    db = sqlite3.connect(s.store)
+    key, data = db.execute("SELECT key, data FROM chunk ORDER BY key").fetchall()[1]
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 4
+    db.execute("UPDATE chunk SET data = ? WHERE key = ?", (bytes(damaged), key))
+    db.commit()
+    db.close()
+    s.start()
+    return key, bytes(damaged)
+
+
+@case(rows=[IMAGE])
+def an_image_that_was_damaged(s):
+    key, damaged = with_a_damaged_image(s)
+    peer = s.peer()
+    id = peer.send("TURN", {"session": "s", "query": "hi"})
+    m = peer.expect("ERROR", id)
+    check(m.body["code"] in (405, 206), m.body)
+    peer.refused("GET", {"session": "s"}, 206)
+    check(peer.turn("sound", "hi").remembered().memory["version"] == 3, "another session suffers")
+    db = sqlite3.connect(s.store)
+    now = db.execute("SELECT data FROM chunk WHERE key = ?", (key,)).fetchone()
+    check(now and now[0] == damaged, "it was overwritten")
+    db.close()
+    peer.finish(peer.send("REWIND", {"session": "s", "version": 0}))
+    check(peer.call("GET", {"session": "s"})["info"]["state"] != "held", "REWIND repairs it")
+
+
+@case(rows=[MODEL_FILE], own=True)
+def a_model_file_that_is_wrong(make):
+    def missing(tensors):
+        tensors["nobody.knows.it"] = tensors.pop(BIAS)
+
+    def overlap(tensors):
+        tensors[BIAS]["data_offsets"] = [0, 512]
+
+    def outside(tensors):
+        a, b = tensors[BIAS]["data_offsets"]
+        tensors[BIAS]["data_offsets"] = [a + (1 << 40), b + (1 << 40)]
+
+    def shape(tensors):
+        tensors[BIAS]["shape"] = [4, tensors[BIAS]["shape"][0] // 4]
+
+    def value(config):
+        config["decoder_config"]["self_att_type"] = "psychic"
+
+    for k, (how, word) in enumerate((
+        ({"header": missing}, BIAS), ({"header": overlap}, ""),
+        ({"header": outside}, ""), ({"header": shape}, BIAS), ({"config": value}, "self_att_type"),
+    )):
+        s = make()
+        s.model = copy_model(s.folder / f"model{k}", **how)
+        code, said = s.refuses_to_start()
+        check(code > 0, "it was taken", how, said)
+        check(word in said, "what is wrong is not named:", word, said)
+        check("model.safetensors" in said or "config" in said, "the file is not named:", said)
+    s = make()
+    s.model = copy_model(s.folder / "huge")
+    with open(s.model / "model.safetensors", "r+b") as f:
+        f.write(struct.pack("<Q", 1 << 62))
+    code, said = s.refuses_to_start()
+    check(code > 0 and "model.safetensors" in said, said)
+
+
+@case(own=True)
+def a_store_that_another_process_took(make):
+    s = make().start()
+    peer = s.peer()
+    peer.open("s")
+    peer.turn("s", "hi").remembered()
+    db = sqlite3.connect(s.store, timeout=10)
+    db.execute("UPDATE lease SET fence = fence + 1, pid = 1")
+    db.commit()
+    db.close()
+    turn = peer.turn("s", "hi")
+    check(turn.error and turn.error["code"] == 409, turn.names, turn.error)
+    s.kill()
+
+
+def with_disk(make):
+    """A server whose disk does what the file `disk` says."""
+    s = make(env={"LD_PRELOAD": os.environ["RXT_DISK"]})
+    s.disk = s.folder / "disk"
+    s.env["RXT_DISK_FILE"] = str(s.disk)
+    s.start()
+    return s
+
+
+@case(rows=[DISK], own=True)
+def a_disk_that_fails(make):
+    """The turn fails before DONE, the session is unchanged, reads go on; then it is retried."""
+    for word, codes in (("full", {402}), ("broken", {403})):
+        s = with_disk(make)
+        peer = s.peer()
+        peer.open("s")
+        before = peer.turn("s", "hi, i'm Anna").remembered()
+        peer.open("later")  # the writer works in order: that turn is all on the disk
+        s.disk.write_text(word)
+        turn = peer.turn("s", "my pet is called Bruno")
+        check(turn.error and turn.error["code"] in codes, word, turn.names, turn.error)
+        check("DONE" not in turn.names, "DONE, and not on the disk")
+        check(turn.error["retryable"], turn.error)
+        info = peer.call("GET", {"session": "s"})["info"]
+        check(info["version"] == 1 and info["stm_hash"] == before.memory["stm_hash"], info)
+        check(peer.turn("s", "hi", commit="never").ids, "reads go on")
+        s.disk.unlink()
+        again = peer.turn("s", "my pet is called Bruno", id=turn.id)
+        check(again.remembered().memory["version"] == 2, again.names)
+        s.stop()
+
+
+@case(rows=[DISK])
+def a_database_that_is_busy(s):
+    """Somebody else holds the store's lock for a while: the turn waits or fails, never half."""
+    peer = s.peer()
+    peer.open("s")
+    peer.turn("s", "hi, i'm Anna").remembered()
+    db = sqlite3.connect(s.store, timeout=10, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    id = peer.send("TURN", {"session": "s", "query": "tell me a joke", "max_tokens": 12})
+    while peer.expect_any(id).name != "TOKEN":
+        pass
+    reader = s.peer()
+    reader.alive()
+    db.execute("ROLLBACK")
+    db.close()
+    turn = Turn(peer.finish(id))
+    if turn.error:
+        check(turn.error["retryable"], turn.error)
+        turn = peer.turn("s", "tell me a joke", id=id)
+    check(turn.remembered().memory["version"] == 2, turn.names)
+
+
+@case(own=True)
+def no_memory_for_a_request(make):
+    """401, and it lives on."""
+    s = with_disk(make)
+    peer = s.peer()
+    peer.open("s")
+    s.disk.write_text("nomem")
+    turn = peer.turn("s", "hi")
+    s.disk.unlink()
+    check(turn.error and turn.error["code"] == 401, turn.names, turn.error)
+    peer.turn("s", "hi").remembered()
+    s.stop()

@@ -1,0 +1,152 @@
+"""The admin endpoint, signals, the configuration."""
+
+import json
+import signal
+
+from rxtp import LONG, NO_ID, Turn, check
+from server import MODEL
+from suite import case
+
+STOP = "SIGTERM"
+
+
+@case()
+def health_and_stats(s):
+    admin, peer = s.peer("admin"), s.peer()
+    health = admin.call("HEALTH", {})
+    check(health["live"] and health["ready"] and health["state"] == "serving", health)
+    peer.open("s")
+    peer.turn("s", "the canary sings").remembered()
+    metrics = admin.call("STATS", {})["metrics"]
+    check("# TYPE" in metrics and "canary" not in metrics, metrics)
+    check("canary" not in s.read_log(), "text of a user is in the log")
+
+
+@case()
+def welcome_says_what_a_client_must_know(s):
+    config = json.loads((MODEL / "config.json").read_text())
+    vocabulary = config["decoder_config"]["vocab_size"]
+    for endpoint in ("turn", "state", "admin"):
+        w = s.peer(endpoint).welcome
+        check(w["endpoint"] == endpoint and w["tenant"] == "default", w)
+        check(w["model"] and w["n_vocab"] == vocabulary and w["answer_min"] >= 16, w)
+        check(w["max_seq_len"] > w["answer_min"], w)
+        check(w["window"] == 256 and w["max_body_bytes"] == 262144, w)
+        check(w["chunk_bytes"] == 1048576 and w["max_candidates"] >= 2, w)
+        check(0 < w["stm_bytes"] <= w["session_bytes"], w)
+
+
+@case(rows=[STOP])
+def sigterm_drains(s):
+    """What runs ends, nothing new begins, the process ends with 0 and everything is on the disk."""
+    peer = s.peer()
+    peer.open("s")
+    running = peer.keep_busy("s", 3)
+    s.signal(signal.SIGTERM)
+    told = None
+    while told is None:
+        m = peer.receive()
+        check(m, "no DRAINING")
+        told = m if m.name == "DRAINING" else None
+        if not told:
+            peer.aside.append(m)
+    check(told.body["deadline_ms"] > 0, told.body)
+    refused = peer.send("TURN", {"session": "s", "query": "hi"})
+    check(peer.error(refused, 303).body["retryable"], "draining")
+    turns = [Turn(peer.finish(id)).remembered() for id in running]
+    check(s.wait() == 0, "exit code", s.process.returncode)
+    s.start()
+    heir = s.peer()
+    info = heir.call("GET", {"session": "s"})["info"]
+    check(info["version"] == 3 and info["stm_hash"] == turns[-1].memory["stm_hash"], info)
+    heir.turn("s", "hi", id=refused).remembered()
+
+
+@case(rows=[STOP], drain_ms=60000)
+def a_second_signal_forces(s):
+    peer = s.peer(hello={"credit": 1}.items())
+    peer.open("s")
+    ids = [peer.send("TURN", {"session": "s", "query": "x", **LONG}) for _ in range(50)]
+    peer.expect("ACCEPTED", ids[0])
+    s.signal(signal.SIGTERM)
+    while peer.receive().name != "DRAINING":
+        pass
+    s.signal(signal.SIGTERM)
+    check(s.wait() == 0, "exit code", s.process.returncode)
+    s.start()
+    info = s.peer().call("GET", {"session": "s"})["info"]
+    check(info["version"] < 50, "everything was waited for")
+
+
+@case()
+def drain_by_message(s):
+    admin, peer = s.peer("admin"), s.peer()
+    peer.open("s")
+    busy = peer.keep_busy("s", 3)
+    admin.send("DRAIN", {"deadline_ms": 20000})
+    while (m := peer.receive()).name != "DRAINING":
+        peer.aside.append(m)
+    state = admin.call("HEALTH", {})
+    check(state["state"] == "draining" and not state["ready"], state)
+    peer.let_go("s", busy)
+    check(s.wait() == 0, "exit code")
+
+
+@case()
+def drain_has_a_deadline(s):
+    admin, peer = s.peer("admin"), s.peer()
+    peer.open("s")
+    peer.keep_busy("s", 3)
+    admin.send("DRAIN", {"deadline_ms": 20000})
+    while (m := peer.receive()).name != "DRAINING":
+        pass
+    check(m.body["deadline_ms"] <= 20000, m.body)
+
+
+@case(own=True)
+def configurations_that_are_refused(make):
+    for options, word in (
+        ({"turn": "tcp://0.0.0.0:7777"}, "turn"), ({"turn": "udp://x"}, "turn"),
+        ({"admin": "tcp://127.0.0.1:7777"}, "admin"), ({"max_live": -1}, "max-live"),
+        ({"sync": "maybe"}, "sync"), ({"colour": "red"}, "colour"),
+        ({"secret_key_file": "nowhere"}, "nowhere"), ({"heartbeat_ms": 1 << 40}, "heartbeat"),
+    ):
+        s = make(**options)
+        s.options |= options
+        s.addresses = {k: v for k, v in s.addresses.items() if k not in options}
+        code, said = s.refuses_to_start()
+        check(code not in (0, None) and code > 0, options, "was taken:", code, said)
+        check(word in said, options, "is not named:", said)
+    code, said = make().refuses_to_start("--check-config")
+    check(code == 0 and "sound" in said, said)
+
+
+@case(own=True)
+def two_servers_on_one_store(make):
+    s = make().start()
+    peer = s.peer()
+    peer.open("s")
+    second = make(folder=s.folder)
+    second.addresses["admin"] = f"ipc://{s.folder}/other"
+    code, said = second.refuses_to_start()
+    check(code > 0 and "store" in said, "two servers write one store", code, said)
+    peer.turn("s", "hi").remembered()
+    s.stop()
+
+
+@case(tenants=["a", "b"])
+def reload_reads_the_keys_again(s):
+    """RELOAD and SIGHUP: who is not in the file any more may not connect anew."""
+    admin = s.peer("admin")
+    s.peer(tenant="b").open("s")
+    s.write_clients(["a"])
+    for by in (lambda: admin.call("RELOAD", {}), lambda: s.signal(signal.SIGHUP)):
+        by()
+        s.peer(tenant="a").open("s")
+        check(admin.call("HEALTH", {})["live"], "after a reload")
+    late = s.peer(tenant="b", hello=None)
+    late.send("HELLO", {"versions": [1]}, id=NO_ID)
+    check(late.receive(0.5) is None, "a key that was taken out still opens")
+    s.write_clients(["a", "b"])
+    admin.call("RELOAD", {})
+    s.peer(tenant="b").open("s")

@@ -1,0 +1,103 @@
+"""CURVE: a key decides the tenant, and no tenant sees another."""
+
+import os
+
+import zmq
+
+from rxtp import NO_ID, check
+from suite import case
+
+OTHER = "another tenant's session"
+MANY = [f"t{k}" for k in range(100)]
+
+
+def canary(tenant):
+    return f"canary.{tenant}."
+
+
+@case(rows=[OTHER], tenants=["a", "b"])
+def another_tenant_is_nobody(s):
+    a, b = s.peer(tenant="a"), s.peer(tenant="b")
+    check(a.welcome["tenant"] == "a" and b.welcome["tenant"] == "b", "tenants")
+    state = s.peer("state", tenant="b")
+    a.open("mine")
+    turn = a.turn("mine", "hi, i'm Anna").remembered()
+    unknown = b.refused("GET", {"session": "nobody"}, 201).body
+    for name, more in (
+        ("TURN", {"query": "hi"}), ("GET", {}), ("FORK", {"to": "x"}), ("REWIND", {"version": 0}),
+        ("RESET", {}), ("ERASE", {}), ("REMEMBER", {"ids": [1]}),
+    ):
+        m = b.refused(name, {"session": "mine", **more}, 201).body
+        check({**m, "detail": 0} == {**unknown, "detail": 0}, "not as an unknown one", m)
+        same = m["detail"].replace("mine", "nobody") == unknown["detail"]
+        check(name != "GET" or same, "another sentence", m, unknown)
+    b.refused("OPEN", {"session": "x", "from": "mine"}, 201)
+    b.refused("RESUME", {"session": "mine"}, 202, id=turn.id)
+    b.refused("CHOOSE", {"session": "mine", "candidate": 0}, 202, id=turn.id)
+    state.refused("EXPORT", {"session": "mine"}, 201)
+    state.refused("DIFF", {"session": "mine", "version": 0}, 201)
+    check(b.call("LIST", {})["sessions"] == [], "it is listed")
+    b.open("mine")  # the same name is another session
+    check(b.call("GET", {"session": "mine"})["info"]["version"] == 0, "one session of two tenants")
+    other = b.turn("mine", "hi", id=turn.id).remembered()
+    check(not other.stored, "answered with the journal of another tenant")
+    long = a.keep_busy("mine")
+    b.send("CANCEL", {"session": "mine"}, id=long[0])
+    b.alive()
+    first, *_ = a.let_go("mine", long)
+    check(a.call("GET", {"session": "mine"})["info"]["version"] >= 1, first.names)
+
+
+@case(tenants=["a"])
+def who_has_no_key_is_not_heard(s):
+    stranger = s.peer(hello=None)
+    stranger.send("HELLO", {"versions": [1]}, id=NO_ID)
+    s.keys["stranger"] = zmq.curve_keypair()
+    unknown = s.peer(tenant="stranger", hello=None)
+    unknown.send("HELLO", {"versions": [1]}, id=NO_ID)
+    s.peer(tenant="a").open("s")
+    for peer in (stranger, unknown):
+        check(peer.receive(0.3) is None, "a stranger was answered")
+    del s.keys["stranger"]
+
+
+@case(tenants=["a", "b"], max_tenant_connections=2)
+def a_tenant_has_its_share_of_connections(s):
+    """It is refused beyond; the others notice nothing."""
+    first, _ = s.peer(tenant="a"), s.peer(tenant="a")
+    third = s.peer(tenant="a", hello=None)
+    third.send("HELLO", {"versions": [1]}, id=NO_ID)
+    check(third.error(NO_ID, 304).body["retryable"], "tenant_limit")
+    s.peer(tenant="b").open("s")
+    first.open("s")
+
+
+@case(rows=[OTHER], tenants=MANY)
+def canaries(s):
+    """Each tenant puts its own string wherever one can be put; no frame, log or metric of another
+    one ever holds it."""
+    peers = {t: (s.peer(tenant=t), s.peer("state", tenant=t)) for t in MANY}
+    for t, (turn, state) in peers.items():
+        name = canary(t)
+        turn.open(name)
+        id = os.urandom(16)
+        turn.turn(name, f"my secret is {name}", id=id, max_tokens=3).remembered()
+        turn.call("FORK", {"session": name, "to": f"{name}.fork"})
+        turn.finish(turn.send("REMEMBER", {"session": name, "query": name, "answer": name}))
+        turn.finish(turn.send("TURN", {"session": name, "query": "x" * 2000}))
+        state.send("EXPORT", {"session": name})
+        turn.refused("GET", {"session": f"{name}.nobody"}, 201)
+    admin = s.peer("admin")
+    metrics = admin.call("STATS", {})["metrics"]
+    for t, (turn, state) in peers.items():
+        names = [i["session"] for i in turn.call("LIST", {"limit": 256})["sessions"]]
+        check(names == [canary(t), f"{canary(t)}.fork"], t, "sees", names)
+        for id in [i for i, stream in state.streams.items() if not stream.ended]:
+            state.finish(id)
+    for t, own in peers.items():
+        everything = b"".join(b"".join(p.raw_frames) for p in own)
+        check(canary(t).encode() in everything, "this test looks in the wrong place")
+        for other in MANY:
+            check(other == t or canary(other).encode() not in everything, t, "saw", other)
+        check(canary(t) not in s.read_log(), "in the log:", t)
+        check(canary(t) not in metrics, "in the metrics:", t)
