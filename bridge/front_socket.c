@@ -27,6 +27,7 @@ struct front_socket {
     pthread_t thread;
     bool started;
     atomic_bool drain, stop, reload;
+    atomic_uint drain_ms;
     bool draining;
     struct front_counts published;
 };
@@ -327,7 +328,7 @@ static void look_at_flags(struct front_socket *s)
     if (!quiet)
         return; /* at the next look */
     s->draining = true;
-    front_drain(s->front, s->cfg.server->drain_ms);
+    front_drain(s->front, atomic_load(&s->drain_ms));
     quiet->kind = ORDER_QUIET;
     s->cfg.order(s->cfg.arg, quiet);
 }
@@ -441,8 +442,9 @@ const char *front_socket_endpoint(const struct front_socket *s, enum front_endpo
     return s->endpoint[at];
 }
 
-void front_socket_drain(struct front_socket *s)
+void front_socket_drain(struct front_socket *s, uint32_t deadline_ms)
 {
+    atomic_store(&s->drain_ms, deadline_ms);
     atomic_store(&s->drain, true);
     front_socket_wake(s);
 }

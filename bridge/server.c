@@ -31,6 +31,7 @@ struct server {
     char metrics_page[METRICS_TEXT_MAX]; /* of STATS, in the thread of the front */
     char version[32];
     atomic_bool drain, stop;
+    atomic_uint drain_ms;         /* as configured, or as DRAIN said */
     atomic_uint_fast64_t step_us; /* when the engine took its last step */
     bool quiet;                   /* the front sends no more requests */
     uint64_t drain_end_us, gauges_us;
@@ -129,7 +130,8 @@ static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct
 {
     struct server *s = arg;
     struct metrics_health health = health_of(s);
-    (void)in;
+    if (type == WIRE_DRAIN && in->deadline_ms != WIRE_ABSENT && !atomic_load(&s->drain))
+        atomic_store(&s->drain_ms, (unsigned)in->deadline_ms);
     if (type == WIRE_DRAIN)
         server_drain(s);
     if (type == WIRE_RELOAD)
@@ -225,8 +227,8 @@ static bool is_over(struct server *s)
         return false;
     if (s->drain_end_us == 0) {
         log_event(LOG_INFO, "draining", "\"requests\":%u", s->teller.n_request);
-        s->drain_end_us = clock_us() + UINT64_C(1000) * s->cfg.drain_ms;
-        front_socket_drain(s->front);
+        s->drain_end_us = clock_us() + UINT64_C(1000) * atomic_load(&s->drain_ms);
+        front_socket_drain(s->front, atomic_load(&s->drain_ms));
     }
     /* Candidates lie on the disk: nobody may choose among them any more, and they need no waiting.
      */
@@ -345,6 +347,7 @@ enum rxt_status server_open(struct server **out, const struct rxt_model *m,
     s->cfg = *cfg;
     s->model = m;
     server_defaults(&s->cfg);
+    atomic_store(&s->drain_ms, s->cfg.drain_ms);
     enum rxt_status st = open_all(s, bridge, err);
     if (st != RXT_OK) {
         server_close(&s);

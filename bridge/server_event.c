@@ -156,11 +156,10 @@ static enum wire_error error_of(enum bridge_verb verb, enum rxt_status st)
     return wire_error_of(st);
 }
 
-/* key: of a deadline, without its unit; NULL = none. */
+/* key: the parameter it is about; NULL = none. */
 static void tell_error(const struct told *told, enum rxt_status st, const char *sentence,
                        uint64_t retry_after_us, const char *key)
 {
-    char name[32];
     enum wire_error code = error_of(told->verb, st);
     metrics_error(told->teller->metrics, code);
     struct wire_body b = {0};
@@ -170,10 +169,8 @@ static void tell_error(const struct told *told, enum rxt_status st, const char *
     b.retryable = wire_error_retryable(code);
     b.retry_after_ms = (retry_after_us + 999) / 1000;
     b.detail = wire_string(sentence && *sentence ? sentence : rxt_status_text(st));
-    if (key) {
-        (void)snprintf(name, sizeof name, "%s_ms", key);
-        b.key = wire_string(name);
-    }
+    if (key)
+        b.key = wire_string(key);
     tell(told->teller, told->stream, WIRE_ERROR, WIRE_FINAL, &b);
 }
 
@@ -459,6 +456,32 @@ static void count(struct told *told, const struct bridge_event *e)
         metrics_add(m, METRICS_NOT_FINITE, 1);
 }
 
+/* The bridge names a deadline without its unit. */
+static void tell_failed(const struct told *told, const struct bridge_event *e)
+{
+    char key[32];
+    if (e->key)
+        (void)snprintf(key, sizeof key, "%s_ms", e->key);
+    tell_error(told, e->status, e->error, e->retry_after_us, e->key ? key : NULL);
+}
+
+/* What the wire could not judge: the parameter that a refusal of a request is about. */
+static const char *key_of(const struct bridge_request *r, enum rxt_status st)
+{
+    if (st != RXT_EINVAL && st != RXT_ELIMIT)
+        return NULL;
+    switch (r->verb) {
+    case BRIDGE_REMEMBER:
+        return r->n_ids > 0 ? "ids" : "query";
+    case BRIDGE_CHOOSE:
+        return "candidate";
+    case BRIDGE_TURN: /* too long; what else may be wrong with it, the wire has judged */
+        return st != RXT_ELIMIT ? NULL : r->prompt.tool_result ? "tool_result" : "query";
+    default:
+        return NULL;
+    }
+}
+
 static void tell_event(struct told *told, const struct bridge_event *e)
 {
     switch (e->kind) {
@@ -486,7 +509,7 @@ static void tell_event(struct told *told, const struct bridge_event *e)
         tell_cancelled(told, e);
         break;
     case BRIDGE_ERROR:
-        tell_error(told, e->status, e->error, e->retry_after_us, e->key);
+        tell_failed(told, e);
         break;
     }
 }
@@ -555,7 +578,7 @@ void teller_submit(struct teller *t, struct order *o)
     enum rxt_status st = bridge_submit(t->bridge, &o->r, on_event, told, &ticket, &err);
     if (st != RXT_OK) {
         tell_error(told, st, err.text, st == RXT_EBUSY ? bridge_retry_after_us(t->bridge) : 0,
-                   NULL);
+                   key_of(&o->r, st));
         told->shape.code = (uint16_t)wire_error_of(st);
         note_shape(told);
         forget(told);

@@ -82,7 +82,8 @@ enum rxt_status front_socket_open(struct front_socket **out, const struct front_
 const char *front_socket_endpoint(const struct front_socket *s, enum front_endpoint at);
 /* Says that there is mail, or that a flag has changed. Any thread, also a signal handler. */
 void front_socket_wake(struct front_socket *s);
-void front_socket_drain(struct front_socket *s);  /* as above; orders ORDER_QUIET when done */
+/* As wake; clients hear the deadline, ORDER_QUIET comes when no more requests will. */
+void front_socket_drain(struct front_socket *s, uint32_t deadline_ms);
 void front_socket_reload(struct front_socket *s); /* reads the file of clients again */
 void front_socket_close(struct front_socket **s); /* sends what it can, joins; NULL-safe */
 
