@@ -49,6 +49,7 @@ def list_pages_in_the_order_of_bytes(s):
         got += [i["session"] for i in page["sessions"]]
         after, more = got[-1], page["more"]
         check(len(page["sessions"]) == 3 or not more, "a short page")
+        check(len(got) <= len(names), "LIST never ends", got)
     check(got == names, got)
     begin = peer.call("LIST", {"prefix": "a"})["sessions"]
     check([i["session"] for i in begin] == ["a", "a-2", "a.1"], begin)
