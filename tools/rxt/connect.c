@@ -166,11 +166,16 @@ static int run_terminal(const struct talk *t, const struct client_event *start)
         if (!line)
             break;
         line[strcspn(line, "\r\n")] = '\0';
-        if (line[0]) {
+        bool leave = strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0;
+        if (line[0])
             (void)history(lines, &event, H_ENTER, line);
+        if (line[0] == '/' && !leave)
+            printf("(not sent: of the commands only /quit works over a connection)\n");
+        else if (line[0] && !leave)
             (void)converse(t, line);
-        }
         free(line);
+        if (leave)
+            break;
     }
     printf("\n(session \"%s\" is kept)\n", t->o->session);
     history_end(lines);
