@@ -202,9 +202,9 @@ void session_info(const struct session *s, struct bridge_session_info *out)
         .created_us = s->row.created_us,
         .used_us = s->row.used_us,
     };
-    snprintf(out->session, sizeof out->session, "%s", s->name);
-    snprintf(out->held_reason, sizeof out->held_reason, "%s", s->row.held_reason);
-    snprintf(out->origin, sizeof out->origin, "%s", s->row.origin);
+    (void)snprintf(out->session, sizeof out->session, "%s", s->name);
+    (void)snprintf(out->held_reason, sizeof out->held_reason, "%s", s->row.held_reason);
+    (void)snprintf(out->origin, sizeof out->origin, "%s", s->row.origin);
     memcpy(out->stm_hash, s->hash, sizeof out->stm_hash);
 }
 

@@ -175,7 +175,7 @@ static int32_t publish(struct pool *p, const struct task *t, int i)
     s->fetch = t->fetch;
     s->n_fetch =
         t->fetch_bytes < 64 * FETCH_MOST ? (int32_t)(t->fetch_bytes + 63) / 64 : FETCH_MOST;
-    s->scratch = t->scratch + (size_t)i * t->scratch_bytes;
+    s->scratch = !t->scratch ? NULL : t->scratch + (size_t)i * t->scratch_bytes;
     s->first = share_start(p, t, i);
     s->n_item = share_start(p, t, i + 1) - s->first;
     s->n_chunk = chunks_of(t, s->n_item);

@@ -144,7 +144,7 @@ static void put_cells(FILE *f, const struct grid *g)
                       r * CELL_HEIGHT + 12);
         put_text(f, label);
         (void)fprintf(f, "%s%lld</text>\n", *label ? " " : "",
-                      (long long)(g->m->row_first + (int64_t)r * g->step_row));
+                      (long long)g->m->row_first + (long long)r * g->step_row);
         for (int32_t c = 0; c < g->cols; c++) {
             float v = g->value[(size_t)r * (size_t)g->cols + (size_t)c];
             struct colour k = colour_in(g->m, v);
@@ -153,8 +153,8 @@ static void put_cells(FILE *f, const struct grid *g)
                           "fill=\"#%02x%02x%02x\"><title>%s %lld, %s %lld: %.4g</title></rect>\n",
                           LEFT + c * g->width, r * CELL_HEIGHT, g->width + 0.3, CELL_HEIGHT, k.r,
                           k.g, k.b, g->m->row_name,
-                          (long long)(g->m->row_first + (int64_t)r * g->step_row), g->m->col_name,
-                          (long long)(g->m->col_first + (int64_t)c * g->step_col), (double)v);
+                          (long long)g->m->row_first + (long long)r * g->step_row, g->m->col_name,
+                          (long long)g->m->col_first + (long long)c * g->step_col, (double)v);
         }
     }
 }
@@ -167,7 +167,7 @@ static void put_axes(FILE *f, const struct grid *g)
         every *= 2;
     for (int32_t c = 0; c < g->cols; c += every)
         (void)fprintf(f, "<text x=\"%.4g\" y=\"%d\">%lld</text>\n", LEFT + c * g->width, y,
-                      (long long)(g->m->col_first + (int64_t)c * g->step_col));
+                      (long long)g->m->col_first + (long long)c * g->step_col);
     (void)fprintf(f, "<text x=\"%.4g\" y=\"%d\">%s</text>\n", LEFT + g->cols * g->width + 6, y,
                   g->m->col_name);
     enum { STEPS = 40, STEP = 5 };

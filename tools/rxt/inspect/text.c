@@ -224,7 +224,7 @@ static void print_margin(const struct pen *p, const struct map *m, const struct 
                          int32_t r, int32_t step)
 {
     char text[96];
-    (void)fprintf(p->out, "%*lld ", g->number, (long long)(m->row_first + (int64_t)r * step));
+    (void)fprintf(p->out, "%*lld ", g->number, (long long)m->row_first + (long long)r * step);
     row_text(text, m, r, step);
     (void)fputs(text, p->out);
     pad(p->out, g->text ? g->text - columns(text) + 1 : 0);
