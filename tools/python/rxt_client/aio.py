@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import AsyncIterator, BinaryIO, Optional, Self, Sequence, Union, Unpack
-
-import zmq
+from typing import AsyncIterator, BinaryIO, Optional, Self, Union
 
 from . import types as t
-from .bodies import TurnOptions, body, remember_body, turn_body
-from .core import CREDIT, Core, Request
+from .base import ClientBase
+from .bodies import body
+from .core import Request
 from .link import Link
 from .turn import TurnState, chunks_of
 from .wire import Body, Message, Type
@@ -21,6 +19,7 @@ class _AsyncLink:
 
     def __init__(self, link: Link):
         self.link = link
+        self.core = link.core
         self._loop = asyncio.get_running_loop()
         self._watched: Optional[int] = None
         self._timer: Optional[asyncio.TimerHandle] = None
@@ -90,7 +89,7 @@ class AsyncTurn(TurnState):
 
     async def choose(self, candidate: int) -> t.Done:
         """Makes this candidate the turn."""
-        self._link.link.core.choose(self.request, candidate)
+        self._link.core.choose(self.request, candidate)
         self._link.pump()
         while not self.done:
             await self._step()
@@ -105,82 +104,19 @@ class AsyncTurn(TurnState):
 
     def cancel(self) -> None:
         """Ends the answer at its next token, as `on_cancel` says; go on reading."""
-        self._link.link.core.cancel(self.request)
+        self._link.core.cancel(self.request)
         self._link.pump()
 
 
-class AsyncClient:
+class AsyncClient(ClientBase[_AsyncLink, AsyncTurn]):
     """Client of client.py for asyncio: the same calls, awaited. Any number of tasks may use it;
     one task reads one turn. To be made inside a running event loop."""
-
-    def __init__(
-        self,
-        turn: Optional[str] = "tcp://127.0.0.1:7110",
-        *,
-        state: Optional[str] = None,
-        admin: Optional[str] = None,
-        curve: Optional[t.Curve] = None,
-        timeout: float = 60.0,
-        patience: float = 10.0,
-        credit: int = CREDIT,
-        name: str = "rxt_client",
-    ):
-        self.timeout = timeout
-        self._patience = patience
-        self._context = zmq.Context()
-        self._endpoints = {"turn": turn, "state": state, "admin": admin}
-        self._curve = curve
-        self._credit = credit
-        self._name = name
-        self._links: dict[str, _AsyncLink] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Leaves; turns that run go on in the server."""
-        for link in self._links.values():
-            link.close()
-        self._links.clear()
-        self._context.term()
-
-    # -- turns -------------------------------------------------------------------------------
-
-    def turn(
-        self,
-        session: str,
-        query: Optional[str] = None,
-        *,
-        tool_result: Optional[str] = None,
-        **options: Unpack[TurnOptions],
-    ) -> AsyncTurn:
-        """Starts a turn; iterate over what comes back, or await answer()."""
-        return self._start(Type.TURN, turn_body(session, query, tool_result, options))
-
-    def remember(
-        self,
-        session: str,
-        query: Optional[str] = None,
-        answer: Optional[str] = None,
-        *,
-        ids: Optional[Sequence[int]] = None,
-        if_version: Optional[int] = None,
-        on_busy: Optional[str] = None,
-    ) -> AsyncTurn:
-        """Absorbs a given turn without decoding."""
-        keys = remember_body(session, query, answer, ids, if_version, on_busy)
-        return self._start(Type.REMEMBER, keys)
-
-    def rewind(self, session: str, version: int) -> AsyncTurn:
-        """Commits a new version with the content of an old one; repairs a held session."""
-        return self._start(Type.REWIND, body(session=session, version=version))
-
-    def reset(self, session: str) -> AsyncTurn:
-        """Commits a new version: the initial memory."""
-        return self._start(Type.RESET, body(session=session))
 
     # -- sessions ----------------------------------------------------------------------------
 
@@ -233,7 +169,7 @@ class AsyncClient:
                     return written
                 written += file.write(m.raw or b"")
         finally:
-            link.link.core.cancel(request)
+            link.core.cancel(request)
 
     async def import_session(self, session: str, data: Union[bytes, BinaryIO]) -> t.Info:
         """Makes a session of sealed bytes. ConnectionLost: nothing was imported, start again."""
@@ -241,11 +177,11 @@ class AsyncClient:
         data = data if isinstance(data, bytes) else data.read()
         request = self._submit(link, Type.IMPORT, body(session=session, bytes=len(data)))
         await self._next(link, request)  # ACCEPTED; a refusal raises
-        assert link.link.core.welcome
-        for number, raw in enumerate(chunks_of(data, link.link.core.welcome.chunk_bytes)):
+        assert link.core.welcome
+        for number, raw in enumerate(chunks_of(data, link.core.welcome.chunk_bytes)):
             while request.window < len(raw) and not request.final:
                 await self._next(link, request)
-            link.link.core.chunk(request, number, raw)
+            link.core.chunk(request, number, raw)
             link.pump()
         while (m := await self._next(link, request)).type is not Type.DONE:
             pass
@@ -280,31 +216,18 @@ class AsyncClient:
         """What the server said of itself on connecting."""
         link = self._link(endpoint)
         async with asyncio.timeout(self.timeout):
-            while link.link.core.welcome is None:
+            while link.core.welcome is None:
                 link.news.clear()
                 await link.news.wait()
-        return link.link.core.welcome
+        return link.core.welcome
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _link(self, name: str) -> _AsyncLink:
-        if name not in self._links:
-            endpoint = self._endpoints[name]
-            if not endpoint:
-                raise ValueError(f"this client was given no {name} endpoint")
-            core = Core(credit=self._credit, name=self._name)
-            self._links[name] = _AsyncLink(Link(self._context, endpoint, self._curve, core))
-        return self._links[name]
+    def _attach(self, link: Link) -> _AsyncLink:
+        return _AsyncLink(link)
 
-    def _submit(self, link: _AsyncLink, type: Type, keys: Body) -> Request:
-        now = time.monotonic()
-        request = link.link.core.submit(type, keys, now, self._patience)
-        link.pump()
-        return request
-
-    def _start(self, type: Type, keys: Body) -> AsyncTurn:
-        link = self._link("turn")
-        return AsyncTurn(self, link, self._submit(link, type, keys))
+    def _turn(self, link: _AsyncLink, request: Request) -> AsyncTurn:
+        return AsyncTurn(self, link, request)
 
     async def _call(self, type: Type, keys: Body, endpoint: str = "turn") -> Body:
         link = self._link(endpoint)
@@ -324,8 +247,8 @@ class AsyncClient:
                 raise TimeoutError(f"the server has not given {what}") from None
             finally:
                 request.on_event = None
-        event = link.link.core.take(request)
-        if link.link.core.out:
+        event = link.core.take(request)
+        if link.core.out:
             link.pump()  # credit for what was just taken
         if isinstance(event, Message):
             return event

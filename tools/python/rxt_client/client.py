@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import BinaryIO, Iterator, Optional, Self, Sequence, Union, Unpack
-
-import zmq
+from typing import BinaryIO, Iterator, Optional, Self, Union
 
 from . import types as t
-from .bodies import TurnOptions, body, remember_body, turn_body
-from .core import CREDIT, Core, Request
+from .base import ClientBase
+from .bodies import body
+from .core import Request
 from .link import Link
 from .wire import Body, Message, Type
 from .turn import TurnState, chunks_of
@@ -69,7 +68,7 @@ class Turn(TurnState):
         self._link.core.cancel(self.request)
 
 
-class Client:
+class Client(ClientBase[Link, Turn]):
     """Sessions of a server. `turn`, `state` and `admin` are endpoints as in its configuration.
 
     A lost connection, a server that restarts or is busy is waited out: requests are resumed, or
@@ -77,74 +76,11 @@ class Client:
     a call waits for the server to say anything about its request before TimeoutError; `patience`
     how long "busy" and the like are tried again before RxtError."""
 
-    def __init__(
-        self,
-        turn: Optional[str] = "tcp://127.0.0.1:7110",
-        *,
-        state: Optional[str] = None,
-        admin: Optional[str] = None,
-        curve: Optional[t.Curve] = None,
-        timeout: float = 60.0,
-        patience: float = 10.0,
-        credit: int = CREDIT,
-        name: str = "rxt_client",
-    ):
-        self.timeout = timeout
-        self._patience = patience
-        self._context = zmq.Context()
-        self._endpoints = {"turn": turn, "state": state, "admin": admin}
-        self._curve = curve
-        self._credit = credit
-        self._name = name
-        self._links: dict[str, Link] = {}
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Leaves; turns that run go on in the server."""
-        for link in self._links.values():
-            link.close()
-        self._links.clear()
-        self._context.term()
-
-    # -- turns -------------------------------------------------------------------------------
-
-    def turn(
-        self,
-        session: str,
-        query: Optional[str] = None,
-        *,
-        tool_result: Optional[str] = None,
-        **options: Unpack[TurnOptions],
-    ) -> Turn:
-        """Starts a turn; iterate over what comes back, or call answer()."""
-        return self._start(Type.TURN, turn_body(session, query, tool_result, options))
-
-    def remember(
-        self,
-        session: str,
-        query: Optional[str] = None,
-        answer: Optional[str] = None,
-        *,
-        ids: Optional[Sequence[int]] = None,
-        if_version: Optional[int] = None,
-        on_busy: Optional[str] = None,
-    ) -> Turn:
-        """Absorbs a given turn without decoding."""
-        keys = remember_body(session, query, answer, ids, if_version, on_busy)
-        return self._start(Type.REMEMBER, keys)
-
-    def rewind(self, session: str, version: int) -> Turn:
-        """Commits a new version with the content of an old one; repairs a held session."""
-        return self._start(Type.REWIND, body(session=session, version=version))
-
-    def reset(self, session: str) -> Turn:
-        """Commits a new version: the initial memory."""
-        return self._start(Type.RESET, body(session=session))
 
     # -- sessions ----------------------------------------------------------------------------
 
@@ -249,23 +185,11 @@ class Client:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _link(self, name: str) -> Link:
-        if name not in self._links:
-            endpoint = self._endpoints[name]
-            if not endpoint:
-                raise ValueError(f"this client was given no {name} endpoint")
-            core = Core(credit=self._credit, name=self._name)
-            self._links[name] = Link(self._context, endpoint, self._curve, core)
-        return self._links[name]
+    def _attach(self, link: Link) -> Link:
+        return link
 
-    def _submit(self, link: Link, type: Type, keys: Body) -> Request:
-        request = link.core.submit(type, keys, time.monotonic(), self._patience)
-        link.pump()
-        return request
-
-    def _start(self, type: Type, keys: Body) -> Turn:
-        link = self._link("turn")
-        return Turn(self, link, self._submit(link, type, keys))
+    def _turn(self, link: Link, request: Request) -> Turn:
+        return Turn(self, link, request)
 
     def _call(self, type: Type, keys: Body, endpoint: str = "turn") -> Body:
         link = self._link(endpoint)
