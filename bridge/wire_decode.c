@@ -85,15 +85,23 @@ static enum wire_error unknown_key(struct wire_fault *f, const struct wire_item 
 
 /* ---- values ------------------------------------------------------------------------------ */
 
+static enum wire_error check_bytes(const struct wire_key *k, const struct wire_item *v,
+                                   struct wire_fault *f)
+{
+    if (v->u >= k->lo && v->u <= k->hi)
+        return WIRE_OK;
+    return fault(f, WIRE_E_BAD_VALUE, k->name,
+                 "%s has %" PRIu64 " bytes: use %" PRIu64 " to %" PRIu64, k->name, v->u, k->lo,
+                 k->hi);
+}
+
 static enum wire_error get_text(const struct wire_key *k, const struct wire_item *v, void *at,
                                 struct wire_fault *f)
 {
     if (v->kind != ITEM_STR)
         return fault(f, WIRE_E_BAD_VALUE, k->name, "%s must be a str", k->name);
-    if (v->u < k->lo || v->u > k->hi)
-        return fault(f, WIRE_E_BAD_VALUE, k->name,
-                     "%s has %" PRIu64 " bytes: use %" PRIu64 " to %" PRIu64, k->name, v->u, k->lo,
-                     k->hi);
+    if (check_bytes(k, v, f) != WIRE_OK)
+        return f->code;
     size_t n = (size_t)v->u, good = utf8_valid((const char *)v->p, n);
     if (good != n)
         return fault(f, WIRE_E_BAD_UTF8, k->name, "%s is not UTF-8 at byte %zu", k->name, good);
@@ -110,10 +118,8 @@ static enum wire_error get_bin(const struct wire_key *k, const struct wire_item 
 {
     if (v->kind != ITEM_BIN)
         return fault(f, WIRE_E_BAD_VALUE, k->name, "%s must be a bin", k->name);
-    if (v->u < k->lo || v->u > k->hi)
-        return fault(f, WIRE_E_BAD_VALUE, k->name,
-                     "%s has %" PRIu64 " bytes: use %" PRIu64 " to %" PRIu64, k->name, v->u, k->lo,
-                     k->hi);
+    if (check_bytes(k, v, f) != WIRE_OK)
+        return f->code;
     *(struct wire_text *)at = wire_bytes(v->p, (size_t)v->u);
     return WIRE_OK;
 }
