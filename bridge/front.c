@@ -285,6 +285,11 @@ static void on_chunk(struct received *r)
         refuse(r, WIRE_E_NO_REQUEST, NULL, "there is no IMPORT of this id on this connection");
         return;
     }
+    if (s->bulk->at == s->bulk->total) { /* the engine may have it: only this message is wrong */
+        refuse(r, WIRE_E_BAD_FRAME, NULL, "all %" PRIu64 " bytes of the IMPORT have come",
+               s->bulk->total);
+        return;
+    }
     bulk_receive(r->f, s, r->h.sequence, r->frame[2]);
     stream_pump(r->f, s);
 }

@@ -74,7 +74,7 @@ void bulk_receive(struct front *f, struct stream *s, uint32_t sequence, struct w
     if (sequence != b->n_chunk)
         (void)snprintf(detail, sizeof detail, "chunk %" PRIu32 " came where %" PRIu32 " is next",
                        sequence, b->n_chunk);
-    else if (bytes.n != want || want == 0)
+    else if (bytes.n != want)
         (void)snprintf(detail, sizeof detail,
                        "chunk %" PRIu32 " has %" PRIu32 " bytes, %" PRIu64 " are next", sequence,
                        bytes.n, want);

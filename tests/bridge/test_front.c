@@ -896,6 +896,8 @@ static void test_import(void **state)
     assert_int_equal(o->r.verb, BRIDGE_IMPORT);
     assert_true(o->spool == spool);
     assert_string_equal(o->r.session, "new");
+    send_chunk(r, 1, 2, 5); /* one too many is refused alone: the engine has the import */
+    assert_int_equal(rig_error(r, "a", 1, WIRE_E_BAD_FRAME)->h.flags, 0);
     rig_message(r, s, WIRE_DONE, WIRE_FINAL);
     rig_expect(r, "a", WIRE_DONE, 1);
     assert_int_equal(rig_order(r, ORDER_DROP)->spool, spool);
