@@ -25,6 +25,7 @@ logs=build/test
 mkdir -p $logs
 
 summary=()
+failed_logs=()
 n_passed=0
 n_failed=0
 
@@ -43,14 +44,19 @@ stage() {
         n_failed=$((n_failed + failed))
         summary+=("$name ($((SECONDS - start)) s)"
             "$percent% tests passed, $failed tests failed out of $of")
-        [[ $failed -gt 0 || $status -eq 0 ]] && return
+        if [[ $failed -gt 0 ]]; then
+            failed_logs+=("$log")
+            return
+        fi
+        [[ $status -eq 0 ]] && return
     fi
     if [[ $status -eq 0 ]]; then
         n_passed=$((n_passed + 1))
         summary+=("$name ($((SECONDS - start)) s): passed")
     else
         n_failed=$((n_failed + 1))
-        summary+=("$name: FAILED, see $log")
+        summary+=("$name ($((SECONDS - start)) s): FAILED, see $log")
+        failed_logs+=("$log")
     fi
 }
 
@@ -148,6 +154,12 @@ cuda
 stage "release" build_and_test release release
 stage "demo" tools/demo.sh </dev/null
 
+# Where only the end of the output is kept, it must say what was wrong.
+for log in "${failed_logs[@]}"; do
+    echo "== what failed in $log"
+    grep -nE '(ERROR|FAILED|Failed|SUMMARY|error|runtime error|Assertion)' "$log" | tail -n 25
+    tail -n 40 "$log"
+done
 echo "== summary"
 printf '%s\n' "${summary[@]}"
 echo "$n_passed passed, $n_failed failed"
