@@ -28,11 +28,12 @@ summary=()
 failed_logs=()
 n_passed=0
 n_failed=0
+n_skipped=0
 
 # stage NAME COMMAND...: runs it, keeps its output, and counts it as one check, or, where ctest
 # printed its totals, as the tests in them.
 stage() {
-    local name=$1 log=$logs/${1//[ ,]/-}.log status totals percent failed of start=$SECONDS
+    local name=$1 log=$logs/${1//[ ,]/-}.log status totals percent failed skipped of start=$SECONDS
     shift
     echo "== $name"
     "$@" 2>&1 | tee "$log"
@@ -40,8 +41,10 @@ stage() {
     totals=$(grep -E '^[0-9]+% tests passed, [0-9]+ tests failed out of [0-9]+$' "$log")
     if [[ $totals =~ ^([0-9]+)%\ tests\ passed,\ ([0-9]+)\ tests\ failed\ out\ of\ ([0-9]+)$ ]]; then
         percent=${BASH_REMATCH[1]} failed=${BASH_REMATCH[2]} of=${BASH_REMATCH[3]}
-        n_passed=$((n_passed + of - failed))
+        skipped=$(grep -c '\*\*\*Skipped' "$log")
+        n_passed=$((n_passed + of - failed - skipped))
         n_failed=$((n_failed + failed))
+        n_skipped=$((n_skipped + skipped))
         summary+=("$name ($((SECONDS - start)) s)"
             "$percent% tests passed, $failed tests failed out of $of")
         if [[ $failed -gt 0 ]]; then
@@ -162,5 +165,5 @@ for log in "${failed_logs[@]}"; do
 done
 echo "== summary"
 printf '%s\n' "${summary[@]}"
-echo "$n_passed passed, $n_failed failed"
+echo "$n_passed passed, $n_failed failed, $n_skipped skipped"
 [[ $n_failed -eq 0 ]]

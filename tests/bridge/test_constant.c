@@ -2,8 +2,11 @@
  * Compared for turns of equal length: operations, flops and bytes of the ops, allocations and their
  * bytes, exactly; pages that SQLite writes, in the median, since now and then a row begins a new
  * page. Looking a row up walks a tree, whose depth is the logarithm of its rows: the pages it looks
- * at, nearly all of them in its cache, may grow by a level of each tree, and no more. */
+ * at, nearly all of them in its cache, may grow by a level of each tree, and no more. The model is a
+ * small random one, which takes the same way through the code; with RXT_FULL it is the bundled one.
+ */
 #include "tests/bridge/rig.h"
+#include "tests/rxt/beta.h"
 
 #ifdef RXT_SANITIZED /* looks for other faults, and the ten thousand would take an hour */
 enum { LATE = 300 };
@@ -67,7 +70,9 @@ static void a_turn_costs_the_same_for_ever(void **state)
     struct rig r;
     const struct bridge_config cfg = {.sync = STORE_SYNC_NORMAL}; /* the disk's time is no matter */
     struct cost early[WINDOW], late[WINDOW];
-    rig_open(&r, NULL, &cfg);
+    char *dir = test_dir_make();
+    beta_write(dir, 1, false, 0);
+    rig_open(&r, getenv("RXT_FULL") ? MODEL_DIR : dir, &cfg);
     open_session(&r, "constant");
     for (int i = 1; i < LATE + WINDOW; i++) {
         struct cost c = one_turn(&r);
@@ -97,6 +102,7 @@ static void a_turn_costs_the_same_for_ever(void **state)
                   (unsigned long long)median(late, offsetof(struct cost, pages_written)),
                   (unsigned long long)looks_early, (unsigned long long)looks_late);
     rig_close(&r);
+    test_dir_remove(dir);
 }
 
 int main(void)

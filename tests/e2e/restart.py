@@ -1,6 +1,9 @@
 """The conversation of the reference, the program started anew for every turn, on 1 and 2 threads and
-with every instruction set: the same ids and the same memory, bit by bit, in all of them."""
+with every instruction set: the same ids and the same memory, bit by bit, in all of them. The slow
+scalar path has its runs only with RXT_FULL; rxt.conversation_scalar holds it to the same
+ids in any case."""
 
+import os
 import pathlib
 import sys
 import tempfile
@@ -10,11 +13,13 @@ from run_rxt import CONVERSATION, QUERIES, chat, show
 
 def isas():
     flags = pathlib.Path("/proc/cpuinfo").read_text()
-    found = ["scalar"]
+    found = []
     if " avx2 " in flags and " fma " in flags:
         found.append("avx2")
     if " avx512f " in flags and " avx512vl " in flags:
         found.append("avx512")
+    if os.environ.get("RXT_FULL") or not found:
+        found.append("scalar")
     return found
 
 
