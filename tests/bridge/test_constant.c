@@ -2,8 +2,9 @@
  * Compared for turns of equal length: operations, flops and bytes of the ops, allocations and their
  * bytes, exactly; pages that SQLite writes, in the median, since now and then a row begins a new
  * page. Looking a row up walks a tree, whose depth is the logarithm of its rows: the pages it looks
- * at, nearly all of them in its cache, may grow by a level of each tree, and no more. The model is a
- * small random one, which takes the same way through the code; with RXT_FULL it is the bundled one.
+ * at, nearly all of them in its cache, may grow by a level of each tree, and no more. The model is
+ * a small random one, which takes the same way through the code; with RXT_FULL it is the bundled
+ * one.
  */
 #include "tests/bridge/rig.h"
 #include "tests/rxt/beta.h"
