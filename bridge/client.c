@@ -35,6 +35,8 @@ struct client {
     uint32_t failures;
     int32_t *ids; /* of the last event */
     size_t cap_ids;
+    struct client_session *sessions; /* WIRE_ITEMS_MAX of them, made for the first LIST */
+    uint64_t n_chunk, chunk_bytes;   /* of an EXPORT so far */
     uint32_t code;
 };
 
@@ -79,6 +81,7 @@ void client_close(struct client **client)
     link_close(&c->link);
     mem_free(c->sent);
     mem_free(c->ids);
+    mem_free(c->sessions);
     mem_free(c);
     *client = NULL;
 }
@@ -96,9 +99,10 @@ uint32_t client_error_code(const struct client *c)
 /* ---- a request out ------------------------------------------------------------------------ */
 
 static const uint8_t type_of[] = {
-    [CLIENT_TURN] = WIRE_TURN,   [CLIENT_REMEMBER] = WIRE_REMEMBER, [CLIENT_OPEN] = WIRE_OPEN,
-    [CLIENT_GET] = WIRE_GET,     [CLIENT_FORK] = WIRE_FORK,         [CLIENT_REWIND] = WIRE_REWIND,
-    [CLIENT_RESET] = WIRE_RESET, [CLIENT_ERASE] = WIRE_ERASE,
+    [CLIENT_TURN] = WIRE_TURN,     [CLIENT_REMEMBER] = WIRE_REMEMBER, [CLIENT_OPEN] = WIRE_OPEN,
+    [CLIENT_GET] = WIRE_GET,       [CLIENT_FORK] = WIRE_FORK,         [CLIENT_REWIND] = WIRE_REWIND,
+    [CLIENT_RESET] = WIRE_RESET,   [CLIENT_ERASE] = WIRE_ERASE,       [CLIENT_LIST] = WIRE_LIST,
+    [CLIENT_EXPORT] = WIRE_EXPORT,
 };
 
 static enum rxt_status random_id(uint8_t id[WIRE_ID_BYTES], struct rxt_error *err)
@@ -163,6 +167,12 @@ static void put_request(const struct client_request *r, uint8_t type, struct wir
         put_text(&b->from_session, r->from);
     }
     put_text(&b->to, r->to);
+    if (type == WIRE_LIST) {
+        b->after = b->session;
+        put_text(&b->prefix, r->prefix);
+        b->limit = r->limit ? r->limit : WIRE_ITEMS_MAX;
+        b->held = r->only_held;
+    }
 }
 
 enum rxt_status client_start(struct client *c, const struct client_request *r,
@@ -172,7 +182,8 @@ enum rxt_status client_start(struct client *c, const struct client_request *r,
     struct wire_body b = {0};
     c->type = 0;
     c->code = 0;
-    if (!r->session || !r->session[0] || strlen(r->session) > WIRE_NAME_MAX)
+    const char *session = r->session ? r->session : "";
+    if ((!session[0] && r->verb != CLIENT_LIST) || strlen(session) > WIRE_NAME_MAX)
         return rxt_fail(err, RXT_EINVAL, "the name of a session has 1 to %d bytes", WIRE_NAME_MAX);
     put_request(r, type_of[r->verb], &b);
     enum rxt_status st = wire_encode(type_of[r->verb], &b, c->sent, WIRE_BODY_MAX, &c->sent_bytes);
@@ -181,9 +192,10 @@ enum rxt_status client_start(struct client *c, const struct client_request *r,
     memcpy(c->id, r->id, sizeof c->id);
     if (memcmp(c->id, zero, sizeof zero) == 0)
         TRY(random_id(c->id, err));
-    (void)snprintf(c->session, sizeof c->session, "%s", r->session);
+    (void)snprintf(c->session, sizeof c->session, "%s", session);
     memset(c->said, 0, sizeof c->said);
     memset(c->place, 0, sizeof c->place);
+    c->n_chunk = c->chunk_bytes = 0;
     c->type = type_of[r->verb];
     c->choice = -1;
     c->cancelled = false;
@@ -372,13 +384,45 @@ static void take_hash(struct client_event *e, struct wire_text hash)
         memcpy(e->stm_hash, hash.p, sizeof e->stm_hash);
 }
 
-/* 0 for what the server has left out. */
-static uint64_t known(uint64_t value)
+/* An EXPORT that was asked for again comes from its first byte again. */
+static void take_chunk(struct client *c, struct client_event *e, enum rxt_status *st,
+                       struct rxt_error *err)
 {
-    return value == WIRE_ABSENT ? 0 : value;
+    uint32_t sequence = c->link.header.sequence;
+    if (sequence == 0)
+        c->n_chunk = c->chunk_bytes = 0;
+    if (c->type != WIRE_EXPORT || sequence != c->n_chunk) {
+        *st = rxt_fail(err, RXT_EFORMAT,
+                       "the server sent chunk %" PRIu32 " where %" PRIu64 " is next", sequence,
+                       c->n_chunk);
+        return;
+    }
+    e->kind = CLIENT_CHUNK;
+    e->text = zmq_msg_data(&c->link.frame[2]);
+    e->text_bytes = zmq_msg_size(&c->link.frame[2]);
+    e->offset = c->chunk_bytes;
+    c->n_chunk++;
+    c->chunk_bytes += e->text_bytes;
 }
 
-static void take_done(struct client *c, struct client_event *e, enum rxt_status *st)
+static enum rxt_status take_list(struct client *c, struct client_event *e, struct rxt_error *err)
+{
+    const struct wire_body *b = &c->link.body;
+    if (b->n_sessions > WIRE_ITEMS_MAX)
+        return rxt_fail(err, RXT_EFORMAT, "the server's answer has no list of sessions");
+    if (!c->sessions)
+        c->sessions = mem_alloc_n(WIRE_ITEMS_MAX, sizeof *c->sessions);
+    if (!c->sessions)
+        return RXT_ENOMEM;
+    list_copy(b, c->sessions);
+    e->sessions = c->sessions;
+    e->n_sessions = b->n_sessions;
+    e->more = b->more == 1;
+    return RXT_OK;
+}
+
+static void take_done(struct client *c, struct client_event *e, enum rxt_status *st,
+                      struct rxt_error *err)
 {
     const struct wire_body *b = &c->link.body;
     bool verb = c->type == WIRE_OPEN || c->type == WIRE_GET || c->type == WIRE_FORK;
@@ -404,6 +448,12 @@ static void take_done(struct client *c, struct client_event *e, enum rxt_status 
         e->ids = c->ids;
         e->n_ids = *st == RXT_OK ? b->last_ids.n : 0;
     }
+    if (c->type == WIRE_LIST)
+        *st = take_list(c, e, err);
+    if (c->type == WIRE_EXPORT && b->bytes != c->chunk_bytes)
+        *st =
+            rxt_fail(err, RXT_EFORMAT, "the server sent %" PRIu64 " bytes of an export of %" PRIu64,
+                     c->chunk_bytes, b->bytes);
 }
 
 /* Turns the message that came into an event; false: none for the caller. */
@@ -421,6 +471,10 @@ static bool take(struct client *c, struct client_event *e, enum rxt_status *st,
         return !refused(c, st, err);
     if (type == WIRE_TOKEN)
         return take_token(c, e, st, err);
+    if (type == WIRE_CHUNK) {
+        take_chunk(c, e, st, err);
+        return true;
+    }
     c->said[type] = true;
     switch (type) {
     case WIRE_ACCEPTED:
@@ -436,7 +490,7 @@ static bool take(struct client *c, struct client_event *e, enum rxt_status *st,
             send_small(c, WIRE_CHOOSE, 0, (uint64_t)c->choice);
         break;
     case WIRE_DONE:
-        take_done(c, e, st);
+        take_done(c, e, st, err);
         break;
     case WIRE_MEMORY:
         e->kind = CLIENT_MEMORY;

@@ -22,7 +22,7 @@
 struct client; /* opaque */
 
 struct client_config {      /* zeroed = defaults; the texts are copied */
-    const char *endpoint;   /* the server's `turn`; NULL = tcp://127.0.0.1:7110 */
+    const char *endpoint;   /* the server's `turn`; NULL = tcp://127.0.0.1:7110. EXPORT: `state` */
     const char *name;       /* for the server's log; NULL = none */
     uint32_t timeout_ms;    /* without a word on the request: EIO; 0 = 60,000 */
     uint32_t patience_ms;   /* a server that is full is asked again so long; 0 = 10,000 */
@@ -54,6 +54,8 @@ enum client_verb {
     CLIENT_REWIND,
     CLIENT_RESET,
     CLIENT_ERASE,
+    CLIENT_LIST,
+    CLIENT_EXPORT, /* on the endpoint `state` */
 };
 enum client_thinking { CLIENT_FAST, CLIENT_EXTENDED, CLIENT_AUTO };
 enum client_on_busy { CLIENT_BUSY_WAIT, CLIENT_BUSY_REJECT };
@@ -61,8 +63,8 @@ enum client_on_stale { CLIENT_STALE_WAIT, CLIENT_STALE_PROCEED, CLIENT_STALE_REJ
 
 struct client_request { /* zeroed = defaults of the document; copied by client_start */
     enum client_verb verb;
-    const char *session;
-    uint8_t id[16]; /* zeros = a new random one */
+    const char *session; /* LIST: those after this name; NULL = from the first */
+    uint8_t id[16];      /* zeros = a new random one */
 
     /* TURN */
     const char *query, *tool_result; /* one of them */
@@ -91,6 +93,10 @@ struct client_request { /* zeroed = defaults of the document; copied by client_s
     const char *to;          /* FORK */
     const uint32_t *version; /* FORK, REWIND, OPEN with `from`: NULL = newest; TURN, REMEMBER:
                               * if_version, NULL = any */
+
+    const char *prefix; /* LIST: names that begin so; NULL = all */
+    uint32_t limit;     /* LIST: so many at once, at most 256; 0 = 256 */
+    bool only_held;     /* LIST */
 };
 
 /* Sends a request. EINVAL: a text that is missing, a request that cannot be encoded; ELIMIT: longer
@@ -104,6 +110,15 @@ enum client_event_kind {
     CLIENT_UNDECIDED, /* all candidates have ended: client_choose */
     CLIENT_DONE,      /* on disk; of a verb: info */
     CLIENT_MEMORY,    /* in the memory: version, stm_hash */
+    CLIENT_CHUNK,     /* of an EXPORT: text, offset */
+};
+struct client_session { /* one of a LIST; texts are cut to their fields, "" where absent */
+    char session[128], origin[128], held_reason[256];
+    char state[16]; /* cold, resident, answering, remembering, held */
+    char stm_dtype[8];
+    uint64_t version, n_turn, seed, created_us, used_us, origin_version;
+    bool mixed_class, has_hash;
+    uint8_t stm_hash[16];
 };
 struct client_event { /* texts and arrays are lent until the next call; what is absent is 0 */
     enum client_event_kind kind;
@@ -112,8 +127,11 @@ struct client_event { /* texts and arrays are lent until the next call; what is 
     const char *session; /* not of TOKEN */
     size_t session_bytes;
 
-    const char *text; /* TOKEN: complete code points, not terminated; may be empty */
+    const char *text; /* TOKEN: complete code points, not terminated; may be empty.
+                       * CHUNK: bytes as they are */
     size_t text_bytes;
+    uint64_t offset;    /* CHUNK: of its first byte. 0 again: the export begins anew, because the
+                         * connection was lost; what came before is void */
     const int32_t *ids; /* TOKEN; DONE of GET: query and answer of the last turn */
     size_t n_ids;
     uint32_t candidate; /* TOKEN, DONE */
@@ -128,6 +146,10 @@ struct client_event { /* texts and arrays are lent until the next call; what is 
     uint64_t n_turn, seed;                                    /* DONE of OPEN, GET, FORK */
     bool has_hash;
     uint8_t stm_hash[16]; /* MEMORY; DONE of GET */
+
+    const struct client_session *sessions; /* DONE of LIST, sorted by name */
+    size_t n_sessions;
+    bool more; /* DONE of LIST: go on after the last of them */
 };
 
 /* Waits for the next event of the request. A refusal is a status with its sentence in err: what the

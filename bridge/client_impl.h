@@ -1,5 +1,5 @@
-/* What the two files of the client share: client_link.c (the connection: frames, HELLO, PING, a new
- * socket) and client.c (the request on it). */
+/* What the files of the client share: client_link.c (the connection: frames, HELLO, PING, a new
+ * socket), client.c (the request on it) and client_list.c (the answer to LIST). */
 #ifndef RXT_BRIDGE_CLIENT_IMPL_H
 #define RXT_BRIDGE_CLIENT_IMPL_H
 
@@ -8,7 +8,7 @@
 
 #include <zmq.h>
 
-#define CLIENT_CREDIT (1u << 20) /* bytes of TOKENs on their way to us */
+#define CLIENT_CREDIT (1u << 20) /* bytes of TOKENs and CHUNKs on their way to us */
 #define CLIENT_QUIET_US 1000000u /* silence after which the server is asked whether it lives */
 
 struct client_link {
@@ -20,14 +20,15 @@ struct client_link {
     uint64_t heard_us; /* when something came */
     uint64_t asked_us; /* when HELLO or PING went that nobody answered; 0 = answered */
     uint64_t heartbeat_us;
-    uint64_t owed; /* bytes of TOKENs read and not granted again */
+    uint64_t owed; /* bytes of TOKENs and CHUNKs read and not granted again */
     struct client_welcome welcome;
 
     /* The message that came last. */
-    zmq_msg_t frame[2];
+    zmq_msg_t frame[3]; /* the last of a CHUNK only */
     struct wire_header header;
     struct wire_body body; /* lent from frame[1] */
     struct wire_candidate candidates[WIRE_CANDIDATES_MAX];
+    struct wire_info sessions[WIRE_ITEMS_MAX];
 };
 
 enum rxt_status link_open(struct client_link *l, const struct client_config *cfg,
@@ -44,6 +45,16 @@ void link_send_body(struct client_link *l, uint8_t type, const uint8_t id[WIRE_I
  * versions. */
 bool link_receive(struct client_link *l, uint64_t wait_us, enum rxt_status *st,
                   struct rxt_error *err);
-void link_greet(struct client_link *l); /* says HELLO */
+void link_greet(struct client_link *l);                    /* says HELLO */
+void link_text(char *out, size_t cap, struct wire_text t); /* a copy, cut to the field */
+
+/* 0 for what the server has left out. */
+static inline uint64_t known(uint64_t value)
+{
+    return value == WIRE_ABSENT ? 0 : value;
+}
+
+/* The sessions that a DONE of LIST names, into out[b->n_sessions]. */
+void list_copy(const struct wire_body *b, struct client_session *out);
 
 #endif

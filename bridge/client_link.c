@@ -43,8 +43,8 @@ enum rxt_status link_open(struct client_link *l, const struct client_config *cfg
                           struct rxt_error *err)
 {
     *l = (struct client_link){.heartbeat_us = 5000000};
-    (void)zmq_msg_init(&l->frame[0]);
-    (void)zmq_msg_init(&l->frame[1]);
+    for (int i = 0; i < 3; i++)
+        (void)zmq_msg_init(&l->frame[i]);
     if (!copy_text(l->endpoint, sizeof l->endpoint,
                    cfg->endpoint ? cfg->endpoint : "tcp://127.0.0.1:7110") ||
         !copy_text(l->name, sizeof l->name, cfg->name))
@@ -63,8 +63,8 @@ enum rxt_status link_open(struct client_link *l, const struct client_config *cfg
 
 void link_close(struct client_link *l)
 {
-    (void)zmq_msg_close(&l->frame[0]);
-    (void)zmq_msg_close(&l->frame[1]);
+    for (int i = 0; i < 3; i++)
+        (void)zmq_msg_close(&l->frame[i]);
     if (l->socket)
         (void)zmq_close(l->socket);
     if (l->context)
@@ -105,7 +105,7 @@ void link_greet(struct client_link *l)
     link_send_body(l, WIRE_HELLO, no_id, &b);
 }
 
-static void copy_wire_text(char *out, size_t cap, struct wire_text t)
+void link_text(char *out, size_t cap, struct wire_text t)
 {
     size_t n = t.n < cap ? t.n : cap - 1;
     if (n > 0)
@@ -117,8 +117,8 @@ static void welcomed(struct client_link *l)
 {
     const struct wire_body *b = &l->body;
     struct client_welcome *w = &l->welcome;
-    copy_wire_text(w->model, sizeof w->model, b->model);
-    copy_wire_text(w->tenant, sizeof w->tenant, b->tenant);
+    link_text(w->model, sizeof w->model, b->model);
+    link_text(w->tenant, sizeof w->tenant, b->tenant);
     if (b->model_hash.n == sizeof w->model_hash)
         memcpy(w->model_hash, b->model_hash.p, sizeof w->model_hash);
     w->n_vocab = b->n_vocab;
@@ -133,25 +133,31 @@ static void welcomed(struct client_link *l)
     l->asked_us = 0;
 }
 
-/* Reads the two frames of a message; false if none is there. */
+/* Reads the frames of a message; false if none is there. */
 static bool take_frames(struct client_link *l, enum rxt_status *st, struct rxt_error *err)
 {
     struct wire_fault fault;
     if (zmq_msg_recv(&l->frame[0], l->socket, ZMQ_DONTWAIT) < 0)
         return false;
-    bool two = zmq_msg_more(&l->frame[0]) != 0 &&
-               zmq_msg_recv(&l->frame[1], l->socket, ZMQ_DONTWAIT) >= 0 &&
-               !zmq_msg_more(&l->frame[1]);
-    size_t n = two ? zmq_msg_size(&l->frame[1]) : 0;
+    int n_frame = 1;
+    while (n_frame < 3 && zmq_msg_more(&l->frame[n_frame - 1]) &&
+           zmq_msg_recv(&l->frame[n_frame], l->socket, ZMQ_DONTWAIT) >= 0)
+        n_frame++;
+    bool whole = n_frame > 1 && !zmq_msg_more(&l->frame[n_frame - 1]);
+    size_t n = whole ? zmq_msg_size(&l->frame[1]) : 0;
+    size_t n_raw = n_frame == 3 ? zmq_msg_size(&l->frame[2]) : 0;
     l->body.candidates = l->candidates;
     l->body.cap_candidates = WIRE_CANDIDATES_MAX;
-    if (!two ||
+    l->body.sessions = l->sessions;
+    l->body.cap_sessions = WIRE_ITEMS_MAX;
+    if (!whole ||
         !wire_header_get(zmq_msg_data(&l->frame[0]), zmq_msg_size(&l->frame[0]), &l->header) ||
         l->header.body_bytes != n || !wire_type_from_server(l->header.type) ||
+        n_frame != (l->header.type == WIRE_CHUNK ? 3 : 2) || n_raw > WIRE_CHUNK_BYTES ||
         wire_decode(l->header.type, zmq_msg_data(&l->frame[1]), n, &l->body, &fault) != WIRE_OK)
         *st = rxt_fail(err, RXT_EFORMAT, "%.100s does not speak RXTP/1", l->endpoint);
-    else if (l->header.type == WIRE_TOKEN)
-        l->owed += WIRE_HEADER_BYTES + n;
+    else if (l->header.type == WIRE_TOKEN || l->header.type == WIRE_CHUNK)
+        l->owed += WIRE_HEADER_BYTES + n + n_raw;
     return true;
 }
 

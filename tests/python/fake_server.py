@@ -58,6 +58,7 @@ class FakeServer:
         self.mute = set()  # types that are not sent until restart()
         self.heartbeat_ms = 5000
         self.chunk_from = 0  # number of the first CHUNK of an EXPORT
+        self.stop_chunk = None  # an EXPORT stops before this CHUNK until restart()
         self.refuse = {}  # type -> errors that the next such requests get
         self.log = []  # (type, request id, body) of all that came
         self.credit = 0  # of the last connection
@@ -136,6 +137,7 @@ class FakeServer:
         forget, self.stop_at, self.cut = self._next
         self.silent = False
         self.mute = set()
+        self.stop_chunk = None
         self._socket.close()
         self._peers.clear()
         if forget:
@@ -223,6 +225,8 @@ class FakeServer:
         elif type == EXPORT:
             pieces = [self.export[i : i + CHUNK_BYTES] for i in range(0, len(self.export), CHUNK_BYTES)]
             for k, raw in enumerate(pieces):
+                if k == self.stop_chunk:
+                    return
                 self._send(peer, CHUNK, request, {}, sequence=k + self.chunk_from, raw=raw)
             done = {"session": session, "bytes": len(self.export), "chunks": len(pieces)}
             self._send(peer, DONE, request, done, FINAL)

@@ -1,32 +1,27 @@
 """The C client (bridge/client.h) through the programs that use it, against a server that misbehaves
-when told to: rxt chat --connect (environment RXT) and the example (EXAMPLE)."""
+when told to: rxt chat --connect and rxt inspect --connect (environment RXT) and the example
+(EXAMPLE)."""
 
 import json
 import os
+import pathlib
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
 
 from fake_server import (
-    DONE, DRAINING, ERROR, HELLO, MEMORY, OPEN, RESUME, TURN, FakeServer, error,
+    CHUNK, CHUNK_BYTES, CREDIT, DONE, DRAINING, ERROR, EXPORT, HELLO, LIST, MEMORY, OPEN, RESUME,
+    TURN, FakeServer, error,
 )
 
 QUERY = "Grüß Gott, 東京 ist weit"
 
 
-class ChatTest(unittest.TestCase):
+class ServerTest(unittest.TestCase):
     def setUp(self):
         self.server = self.enterContext(FakeServer())
-
-    def chat(self, queries, *options):
-        """Plays queries; (exit code, the objects that were printed, standard error)."""
-        done = subprocess.run(
-            [os.environ["RXT"], "chat", "--connect", self.server.endpoint, "--session", "anna",
-             "--script", "-", "--json", *options],
-            input="".join(q + "\n" for q in queries), capture_output=True, text=True, timeout=60,
-        )
-        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
     def meanwhile(self, when, then):
         """Does `then` as soon as `when` holds; in a thread, while the program runs."""
@@ -39,6 +34,17 @@ class ChatTest(unittest.TestCase):
         thread = threading.Thread(target=watch)
         thread.start()
         self.addCleanup(thread.join)
+
+
+class ChatTest(ServerTest):
+    def chat(self, queries, *options):
+        """Plays queries; (exit code, the objects that were printed, standard error)."""
+        done = subprocess.run(
+            [os.environ["RXT"], "chat", "--connect", self.server.endpoint, "--session", "anna",
+             "--script", "-", "--json", *options],
+            input="".join(q + "\n" for q in queries), capture_output=True, text=True, timeout=60,
+        )
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
     def test_a_conversation(self):
         code, turns, _ = self.chat([QUERY, "zwei"], "--temperature", "0.5")
@@ -144,6 +150,79 @@ class ChatTest(unittest.TestCase):
         self.meanwhile(lambda: self.server.count(TURN), strange)
         code, turns, _ = self.chat([QUERY])
         self.assertEqual((code, turns[0]["answer"]), (0, QUERY))
+
+
+class InspectTest(ServerTest):
+    """LIST and EXPORT: what is shown of the session is what its export has."""
+
+    @classmethod
+    def setUpClass(cls):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            for arguments in [
+                ["chat", "--session", "anna", "--seed", "7", "--script", "-"],
+                ["session", "export", "anna", "--file", folder / "anna.rxt"],
+            ]:
+                subprocess.run([os.environ["RXT"], *arguments, "--store", folder / "a.db"],
+                               input="My name is Anna.\n", capture_output=True, text=True,
+                               timeout=60, check=True)
+            cls.export = (folder / "anna.rxt").read_bytes()
+
+    def setUp(self):
+        super().setUp()
+        self.server.export = self.export
+
+    def inspect(self, *options):
+        """(exit code, the object that was printed, standard error)."""
+        at = self.server.endpoint
+        done = subprocess.run(
+            [os.environ["RXT"], "inspect", "--connect", at, "--json", *options],
+            capture_output=True, text=True, timeout=60,
+        )
+        return done.returncode, json.loads(done.stdout or "null"), done.stderr
+
+    def session(self, *options):
+        return self.inspect("--state", self.server.endpoint, "--session", "anna", *options)
+
+    def test_a_list_of_many_pages(self):
+        names = [f"s{k}" for k in range(7)]
+        self.server._sessions = dict.fromkeys(names, 3)
+        code, shown, _ = self.inspect()
+        self.assertEqual((code, [s["session"] for s in shown["sessions"]]), (0, names))
+        self.assertEqual({s["version"] for s in shown["sessions"]}, {3})
+        after = [b["after"] for t, _, b in self.server.log if t == LIST]
+        self.assertEqual(after, ["", "s1", "s3", "s5"])
+
+    def test_an_export(self):
+        code, shown, said = self.session()
+        self.assertEqual((code, said), (0, ""))
+        self.assertEqual([t["version"] for t in shown["turns"]], [1])
+        granted = sum(b["bytes"] for t, _, b in self.server.log if t == CREDIT)
+        self.assertGreater(granted, len(self.export) - (1 << 20) // 2)
+
+    def test_an_export_whose_connection_is_lost_begins_again(self):
+        self.server.stop_chunk = len(self.export) // CHUNK_BYTES // 2
+        self.meanwhile(lambda: self.server.count(EXPORT), lambda: self.server.restart())
+        code, shown, said = self.session()
+        self.assertEqual((code, said), (0, ""))
+        self.assertEqual([t["version"] for t in shown["turns"]], [1])
+        self.assertEqual(self.server.count(EXPORT), 2)
+
+    def test_bytes_that_are_missing_are_told(self):
+        self.server.chunk_from = 1
+        code, _, said = self.session()
+        self.assertEqual(code, 1)
+        self.assertIn("chunk 1 where 0 is next", said)
+        self.server.mute = {CHUNK}
+        code, _, said = self.session()
+        self.assertEqual(code, 1)
+        self.assertIn(f"0 bytes of an export of {len(self.export)}", said)
+
+    def test_refusals_are_told(self):
+        self.server.refuse[EXPORT] = [error(405, "corrupt")]
+        code, _, said = self.session()
+        self.assertEqual(code, 1)
+        self.assertIn("corrupt", said)
 
 
 class ExampleTest(unittest.TestCase):

@@ -195,19 +195,26 @@ static enum rxt_status read_key(char key[64], const char *path, struct rxt_error
     return RXT_OK;
 }
 
+enum rxt_status connect_open(struct client **out, const char *endpoint,
+                             const struct connect_keys *keys, const char *name,
+                             struct rxt_error *err)
+{
+    char key[64];
+    struct client_config cfg = {.endpoint = endpoint, .name = name, .timeout_ms = 30000};
+    if (keys->server_key || keys->secret_key_file) {
+        if (!keys->server_key || !keys->secret_key_file)
+            return rxt_fail(err, RXT_EINVAL, "CURVE wants --server-key and --secret-key-file");
+        TRY(read_key(key, keys->secret_key_file, err));
+        cfg.server_key = keys->server_key;
+        cfg.secret_key = key;
+    }
+    return client_open(out, &cfg, err);
+}
+
 static enum rxt_status begin(const struct connect_options *o, struct client **client,
                              struct client_event *start, struct rxt_error *err)
 {
-    char key[64];
-    struct client_config cfg = {.endpoint = o->endpoint, .name = "rxt chat", .timeout_ms = 30000};
-    if (o->server_key || o->secret_key_file) {
-        if (!o->server_key || !o->secret_key_file)
-            return rxt_fail(err, RXT_EINVAL, "CURVE wants --server-key and --secret-key-file");
-        TRY(read_key(key, o->secret_key_file, err));
-        cfg.server_key = o->server_key;
-        cfg.secret_key = key;
-    }
-    TRY(client_open(client, &cfg, err));
+    TRY(connect_open(client, o->endpoint, &o->keys, "rxt chat", err));
     const struct client_request open = {
         .verb = CLIENT_OPEN, .session = o->session, .seed = o->turn.seed};
     return client_call(*client, &open, start, err);

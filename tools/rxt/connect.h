@@ -1,4 +1,4 @@
-/* rxt chat --connect: the conversation runs in a server. */
+/* What works in a server instead of a store at hand: rxt chat --connect, rxt inspect --connect. */
 #ifndef RXT_TOOLS_CONNECT_H
 #define RXT_TOOLS_CONNECT_H
 
@@ -6,8 +6,18 @@
 
 #include <signal.h>
 
+/* Gives *out: a client named `name` in the server's log. Keys: both or none (EINVAL), then CURVE.
+ */
+struct connect_keys {
+    const char *server_key, *secret_key_file;
+};
+enum rxt_status connect_open(struct client **out, const char *endpoint,
+                             const struct connect_keys *keys, const char *name,
+                             struct rxt_error *err);
+
 struct connect_options {
-    const char *endpoint, *server_key, *secret_key_file;
+    const char *endpoint;
+    struct connect_keys keys;
     const char *session, *script; /* script NULL = a terminal, or standard input as it comes */
     bool json, keep_going;
     struct client_request turn; /* of every question, which is put in */

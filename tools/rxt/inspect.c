@@ -1,5 +1,5 @@
-/* rxt inspect: look into the sessions of a store or of an export. It changes nothing and needs no
- * server; a store may be in use meanwhile. */
+/* rxt inspect: look into the sessions of a store, of an export or of a server. It changes nothing;
+ * a store may be in use meanwhile. */
 #include "tools/rxt/cli.h"
 #include "tools/rxt/inspect/views.h"
 
@@ -14,7 +14,8 @@ static struct {
     uint64_t version;
     int32_t turns, layer, width;
     bool reverse, text, verify, replay, json;
-} opt = {.tenant = "default", .version = VERSION_HEAD, .turns = 100, .layer = -1, .width = -1};
+    struct live_options live;
+} opt = {.version = VERSION_HEAD, .turns = 100, .layer = -1, .width = -1};
 
 static const struct option options[] = {
     {"session", OPTION_TEXT, &opt.session, "NAME", "this session: its turns and what they wrote"},
@@ -35,6 +36,14 @@ static const struct option options[] = {
     {"html", OPTION_TEXT, &opt.html, "FILE", "a page with everything about the session"},
     {"colour", OPTION_TEXT, &opt.colour, "WHEN", "auto (default), always or never"},
     {"width", OPTION_INT, &opt.width, "N", "columns to fill (default: of the terminal; 0 = any)"},
+    {"connect", OPTION_TEXT, &opt.live.turn, "ENDPOINT",
+     "look into a server (rxtd); for example tcp://127.0.0.1:7110"},
+    {"state", OPTION_TEXT, &opt.live.state, "ENDPOINT",
+     "with --connect and --session: where it gives exports (rxtd --state)"},
+    {"server-key", OPTION_TEXT, &opt.live.keys.server_key, "KEY",
+     "with --connect: CURVE, the server's"},
+    {"secret-key-file", OPTION_TEXT, &opt.live.keys.secret_key_file, "FILE",
+     "with --connect: CURVE, what rxt keygen wrote for this client"},
     {"tenant", OPTION_TEXT, &opt.tenant, "NAME", "whose sessions (default: default)"},
     {"store", OPTION_TEXT, &common.store, "FILE",
      "where sessions are kept (default: $XDG_DATA_HOME/rxt/rxt.db)"},
@@ -61,9 +70,33 @@ static bool wants_memory(void)
     return opt.html || (wants_version() && (!opt.query || opt.against));
 }
 
-/* The sentence about options that do not go together; NULL if they do. */
-static const char *contradiction(void)
+/* The same for a server. */
+static const char *wrong_with_server(bool has_path)
 {
+    const struct live_options *o = &opt.live;
+    if (!o->turn && (o->state || o->keys.server_key || o->keys.secret_key_file))
+        return "--state, --server-key and --secret-key-file go with --connect ENDPOINT";
+    if (!o->turn)
+        return NULL;
+    if (has_path || common.store)
+        return "--connect looks into a server: no store beside it";
+    if (opt.tenant)
+        return "the keys say which tenant a server sees, not --tenant";
+    if (opt.session && !o->state)
+        return "--session of a server needs --state ENDPOINT, where it gives exports (rxtd "
+               "--state)";
+    if (opt.verify && !opt.session)
+        return "--verify over a connection needs --session NAME; the whole of a store is verified "
+               "at its file";
+    return NULL;
+}
+
+/* The sentence about options that do not go together; NULL if they do. */
+static const char *contradiction(bool has_path)
+{
+    const char *server = wrong_with_server(has_path);
+    if (server)
+        return server;
     if (opt.session && (opt.filter || opt.sort || opt.reverse))
         return "--filter, --sort and --reverse are for the list of sessions";
     if (opt.replay && !opt.verify)
@@ -161,12 +194,28 @@ static enum rxt_status show(const struct report *r, struct rxt_error *err)
     return RXT_OK;
 }
 
+/* What the server has: all of its list, or one session with its row. */
+static enum rxt_status open_live(struct source *s, struct live_list *live, struct look *l,
+                                 struct rxt_error *err)
+{
+    char other[STORE_NAME_MAX] = "";
+    uint64_t version;
+    if (l->against)
+        TRY(look_against(l->against, other, &version, err));
+    TRY(live_list(live, &opt.live, l->session, err));
+    l->live = live;
+    if (!l->session)
+        return RXT_OK;
+    return source_connect(s, &opt.live, l->tenant, l->session, other[0] ? other : NULL, err);
+}
+
 static enum rxt_status inspect(const char *path, bool *good, struct rxt_error *err)
 {
-    struct source source;
+    struct source source = {0};
+    struct live_list live = {0};
     struct rxt_model *m = NULL;
     struct report r = {0};
-    struct look l = {.tenant = opt.tenant,
+    struct look l = {.tenant = opt.tenant ? opt.tenant : "default",
                      .session = opt.session,
                      .text = opt.text,
                      .filter = opt.filter,
@@ -178,7 +227,8 @@ static enum rxt_status inspect(const char *path, bool *good, struct rxt_error *e
                      .query = opt.query,
                      .layer = opt.layer,
                      .whole = opt.html != NULL};
-    enum rxt_status st = source_open(&source, path, opt.tenant, err);
+    enum rxt_status st = opt.live.turn ? open_live(&source, &live, &l, err)
+                                       : source_open(&source, path, l.tenant, err);
     l.store = source.store;
     l.is_export = source.is_export;
     if (st == RXT_OK && source.is_export)
@@ -189,7 +239,7 @@ static enum rxt_status inspect(const char *path, bool *good, struct rxt_error *e
     if (st == RXT_OK)
         st = find_model(&m, &l, err);
     l.model = m;
-    const char *kind = source.is_export ? "export" : "store";
+    const char *kind = opt.live.turn ? "server" : source.is_export ? "export" : "store";
     if (l.session)
         report_open(&r, "session %.60s of %s %.100s", l.session, kind, path);
     else
@@ -203,32 +253,34 @@ static enum rxt_status inspect(const char *path, bool *good, struct rxt_error *e
     report_close(&r);
     rxt_model_close(&m);
     source_close(&source);
+    live_list_free(&live);
     return st;
 }
 
 int command_inspect(int argc, char **argv)
 {
     struct command_line line = {
-        .usage = "rxt inspect [STORE|EXPORT] [OPTIONS]",
-        .about = "Looks into the sessions of a store (which may be in use) or into an exported "
-                 "session. Without\n"
-                 "options it lists them; with --session one of them, with --version its memory. "
-                 "docs/inspect.md\n"
-                 "says how to read it. Exit code 1 also when --verify finds something wrong.",
+        .usage = "rxt inspect [STORE|EXPORT|--connect ENDPOINT] [OPTIONS]",
+        .about =
+            "Looks into the sessions of a store (which may be in use), of a server, or into an "
+            "exported session. Without\n"
+            "options it lists them; with --session one of them, with --version its memory. "
+            "docs/inspect.md\n"
+            "says how to read it. Exit code 1 also when --verify finds something wrong.",
         .options = options,
         .max_args = 1,
     };
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
         return code;
-    const char *wrong = contradiction();
+    const char *wrong = contradiction(line.n_arg > 0);
     if (wrong) {
         (void)fprintf(stderr, "rxt: %s\nusage: %s\n", wrong, line.usage);
         return EXIT_USAGE;
     }
     struct rxt_error err = {0};
     char store[4096];
-    const char *path = line.n_arg ? line.arg[0] : common.store;
+    const char *path = opt.live.turn ? opt.live.turn : line.n_arg ? line.arg[0] : common.store;
     enum rxt_status st = RXT_OK;
     bool good = true;
     if (!path) {

@@ -63,6 +63,40 @@ static json_t *session_json(const struct look *l, const struct store_session *x)
     return o;
 }
 
+/* ---- in a server ------------------------------------------------------------------------ */
+
+/* Where its memory is; a held session does not say. */
+static const char *tier_of(const struct client_session *x)
+{
+    if (strcmp(x->state, "held") == 0)
+        return "server";
+    return strcmp(x->state, "cold") == 0 ? "disk" : "memory";
+}
+
+static json_t *live_json(const struct live_list *l, const struct client_session *x)
+{
+    int64_t now = clock_wall_us();
+    char seed[24];
+    (void)snprintf(seed, sizeof seed, "%" PRIu64, x->seed);
+    json_t *o = json_pack("{so ss ss sI sI sI so ss sI sI sI sI}", "session",
+                          plain_text(x->session), "state", x->state, "tier", tier_of(x), "version",
+                          (json_int_t)x->version, "turns", (json_int_t)x->n_turn, "resident_bytes",
+                          (json_int_t)(strcmp(tier_of(x), "memory") ? 0 : l->session_bytes),
+                          "stm_dtype", plain_text(x->stm_dtype), "seed", seed, "created_us",
+                          (json_int_t)x->created_us, "used_us", (json_int_t)x->used_us, "age",
+                          now - (json_int_t)x->created_us, "idle", now - (json_int_t)x->used_us);
+    if (o && x->origin[0])
+        (void)json_object_update_new(o, json_pack("{so sI}", "origin", plain_text(x->origin),
+                                                  "origin_version", (json_int_t)x->origin_version));
+    if (o && x->has_hash)
+        (void)json_object_set_new(o, "stm_hash", json_hash(x->stm_hash));
+    if (o && x->held_reason[0])
+        (void)json_object_set_new(o, "held_reason", plain_text(x->held_reason));
+    if (o && x->mixed_class)
+        (void)json_object_set_new(o, "mixed_class", json_true());
+    return o;
+}
+
 /* ---- the list --------------------------------------------------------------------------- */
 
 static const struct column list_columns[] = {
@@ -80,6 +114,15 @@ static const struct column list_columns[] = {
     {"stm_dtype", "dtype", CELL_TEXT},
     {"used_us", "last used (UTC)", CELL_DATE},
     {"model", "model", CELL_TEXT},
+};
+
+static const struct column live_columns[] = {
+    {"session", "session", CELL_TEXT},   {"state", "state", CELL_TEXT},
+    {"tier", "tier", CELL_TEXT},         {"version", "version", CELL_COUNT},
+    {"turns", "turns", CELL_COUNT},      {"resident_bytes", "resident", CELL_BYTES},
+    {"idle", "idle", CELL_AGE},          {"age", "age", CELL_AGE},
+    {"stm_dtype", "dtype", CELL_TEXT},   {"used_us", "last used (UTC)", CELL_DATE},
+    {"origin", "comes from", CELL_TEXT},
 };
 
 static const char *sort_key;
@@ -111,45 +154,59 @@ static enum rxt_status sort_rows(json_t *rows, const char *key, bool reverse)
     return RXT_OK;
 }
 
-static enum rxt_status check_key(const char *key, struct rxt_error *err)
+static enum rxt_status check_key(const char *key, const struct column *column, int n_column,
+                                 struct rxt_error *err)
 {
     char all[192] = "";
-    for (int i = 0; i < COUNT_OF(list_columns); i++) {
-        if (strcmp(list_columns[i].key, key) == 0)
+    for (int i = 0; i < n_column; i++) {
+        if (strcmp(column[i].key, key) == 0)
             return RXT_OK;
         size_t n = strlen(all);
-        (void)snprintf(all + n, sizeof all - n, "%s%s", i ? ", " : "", list_columns[i].key);
+        (void)snprintf(all + n, sizeof all - n, "%s%s", i ? ", " : "", column[i].key);
     }
     return rxt_fail(err, RXT_EINVAL, "--sort %.30s: use one of %s", key, all);
 }
 
-enum rxt_status view_sessions(struct report *r, const struct look *l, struct rxt_error *err)
+static bool matches(const struct look *l, const char *name, const char *state)
+{
+    return !l->filter || strstr(name, l->filter) || strcmp(state, l->filter) == 0;
+}
+
+static enum rxt_status list_stored(struct report *r, struct section *s, const struct look *l,
+                                   struct rxt_error *err)
 {
     enum { PAGE = 64 };
     struct store_session *page = malloc(PAGE * sizeof *page);
     char after[STORE_NAME_MAX] = "";
     size_t n = 0;
     enum rxt_status st = page ? RXT_OK : RXT_ENOMEM;
-    const char *key = l->sort ? l->sort : "session";
-    struct section *s =
-        report_table(r, "sessions", "sessions", list_columns, COUNT_OF(list_columns));
-    if (st == RXT_OK)
-        st = check_key(key, err);
     do {
         if (st == RXT_OK)
             st = store_session_list(l->store, l->tenant, after, page, PAGE, &n, err);
         if (st != RXT_OK)
             break;
         for (size_t i = 0; i < n; i++)
-            if (!l->filter || strstr(page[i].name, l->filter) ||
-                strcmp(state_of(&page[i]), l->filter) == 0)
+            if (matches(l, page[i].name, state_of(&page[i])))
                 report_row(r, s, session_json(l, &page[i]));
         if (n > 0)
             memcpy(after, page[n - 1].name, sizeof after);
     } while (n == PAGE);
     free(page);
-    if (st != RXT_OK)
-        return st;
+    return st;
+}
+
+enum rxt_status view_sessions(struct report *r, const struct look *l, struct rxt_error *err)
+{
+    const char *key = l->sort ? l->sort : "session";
+    const struct column *column = l->live ? live_columns : list_columns;
+    int n_column = l->live ? COUNT_OF(live_columns) : COUNT_OF(list_columns);
+    TRY(check_key(key, column, n_column, err));
+    struct section *s = report_table(r, "sessions", "sessions", column, n_column);
+    if (!l->live)
+        TRY(list_stored(r, s, l, err));
+    for (size_t i = 0; l->live && i < l->live->n; i++)
+        if (matches(l, l->live->session[i].session, l->live->session[i].state))
+            report_row(r, s, live_json(l->live, &l->live->session[i]));
     if (json_array_size(s->rows) == 0)
         section_about(s, "There are none%s of tenant \"%.60s\".",
                       l->filter ? " that match the filter" : "", l->tenant);
@@ -168,6 +225,8 @@ static const struct column facts[] = {
     {"base", "oldest version", CELL_COUNT},
     {"origin", "comes from", CELL_TEXT},
     {"origin_version", "... at version", CELL_COUNT},
+    {"turns", "turns", CELL_COUNT},
+    {"resident_bytes", "bytes in the server", CELL_BYTES},
     {"images", "images", CELL_COUNT},
     {"image_bytes", "bytes of images", CELL_BYTES},
     {"memory_bytes", "bytes of the memory", CELL_BYTES},
@@ -186,7 +245,15 @@ enum rxt_status view_session(struct report *r, const struct look *l, struct rxt_
     struct store_session x;
     TRY(store_session_get(l->store, l->tenant, l->session, &x, err));
     struct section *s = report_facts(r, "session", "session", facts, COUNT_OF(facts));
-    report_row(r, s, session_json(l, &x));
+    const struct client_session *served = l->live ? live_find(l->live, l->session) : NULL;
+    json_t *o = session_json(l, &x);
+    if (o && served) { /* what the export does not tell, or tells of itself */
+        (void)json_object_del(o, "origin");
+        (void)json_object_del(o, "origin_version");
+        (void)json_object_update_new(o, live_json(l->live, served));
+        (void)json_object_set_new(o, "version", json_integer((json_int_t)x.applied));
+    }
+    report_row(r, s, o);
     return RXT_OK;
 }
 

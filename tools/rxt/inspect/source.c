@@ -26,8 +26,8 @@ static void name_of(char out[STORE_NAME_MAX], const char *path)
     out[n] = '\0';
 }
 
-static enum rxt_status open_export(struct source *s, FILE *f, const char *path, const char *tenant,
-                                   struct rxt_error *err)
+/* The store that exports are imported into. */
+static enum rxt_status open_folder(struct source *s, struct rxt_error *err)
 {
     char file[96];
     const char *tmp = getenv("TMPDIR");
@@ -41,12 +41,43 @@ static enum rxt_status open_export(struct source *s, FILE *f, const char *path, 
     (void)snprintf(file, sizeof file, "%s/store", s->folder);
     /* It is thrown away: nothing of it must survive anything. */
     TRY(store_open(&s->store, file, &(struct store_options){.sync = STORE_SYNC_NORMAL}, err));
-    TRY(store_lease_take(s->store, err));
-    name_of(s->session, path);
-    rewind(f);
+    return store_lease_take(s->store, err);
+}
+
+/* `from`: the file or server, for the message. */
+static enum rxt_status import_file(struct source *s, FILE *f, const char *from, const char *tenant,
+                                   const char *session, struct rxt_error *err)
+{
     struct rxt_error why = {0};
-    enum rxt_status st = store_import(s->store, tenant, s->session, read_file, f, NULL, &why);
-    return st == RXT_OK ? st : rxt_fail(err, st, "%.100s: %s", path, why.text);
+    rewind(f);
+    enum rxt_status st = store_import(s->store, tenant, session, read_file, f, NULL, &why);
+    return st == RXT_OK ? st : rxt_fail(err, st, "%.100s: %s", from, why.text);
+}
+
+static enum rxt_status fetch(struct source *s, const struct live_options *o, const char *tenant,
+                             const char *session, struct rxt_error *err)
+{
+    char path[96];
+    (void)snprintf(path, sizeof path, "%s/export", s->folder);
+    FILE *f = fopen(path, "w+xe");
+    if (!f)
+        return rxt_fail(err, RXT_EIO, "cannot write %s: %s", path, strerror(errno));
+    (void)unlink(path); /* it is ours alone, and gone when this program ends in whatever way */
+    enum rxt_status st = live_export(f, o, session, err);
+    if (st == RXT_OK)
+        st = import_file(s, f, o->state, tenant, session, err);
+    (void)fclose(f);
+    return st;
+}
+
+enum rxt_status source_connect(struct source *s, const struct live_options *o, const char *tenant,
+                               const char *session, const char *other, struct rxt_error *err)
+{
+    *s = (struct source){.is_export = true};
+    (void)snprintf(s->session, sizeof s->session, "%s", session);
+    TRY(open_folder(s, err));
+    TRY(fetch(s, o, tenant, session, err));
+    return other && strcmp(other, session) != 0 ? fetch(s, o, tenant, other, err) : RXT_OK;
 }
 
 enum rxt_status source_open(struct source *s, const char *path, const char *tenant,
@@ -64,7 +95,11 @@ enum rxt_status source_open(struct source *s, const char *path, const char *tena
     enum rxt_status st = RXT_OK;
     s->is_export = n == sizeof magic - 1 && strcmp(magic, export_magic) == 0;
     if (s->is_export)
-        st = open_export(s, f, path, tenant, err);
+        st = open_folder(s, err);
+    if (st == RXT_OK && s->is_export) {
+        name_of(s->session, path);
+        st = import_file(s, f, path, tenant, s->session, err);
+    }
     (void)fclose(f);
     if (s->is_export)
         return st;

@@ -1,9 +1,11 @@
 /* Where sessions are looked at: a store file, read while a server may be writing it, or an exported
- * session, which is imported into a store of its own that lives as long as the look. */
+ * session, which is imported into a store of its own that lives as long as the look. A server gives
+ * its sessions as exports. */
 #ifndef RXT_TOOLS_INSPECT_SOURCE_H
 #define RXT_TOOLS_INSPECT_SOURCE_H
 
 #include "store/store.h"
+#include "tools/rxt/inspect/live.h"
 
 struct source {
     struct store *store;
@@ -17,6 +19,9 @@ struct source {
  * fit. */
 enum rxt_status source_open(struct source *s, const char *path, const char *tenant,
                             struct rxt_error *err);
+/* The same of sessions of a server: `session`, and `other` beside it unless that is NULL. */
+enum rxt_status source_connect(struct source *s, const struct live_options *o, const char *tenant,
+                               const char *session, const char *other, struct rxt_error *err);
 void source_close(struct source *s);
 
 #endif

@@ -39,25 +39,29 @@ static bool number(const char *s, uint64_t *out)
     char *end;
     if (*s < '0' || *s > '9')
         return false;
-    *out = strtoull(s, &end, 10);
-    return *end == '\0';
+    uint64_t n = strtoull(s, &end, 10);
+    if (*end != '\0')
+        return false;
+    *out = n;
+    return true;
 }
 
-/* "7", "anna", "anna:7". A session whose name is a number is "7:", with or without a version. */
-static enum rxt_status parse_against(struct pair *p, const struct look *l, struct rxt_error *err)
+/* A session whose name is a number is "7:", with or without a version. */
+enum rxt_status look_against(const char *against, char session[STORE_NAME_MAX], uint64_t *version,
+                             struct rxt_error *err)
 {
-    const char *colon = strrchr(l->against, ':');
-    size_t n = strlen(l->against);
-    p->against = VERSION_HEAD;
-    if (number(l->against, &p->against))
+    const char *colon = strrchr(against, ':');
+    size_t n = strlen(against);
+    *version = VERSION_HEAD;
+    session[0] = '\0';
+    if (number(against, version))
         return RXT_OK;
-    if (colon && (colon[1] == '\0' || number(colon + 1, &p->against)))
-        n = (size_t)(colon - l->against);
-    if (n == 0 || n >= sizeof p->against_session)
-        return rxt_fail(err, RXT_EINVAL, "--against %.60s: use V, SESSION or SESSION:V",
-                        l->against);
-    memcpy(p->against_session, l->against, n);
-    p->other_session = true;
+    if (colon && (colon[1] == '\0' || number(colon + 1, version)))
+        n = (size_t)(colon - against);
+    if (n == 0 || n >= STORE_NAME_MAX)
+        return rxt_fail(err, RXT_EINVAL, "--against %.60s: use V, SESSION or SESSION:V", against);
+    memcpy(session, against, n);
+    session[n] = '\0';
     return RXT_OK;
 }
 
@@ -83,7 +87,8 @@ static enum rxt_status pair_open(struct pair *p, const struct look *l, struct rx
     TRY(look_version(l, &p->h, &p->version, err));
     if (l->against) {
         p->has_against = p->asked = true;
-        TRY(parse_against(p, l, err));
+        TRY(look_against(l->against, p->against_session, &p->against, err));
+        p->other_session = p->against_session[0] != '\0';
         if (p->other_session)
             TRY(open_other(p, l, err));
         else if (p->against < p->h.session.base || p->against > p->h.session.applied)

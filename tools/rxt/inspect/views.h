@@ -12,6 +12,7 @@
 struct look {
     struct store *store;
     bool is_export;
+    const struct live_list *live; /* what the server says of its sessions; NULL = no server */
     const char *tenant, *session;
     const struct rxt_model *model; /* NULL: without what takes one */
     bool text;                     /* what people said may be shown */
@@ -29,7 +30,7 @@ struct look {
     bool whole;    /* for a report of everything: all maps */
 };
 
-/* The sessions of the store: filtered, sorted. EINVAL: an unknown key to sort by. */
+/* The sessions of the store or server: filtered, sorted. EINVAL: an unknown key to sort by. */
 enum rxt_status view_sessions(struct report *r, const struct look *l, struct rxt_error *err);
 /* What is known of one session; no model needed. */
 enum rxt_status view_session(struct report *r, const struct look *l, struct rxt_error *err);
@@ -51,6 +52,10 @@ enum rxt_status view_verify(struct report *r, const struct look *l, bool replay,
 /* l->version of an open history: the newest one if it is VERSION_HEAD. ENOTFOUND if there is none
  * of that number. */
 enum rxt_status look_version(const struct look *l, const struct history *h, uint64_t *version,
+                             struct rxt_error *err);
+/* Reads "V", "SESSION" or "SESSION:V": session "" where none is named, *version VERSION_HEAD.
+ * EINVAL. */
+enum rxt_status look_against(const char *against, char session[STORE_NAME_MAX], uint64_t *version,
                              struct rxt_error *err);
 /* Text of ids by the model, as plain_text; NULL without model or memory. */
 json_t *look_text(const struct look *l, const int32_t *ids, uint32_t n);
