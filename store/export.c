@@ -1,4 +1,5 @@
 #include "store/export_impl.h"
+#include "store/sqlite/seal_impl.h"
 
 #include <assert.h>
 #include <string.h>
@@ -12,6 +13,7 @@ struct out {
     store_write write;
     void *arg;
     crypto_generichash_state seal;
+    XXH3_state_t sum; /* of the record under way */
     uint64_t n_record;
 };
 
@@ -21,6 +23,7 @@ static enum rxt_status emit(void *arg, const void *bytes, size_t n)
     if (n == 0)
         return RXT_OK;
     (void)crypto_generichash_update(&o->seal, bytes, n);
+    seal_bytes(&o->sum, bytes, n);
     return o->write(o->arg, bytes, n);
 }
 
@@ -61,7 +64,14 @@ static enum rxt_status record(struct out *o, enum export_type type, uint64_t byt
     add_u32(&p, 0);
     add_u64(&p, bytes);
     o->n_record += type != EXPORT_END;
+    (void)XXH3_64bits_reset(&o->sum);
     return emit(o, head, sizeof head);
+}
+
+static enum rxt_status record_end(struct out *o)
+{
+    uint64_t sum = XXH3_64bits_digest(&o->sum);
+    return emit(o, &sum, sizeof sum);
 }
 
 static enum rxt_status header(struct out *o)
@@ -96,7 +106,8 @@ static enum rxt_status session(struct out *o, const struct store_session *x, uin
     add_text(&p, x->held_reason, sizeof x->held_reason);
     assert(p.at == body + sizeof body);
     TRY(record(o, EXPORT_SESSION, sizeof body));
-    return emit(o, body, sizeof body);
+    TRY(emit(o, body, sizeof body));
+    return record_end(o);
 }
 
 static enum rxt_status image(struct out *o, struct store *s, int64_t id,
@@ -112,7 +123,8 @@ static enum rxt_status image(struct out *o, struct store *s, int64_t id,
     assert(p.at == body + sizeof body);
     TRY(record(o, EXPORT_IMAGE, sizeof body + im->bytes));
     TRY(emit(o, body, sizeof body));
-    return store_image_stream(s, id, im, emit, o, err);
+    TRY(store_image_stream(s, id, im, emit, o, err));
+    return record_end(o);
 }
 
 static uint32_t text_bytes(const char *s)
@@ -149,7 +161,8 @@ static enum rxt_status turn(struct out *o, const struct store_turn *t)
     TRY(emit(o, body, sizeof body));
     TRY(emit(o, t->ids, ids));
     TRY(emit(o, t->query_text, query));
-    return emit(o, t->answer_text, answer);
+    TRY(emit(o, t->answer_text, answer));
+    return record_end(o);
 }
 
 static enum rxt_status images(struct out *o, struct store *s, const struct store_session *x,
@@ -187,6 +200,7 @@ static enum rxt_status end(struct out *o)
     uint64_t n = o->n_record;
     TRY(record(o, EXPORT_END, sizeof n));
     TRY(emit(o, &n, sizeof n));
+    TRY(record_end(o));
     (void)crypto_generichash_final(&o->seal, seal, sizeof seal);
     return o->write(o->arg, seal, sizeof seal);
 }

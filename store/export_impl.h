@@ -1,13 +1,15 @@
-/* One session as a file: what store_export writes and store_import reads. Little endian throughout,
- * no padding, read once from front to end.
+/* One session as a file: what store_export writes, store_import reads and store_export_look looks
+ * through. Little endian throughout, no padding, read once from front to end.
  *
  *   header   8  "RXTSESSN"
- *            4  format, 1
+ *            4  format, 2; 1 is read, too
  *            4  zero
  *   records     SESSION, then at most two IMAGEs, then TURNs, then END; each
  *            4  type: 1 SESSION, 2 IMAGE, 3 TURN, 4 END
  *            4  zero
  *            8  bytes of the payload, which must be what its content needs
+ *            *  the payload
+ *            8  XXH3-64 over all of it before; not in format 1. It tells which record was changed
  *   seal    32  BLAKE2b-256 over everything before it
  *
  *   SESSION 16  model hash
@@ -37,9 +39,11 @@
 #include "store/store.h"
 
 #define EXPORT_MAGIC "RXTSESSN"
-#define EXPORT_FORMAT 1u
+#define EXPORT_FORMAT 2u
+#define EXPORT_FORMAT_WITHOUT_SUMS 1u
 #define EXPORT_HEADER_BYTES 16
 #define EXPORT_RECORD_BYTES 16
+#define EXPORT_SUM_BYTES 8
 #define EXPORT_SEAL_BYTES 32
 #define EXPORT_SESSION_BYTES (16 + 24 + 40 + 4 + 3 * STORE_NAME_MAX)
 #define EXPORT_IMAGE_BYTES (16 + 24 + STORE_LABEL_MAX)              /* without the bytes */

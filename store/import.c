@@ -2,6 +2,7 @@
  * it is used, and the rows become visible in one transaction after the seal. Chunks of images go
  * in before; without their image they are nothing, and a failed import sweeps them. */
 #include "store/export_impl.h"
+#include "store/sqlite/seal_impl.h"
 
 #include "kernels/base/mem.h"
 
@@ -20,6 +21,8 @@ struct in {
     void *arg;
     struct rxt_error *err;
     crypto_generichash_state seal;
+    XXH3_state_t sum; /* of the record under way */
+    uint32_t format;
     uint64_t n_record;
     uint32_t type; /* of the record under way, and what is left of its payload */
     uint64_t left;
@@ -52,8 +55,10 @@ static enum rxt_status take(struct in *in, void *out, size_t n)
     enum rxt_status st = in->read(in->arg, out, n);
     if (st == RXT_EFORMAT)
         return bad(in, "it ends too early");
-    if (st == RXT_OK)
+    if (st == RXT_OK) {
         (void)crypto_generichash_update(&in->seal, out, n);
+        seal_bytes(&in->sum, out, n);
+    }
     return st;
 }
 
@@ -112,11 +117,11 @@ static enum rxt_status header(struct in *in)
     TRY(take(in, head, sizeof head));
     if (memcmp(head, EXPORT_MAGIC, 8) != 0)
         return bad(in, "it does not begin like one");
-    uint32_t format = get_u32(&p);
-    if (format > EXPORT_FORMAT)
+    in->format = get_u32(&p);
+    if (in->format > EXPORT_FORMAT)
         return rxt_fail(in->err, RXT_ENEWER, "export has format %" PRIu32 ", this program knows %u",
-                        format, EXPORT_FORMAT);
-    if (format == 0 || get_u32(&p) != 0)
+                        in->format, EXPORT_FORMAT);
+    if (in->format == 0 || get_u32(&p) != 0)
         return bad(in, "its header is damaged");
     return RXT_OK;
 }
@@ -125,6 +130,7 @@ static enum rxt_status next(struct in *in)
 {
     uint8_t head[EXPORT_RECORD_BYTES];
     struct part p = {head};
+    (void)XXH3_64bits_reset(&in->sum);
     TRY(take(in, head, sizeof head));
     in->type = get_u32(&p);
     if (get_u32(&p) != 0)
@@ -132,6 +138,21 @@ static enum rxt_status next(struct in *in)
     in->left = get_u64(&p);
     in->n_record += in->type != EXPORT_END;
     return RXT_OK;
+}
+
+/* The sum behind a record. */
+static enum rxt_status record_end(struct in *in)
+{
+    uint64_t want = XXH3_64bits_digest(&in->sum), got;
+    if (in->format == EXPORT_FORMAT_WITHOUT_SUMS)
+        return RXT_OK;
+    TRY(take(in, &got, sizeof got));
+    if (got == want)
+        return RXT_OK;
+    return rxt_fail(in->err, RXT_ECORRUPT,
+                    "record %" PRIu64 " of the export was changed after it was written, or damaged "
+                    "on the way",
+                    in->n_record + (in->type == EXPORT_END));
 }
 
 static enum rxt_status session(struct in *in, const char *tenant, const char *name)
@@ -142,6 +163,7 @@ static enum rxt_status session(struct in *in, const char *tenant, const char *na
     if (in->type != EXPORT_SESSION || in->left != sizeof body)
         return bad(in, "the session is not where it should be");
     TRY(take(in, body, sizeof body));
+    TRY(record_end(in));
     struct part p = {body};
     get(&p, x->model_hash, sizeof x->model_hash);
     x->dtype = get_u32(&p);
@@ -211,7 +233,7 @@ static enum rxt_status image(struct in *in)
         TRY(store_image_chunk(in->s, u, in->buf, n, in->err));
         in->left -= n;
     }
-    return RXT_OK;
+    return record_end(in);
 }
 
 /* Reads a text of n bytes to *at, with a zero; NULL if it is absent. */
@@ -290,6 +312,7 @@ static enum rxt_status turn(struct in *in)
     uint8_t *at = in->buf + t.n_ids * sizeof *t.ids;
     TRY(text(in, query, &at, &t.query_text));
     TRY(text(in, answer, &at, &t.answer_text));
+    TRY(record_end(in));
     in->head = t.version;
     return content(in, store_turn_put(in->s, in->session.id, &t, in->err), "a turn");
 }
@@ -301,6 +324,7 @@ static enum rxt_status end(struct in *in)
     if (in->left != sizeof n)
         return bad(in, "its end is damaged");
     TRY(take(in, &n, sizeof n));
+    TRY(record_end(in));
     (void)crypto_generichash_final(&in->seal, want, sizeof want);
     enum rxt_status st = in->read(in->arg, got, sizeof got);
     if (st != RXT_OK)

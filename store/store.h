@@ -321,6 +321,33 @@ typedef enum rxt_status (*store_read)(void *arg, void *bytes, size_t n);
 enum rxt_status store_import(struct store *s, const char *tenant, const char *name, store_read read,
                              void *arg, struct store_session *out, struct rxt_error *err);
 
+/* A part of such bytes, as store_export_look finds it. */
+enum store_part_kind {
+    STORE_PART_HEADER,
+    STORE_PART_SESSION, /* its row */
+    STORE_PART_IMAGE,
+    STORE_PART_TURN, /* a row of the journal */
+    STORE_PART_END,
+    STORE_PART_SEAL, /* over all */
+};
+struct store_part {
+    enum store_part_kind what;
+    bool good;
+    bool unsure;        /* SEAL: it alone tells that something was changed, and not what */
+    uint64_t version;   /* IMAGE, TURN; SEAL: of the last TURN */
+    uint64_t at, bytes; /* where it lies in the whole; of an IMAGE header and values */
+    const struct store_image *image; /* IMAGE, lent for the call: what it says of itself */
+    char detail[120];                /* what is wrong; "" = nothing */
+};
+typedef enum rxt_status (*store_part_found)(void *arg, const struct store_part *part);
+/* Looks through bytes that store_import may have refused and tells of each part, from front to end,
+ * whether it is as it was written; a damaged one is named by its place. Bytes of format 1 have no
+ * sums of their parts: there only the seal tells that something was changed. Ends early where a
+ * damaged length leads nowhere. A status of `read` (but for EFORMAT, the end) or `found` ends it
+ * and is returned; damage is not a failure. */
+enum rxt_status store_export_look(store_read read, void *arg, store_part_found found, void *user,
+                                  struct rxt_error *err);
+
 /* ---- care ------------------------------------------------------------------------------- */
 
 /* Removes at most one chunk that no image needs, for a writer with nothing else to do. *more =

@@ -7,20 +7,22 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Columns key, upload, header. */
-static enum rxt_status image_read(struct query *q, struct image_header *h, struct rxt_error *err)
+/* Columns key, upload, header. *out is what the header says, under the version that the key says:
+ * where they differ, store_image_stream refuses it, and an older one can be asked for. */
+static enum rxt_status image_read(struct query *q, struct image_header *h, struct store_image *out,
+                                  struct rxt_error *err)
 {
-    uint64_t version = column_u64(q, 0) & STORE_VERSION_MAX;
     enum rxt_status st = header_read(h, sqlite3_column_blob(q->stmt, 2),
                                      (size_t)sqlite3_column_bytes(q->stmt, 2), err);
-    if (st != RXT_OK)
-        h->image.version = version; /* so that an older one can be asked for */
     h->image.upload = column_int(q, 1);
+    *out = h->image;
+    out->version = column_u64(q, 0) & STORE_VERSION_MAX;
     return st;
 }
 
 static enum rxt_status image_query(struct store *s, int64_t session, uint64_t first, uint64_t last,
-                                   struct image_header *h, struct rxt_error *err)
+                                   struct image_header *h, struct store_image *out,
+                                   struct rxt_error *err)
 {
     struct query q = query_open(s, SQL_IMAGE_FIND);
     bind_int(&q, key_of(session, first));
@@ -28,7 +30,7 @@ static enum rxt_status image_query(struct store *s, int64_t session, uint64_t fi
     bind_int(&q, 1);
     enum rxt_status st = query_row(&q, "look for an image", err);
     if (st == RXT_OK)
-        st = image_read(&q, h, err);
+        st = image_read(&q, h, out, err);
     query_close(&q);
     return st;
 }
@@ -51,10 +53,9 @@ enum rxt_status store_image_find(struct store *s, int64_t session, uint64_t vers
                                  struct store_image *out, struct rxt_error *err)
 {
     struct image_header h;
-    enum rxt_status st = image_query(s, session, 0, version, &h, err);
+    enum rxt_status st = image_query(s, session, 0, version, &h, out, err);
     if (st == RXT_ENOTFOUND)
         return rxt_fail(err, st, "session has no image of version %" PRIu64 " or older", version);
-    *out = h.image;
     return st;
 }
 
@@ -69,10 +70,10 @@ enum rxt_status store_image_list(struct store *s, int64_t session, struct store_
     *n = 0;
     while (*n < cap && (st = query_row(&q, "list the images", err)) == RXT_OK) {
         struct image_header h;
-        st = image_read(&q, &h, err);
+        st = image_read(&q, &h, &out[*n], err);
         if (st != RXT_OK)
             break;
-        out[(*n)++] = h.image;
+        ++*n;
     }
     query_close(&q);
     return st == RXT_ENOTFOUND ? RXT_OK : st;
@@ -84,8 +85,9 @@ enum rxt_status store_image_stream(struct store *s, int64_t session,
 {
     struct store_session x;
     struct image_header h;
+    struct store_image there;
     TRY(session_by_id(s, session, &x, err));
-    enum rxt_status st = image_query(s, session, image->version, image->version, &h, err);
+    enum rxt_status st = image_query(s, session, image->version, image->version, &h, &there, err);
     if (st == RXT_ENOTFOUND)
         return rxt_fail(err, st, "image of version %" PRIu64 " is not there any more",
                         image->version);
@@ -216,11 +218,12 @@ static enum rxt_status commit_begin(struct store *s, int64_t session,
                                     const struct store_image *image, struct store_session *x,
                                     struct rxt_error *err)
 {
-    struct image_header newest;
+    struct image_header h;
+    struct store_image newest;
     TRY(session_by_id(s, session, x, err));
     TRY(fits(x, image, err));
-    enum rxt_status st = image_query(s, session, 0, STORE_VERSION_MAX, &newest, err);
-    if (st == RXT_OK && newest.image.version < image->version)
+    enum rxt_status st = image_query(s, session, 0, STORE_VERSION_MAX, &h, &newest, err);
+    if (st == RXT_OK && newest.version < image->version)
         return prune(s, session, x->base, s->keep_images - 1, err);
     return st == RXT_ENOTFOUND || st == RXT_ECORRUPT ? RXT_OK : st;
 }
@@ -281,9 +284,9 @@ enum rxt_status store_image_commit(struct store *s, const struct store_upload *u
 
 static enum rxt_status share_one(struct store *s, const struct store_session *from,
                                  const struct store_session *to, struct image_header *h,
-                                 struct rxt_error *err)
+                                 const struct store_image *there, struct rxt_error *err)
 {
-    TRY(header_expect(h, from, &h->image, err));
+    TRY(header_expect(h, from, there, err));
     memcpy(h->tenant, to->tenant, sizeof h->tenant);
     memcpy(h->session, to->name, sizeof h->session);
     return insert(s, to, h, err);
@@ -295,10 +298,11 @@ enum rxt_status image_share(struct store *s, const struct store_session *from,
 {
     for (uint64_t v = last;;) {
         struct image_header h;
-        enum rxt_status st = image_query(s, from->id, first, v, &h, err);
+        struct store_image there;
+        enum rxt_status st = image_query(s, from->id, first, v, &h, &there, err);
         if (st != RXT_OK)
             return st == RXT_ENOTFOUND ? RXT_OK : st;
-        TRY(share_one(s, from, to, &h, err));
+        TRY(share_one(s, from, to, &h, &there, err));
         if (h.image.version == first)
             return RXT_OK;
         v = h.image.version - 1;

@@ -1,7 +1,8 @@
-/* store_import reads what store_export wrote, or what somebody else made of it. The input is tried
- * as it is and mended: header, lengths of records, their number and the seal made right, so that
- * what is inside of them is reached. What is taken must be whole: it is read and exported again.
- * covers: store/import.c */
+/* store_import reads what store_export wrote, or what somebody else made of it, and
+ * store_export_look tells what is wrong with it. The input is tried as it is and mended: header,
+ * lengths of records, their sums, their number and the seal made right, so that what is inside of
+ * them is reached. What is taken must be whole: it is read and exported again.
+ * covers: store/import.c store/export_look.c */
 #include "store/export_impl.h"
 
 #include <assert.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include <sodium.h>
+#include <xxhash.h>
 
 #define INPUT_MAX 65536
 #define NAMES 200 /* sessions until a fresh file is begun */
@@ -68,6 +70,23 @@ static enum rxt_status count(void *arg, const void *bytes, size_t n)
     return RXT_OK;
 }
 
+static enum rxt_status note_part(void *arg, const struct store_part *part)
+{
+    assert(part->good == (part->detail[0] == '\0'));
+    *(bool *)arg &= part->good;
+    return RXT_OK;
+}
+
+/* Whether no part of it is called damaged. */
+static bool looks_good(const uint8_t *data, size_t size)
+{
+    struct input in = {data, size};
+    bool good = true;
+    enum rxt_status st = store_export_look(supply, &in, note_part, &good, NULL);
+    assert(st == RXT_OK);
+    return good;
+}
+
 static void try_import(const uint8_t *data, size_t size)
 {
     char name[32];
@@ -77,6 +96,7 @@ static void try_import(const uint8_t *data, size_t size)
     (void)snprintf(name, sizeof name, "s%u", n_session);
     enum rxt_status st = store_import(s, "t", name, supply, &in, &x, &err);
     if (st != RXT_OK) {
+        (void)looks_good(data, size);
         assert(st == RXT_EFORMAT || st == RXT_ECORRUPT || st == RXT_ENEWER);
         assert(err.text[0]);
         assert(store_session_get(s, "t", name, &x, NULL) == RXT_ENOTFOUND);
@@ -84,7 +104,9 @@ static void try_import(const uint8_t *data, size_t size)
     }
     size_t bytes = 0;
     st = store_export(s, "t", name, true, count, &bytes, &err);
-    assert(st == RXT_OK && bytes <= size - in.left); /* fewer if it had an image too many */
+    /* fewer if it had an image too many; more by the sums of records if it had none */
+    assert(st == RXT_OK && bytes <= (size - in.left) * 2);
+    assert(looks_good(data, size));
     if (++n_session == NAMES)
         open_store();
 }
@@ -93,6 +115,12 @@ static uint8_t *add(uint8_t *at, const void *p, size_t n)
 {
     memcpy(at, p, n);
     return at + n;
+}
+
+static uint8_t *add_sum(const uint8_t *record, uint8_t *at)
+{
+    uint64_t sum = XXH3_64bits(record, (size_t)(at - record));
+    return add(at, &sum, sizeof sum);
 }
 
 static uint8_t *add_record(uint8_t *at, uint32_t type, uint64_t bytes)
@@ -125,9 +153,12 @@ static size_t mend(const uint8_t *data, size_t size, uint8_t *out)
         at = add(body, data + from, (size_t)n);
         if (type == EXPORT_IMAGE && n > EXPORT_IMAGE_BYTES)
             (void)add(body + 24, &rest, sizeof rest);
+        at = add_sum(body - EXPORT_RECORD_BYTES, at);
         from += (size_t)n;
     }
+    uint8_t *end = at;
     at = add(add_record(at, EXPORT_END, sizeof n_record), &n_record, sizeof n_record);
+    at = add_sum(end, at);
     (void)crypto_generichash(at, EXPORT_SEAL_BYTES, out, (size_t)(at - out), NULL, 0);
     return (size_t)(at - out) + EXPORT_SEAL_BYTES;
 }
@@ -135,7 +166,7 @@ static size_t mend(const uint8_t *data, size_t size, uint8_t *out)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static uint8_t mended[INPUT_MAX + 1024];
+    static uint8_t mended[2 * INPUT_MAX + 1024];
     if (!s) {
         if (sodium_init() < 0)
             abort();

@@ -46,12 +46,12 @@ def read_weights(path):
 def read_export(path):
     """The newest image [L,S,D] with its hash, and the ids of the rows (store/export_impl.h)."""
     data = path.read_bytes()
-    assert data[:8] == b"RXTSESSN"
+    assert data[:12] == b"RXTSESSN" + struct.pack("<I", 2)
     at, ids = 16, {}
     while True:
         kind, _, n = struct.unpack("<IIQ", data[at : at + 16])
         body = data[at + 16 : at + 16 + n]
-        at += 16 + n
+        at += 16 + n + 8
         if kind == 1:
             dtype, *shape = struct.unpack("<4I", body[16:32])
             assert dtype == 0, "float32"

@@ -231,12 +231,15 @@ static enum rxt_status inspect(const char *path, bool *good, struct rxt_error *e
                                        : source_open(&source, path, l.tenant, err);
     l.store = source.store;
     l.is_export = source.is_export;
+    bool damaged = source.damaged && opt.verify; /* then that is what is shown */
+    if (damaged)
+        st = RXT_OK;
     if (st == RXT_OK && source.is_export)
         opt.session = l.session = source.session;
     if (st == RXT_OK && !l.session && wants_version())
         st = rxt_fail(err, RXT_EINVAL,
                       "--version, --against, --query and --html need --session NAME");
-    if (st == RXT_OK)
+    if (st == RXT_OK && !damaged)
         st = find_model(&m, &l, err);
     l.model = m;
     const char *kind = opt.live.turn ? "server" : source.is_export ? "export" : "store";
@@ -244,8 +247,9 @@ static enum rxt_status inspect(const char *path, bool *good, struct rxt_error *e
         report_open(&r, "session %.60s of %s %.100s", l.session, kind, path);
     else
         report_open(&r, "%s %.150s", kind, path);
+    *good = !damaged;
     if (st == RXT_OK)
-        st = look(&r, &l, good, err);
+        st = damaged ? view_damage(&r, &l, source.damaged, err) : look(&r, &l, good, err);
     if (st == RXT_OK)
         st = r.status;
     if (st == RXT_OK)

@@ -12,6 +12,7 @@ struct source {
     bool is_export;
     char session[STORE_NAME_MAX]; /* of an export: the only one */
     char folder[64];              /* of the imported store; "" = none */
+    FILE *damaged;                /* an export that was refused for what is in it; NULL = none */
 };
 
 /* Gives *s for closing, also when it fails. tenant: an export becomes a session of it, with the
@@ -22,6 +23,8 @@ enum rxt_status source_open(struct source *s, const char *path, const char *tena
 /* The same of sessions of a server: `session`, and `other` beside it unless that is NULL. */
 enum rxt_status source_connect(struct source *s, const struct live_options *o, const char *tenant,
                                const char *session, const char *other, struct rxt_error *err);
+/* For store_import and store_export_look: reads a FILE. */
+enum rxt_status source_read(void *file, void *bytes, size_t n);
 void source_close(struct source *s);
 
 #endif

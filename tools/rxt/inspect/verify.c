@@ -3,6 +3,7 @@
 #include "tools/rxt/inspect/measure.h"
 #include "tools/rxt/inspect/views.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -332,6 +333,13 @@ static const struct column columns[] = {
     {"detail", "detail", CELL_TEXT},
 };
 
+static void show_checks(struct report *r, const struct check *c)
+{
+    struct section *s = report_table(r, "checks", "verification", columns, COUNT_OF(columns));
+    report_rows(r, s, c->rows);
+    section_about(s, c->good ? "All of it is good." : "NOT all of it is good.");
+}
+
 enum rxt_status view_verify(struct report *r, const struct look *l, bool replay, bool *good,
                             struct rxt_error *err)
 {
@@ -348,12 +356,108 @@ enum rxt_status view_verify(struct report *r, const struct look *l, bool replay,
     enum rxt_status st = l->session ? check_session(&c, replay, err) : check_all(&c, replay, err);
     if (st == RXT_OK)
         st = c.status;
-    if (st == RXT_OK) {
-        struct section *s = report_table(r, "checks", "verification", columns, COUNT_OF(columns));
-        report_rows(r, s, c.rows);
-        section_about(s, c.good ? "All of it is good." : "NOT all of it is good.");
-    }
+    if (st == RXT_OK)
+        show_checks(r, &c);
     *good = st == RXT_OK && c.good;
     json_decref(c.rows);
+    return st;
+}
+
+/* ---- an export that was refused ----------------------------------------------------------- */
+
+struct damage {
+    struct check check;
+    FILE *file;
+    uint64_t n_bad, first, last; /* parts with findings; the journal's rows */
+    const char *images;          /* what is known of them */
+};
+
+/* The values of an image against the hash it carries; the file stands where it stood. */
+static enum rxt_status check_exported(struct damage *d, const struct store_part *part)
+{
+    const struct store_image *im = part->image;
+    const struct stm_config cfg = {.n_layer = (int32_t)im->n_layer,
+                                   .n_slot = (int32_t)im->n_slot,
+                                   .embed_dim = (int32_t)im->embed_dim,
+                                   .dtype = (enum dtype)im->dtype};
+    uint8_t hash[16];
+    long here = ftell(d->file);
+    bool shaped = im->dtype <= DTYPE_BF16 && im->n_layer < 65536 && im->n_slot < (1 << 24) &&
+                  im->embed_dim < (1 << 24) && stm_bytes(&cfg) == im->bytes;
+    if (!shaped) {
+        note(&d->check, "image", part->version, false, "it has not the shape of the session");
+        d->n_bad++;
+        return RXT_OK;
+    }
+    void *values = malloc(im->bytes);
+    if (!values)
+        return RXT_ENOMEM;
+    bool read =
+        here >= 0 && fseek(d->file, (long)(part->at + part->bytes - im->bytes), SEEK_SET) == 0 &&
+        fread(values, 1, im->bytes, d->file) == im->bytes && fseek(d->file, here, SEEK_SET) == 0;
+    if (read)
+        measure_hash(values, &cfg, hash);
+    free(values);
+    if (!read)
+        return RXT_EIO;
+    if (memcmp(hash, im->hash, sizeof hash) != 0) {
+        note(&d->check, "image", part->version, false, "its values have another hash than it says");
+        d->n_bad++;
+    }
+    d->images = ", not in the values of its images, whose hashes are right";
+    return RXT_OK;
+}
+
+static enum rxt_status on_part(void *arg, const struct store_part *part)
+{
+    static const char *const name[] = {
+        [STORE_PART_HEADER] = "header", [STORE_PART_SESSION] = "session row",
+        [STORE_PART_IMAGE] = "image",   [STORE_PART_TURN] = "journal row",
+        [STORE_PART_END] = "end",       [STORE_PART_SEAL] = "seal",
+    };
+    struct damage *d = arg;
+    if (part->what == STORE_PART_TURN) {
+        d->first = d->first ? d->first : part->version;
+        d->last = part->version;
+    }
+    if (part->what == STORE_PART_IMAGE && part->good)
+        return check_exported(d, part);
+    if (part->good)
+        return RXT_OK;
+    bool seal = part->what == STORE_PART_SEAL;
+    if (seal && d->n_bad == 0 && part->unsure)
+        note(&d->check, name[part->what], 0, false,
+             "%s: in the row of the session, the head of an image or the journal between row "
+             "%" PRIu64 " and %" PRIu64 "%s",
+             part->detail, d->first, d->last, d->images);
+    else
+        note(&d->check, name[part->what], seal ? 0 : part->version, false,
+             "%s (bytes %" PRIu64 " to %" PRIu64 ")", part->detail, part->at,
+             part->at + part->bytes - 1);
+    d->n_bad++;
+    return RXT_OK;
+}
+
+enum rxt_status view_damage(struct report *r, const struct look *l, FILE *export_file,
+                            struct rxt_error *err)
+{
+    struct damage d = {.check = {.look = l, .rows = json_array(), .good = true},
+                       .file = export_file,
+                       .images = ""};
+    struct check *c = &d.check;
+    if (!c->rows)
+        return RXT_ENOMEM;
+    (void)snprintf(c->session, sizeof c->session, "%s", l->session);
+    rewind(export_file);
+    enum rxt_status st = store_export_look(source_read, export_file, on_part, &d, err);
+    if (st == RXT_EIO)
+        st = rxt_fail(err, st, "cannot read all of the export: %s", strerror(errno));
+    if (st == RXT_OK && c->good) /* sealed by somebody who wrote something else */
+        note(c, "content", 0, false, "sealed, but refused: %s", err->text);
+    if (st == RXT_OK)
+        st = c->status;
+    if (st == RXT_OK)
+        show_checks(r, c);
+    json_decref(c->rows);
     return st;
 }

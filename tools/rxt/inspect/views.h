@@ -44,6 +44,9 @@ enum rxt_status view_query(struct report *r, const struct look *l, struct rxt_er
  * replay also the journal, computed again. *good = everything could be checked and is right. */
 enum rxt_status view_verify(struct report *r, const struct look *l, bool replay, bool *good,
                             struct rxt_error *err);
+/* What is wrong with an export that was refused, part by part. */
+enum rxt_status view_damage(struct report *r, const struct look *l, FILE *export_file,
+                            struct rxt_error *err);
 
 /* ---- shared by the views ---- */
 
