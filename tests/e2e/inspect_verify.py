@@ -1,4 +1,4 @@
-"""rxt inspect --verify finds what is damaged or forged, and says which image or row it is."""
+"""rxt inspect --verify finds what is damaged or forged, and says which image, row or part it is."""
 
 import contextlib
 import hashlib
@@ -69,6 +69,41 @@ def missing_row(store, copy):
     assert code == 1 and ("journal row", 3) in [(f["check"], f.get("version")) for f in found], found
 
 
+def session_rows(store, copy, dice):
+    """Every column of a session's row but its name and tenant, by which it is looked for."""
+    with contextlib.closing(sqlite3.connect(store)) as db:
+        row = db.execute("SELECT * FROM session")
+        columns = [c[0] for c in row.description]
+        values = dict(zip(columns, row.fetchone()))
+    # Where it comes from is not sealed: it is taken away when that session is erased.
+    for column in set(columns) - {"id", "tenant", "name", "origin", "origin_name"}:
+        value = values[column]
+        if isinstance(value, bytes):
+            value = flip(value, dice.randrange(8 * len(value)))
+        elif isinstance(value, str):
+            value = flip(value.encode() or b"a", 0).decode()
+        else:
+            value ^= 1
+        change = lambda db: db.execute(f"UPDATE session SET {column} = ?", (value,))
+        code, found = verify(edited(store, copy, change))
+        assert code == 1 and [f["check"] for f in found] == ["session"], (column, found)
+        assert "session s is damaged" in found[0]["detail"], (column, found)
+
+
+def image_keys(store, copy):
+    """The rows that say whose an image is and where its bytes are."""
+    for change, version in [
+        ("UPDATE image SET key = key - 3 WHERE key & 0x7fffffff = 6", 3),
+        ("UPDATE image SET upload = upload + 50 WHERE key & 0x7fffffff = 6", 6),
+        ("UPDATE chunk SET key = key + 1 WHERE key >> 20 = (SELECT max(upload) FROM image)", 6),
+        ("UPDATE chunk SET seal = zeroblob(16) WHERE key >> 20 = (SELECT max(upload) FROM image)", 6),
+        ("DELETE FROM chunk WHERE key >> 20 = (SELECT max(upload) FROM image)", 6),
+    ]:
+        code, found = verify(edited(store, copy, lambda db: db.execute(change)))
+        assert code == 1, change
+        assert ("image", version) in [(f["check"], f.get("version")) for f in found], (change, found)
+
+
 def images(store, copy, dice):
     with contextlib.closing(sqlite3.connect(store)) as db:
         stored = db.execute("SELECT key, upload, header FROM image").fetchall()
@@ -111,26 +146,72 @@ def sealed(body):
 
 
 def records(data):
+    """(type, where its payload begins, its bytes); format 2 has a sum behind it."""
+    sum_bytes = 8 * (struct.unpack("<I", data[8:12])[0] == 2)
     at = 16
     while at < len(data) - 32:
         kind, _, n = struct.unpack("<IIQ", data[at : at + 16])
         yield kind, at + 16, n
-        at += 16 + n
+        at += 16 + n + sum_bytes
+
+
+def without_sums(data):
+    """The same export in format 1."""
+    body = data[:8] + struct.pack("<I", 1) + data[12:16]
+    return sealed(body + b"".join(data[at - 16 : at + n] for _, at, n in records(data)))
+
+
+def parts(data):
+    """(what --verify calls it, its version, first byte, byte behind it), in order."""
+    yield "header", None, 0, 16
+    for kind, at, n in records(data):
+        name = {1: "session row", 2: "image", 3: "journal row", 4: "end"}[kind]
+        field = {2: 16, 3: 52}.get(kind)
+        version = struct.unpack("<Q", data[at + field : at + field + 8])[0] if field else None
+        yield name, version, at - 16, at + n + 8
+    yield "seal", None, len(data) - 32, len(data)
 
 
 def exports(export, copy, dice):
+    """A bit of each part, and of the fields at its front, which say what it is."""
     data = export.read_bytes()
-    for _ in range(40):
-        copy.write_bytes(flip(data, dice.randrange(8 * len(data))))
-        code, found = verify(copy)
-        assert code == 1 and str(copy) in found[0]["detail"], found
-    copy.write_bytes(data[:-1])
-    assert verify(copy)[0] == 1
+    for name, version, first, end in parts(data):
+        places = [dice.randrange(8 * first, 8 * end) for _ in range(3)]
+        places += [8 * first + dice.randrange(8 * min(72, end - first)) for _ in range(3)]
+        for bit in places:
+            copy.write_bytes(flip(data, bit))
+            code, found = verify(copy)
+            assert code == 1 and found[0]["check"] == name, (name, version, bit, found)
+            head = name == "image" and bit < 8 * (first + 40)  # its version may be what is hit
+            assert head or found[0].get("version") == version, (name, version, bit, found)
+            refused = run(["inspect", copy], check=False)
+            assert refused.returncode == 1 and str(copy) in refused.stderr, refused.stderr
+    for end in (len(data) - 1, len(data) // 2, 40):
+        copy.write_bytes(data[:end])
+        assert verify(copy)[0] == 1
+
+
+def old_exports(export, copy, dice):
+    """Format 1 has one seal: an image tells by its hash, for the journal it is said that it cannot."""
+    old = without_sums(export.read_bytes())
+    copy.write_bytes(old)
+    assert verify(copy, "--replay") == (0, [])
+    for kind, at, n in records(old):
+        if kind == 2:
+            copy.write_bytes(flip(old, 8 * (at + 72) + dice.randrange(8 * (n - 72))))
+            code, found = verify(copy)
+            assert code == 1 and (found[0]["check"], found[0]["version"]) == ("image", TURNS), found
+        if kind == 3:
+            copy.write_bytes(flip(old, 8 * (at + 156) + dice.randrange(8 * (n - 156))))
+            code, found = verify(copy)
+            assert code == 1 and [f["check"] for f in found] == ["seal"], found
+            assert f"between row 1 and {TURNS}" in found[0]["detail"], found
+            assert "not in the values of its images" in found[0]["detail"], found
 
 
 def forgeries(export, copy, dice):
     """Changed and sealed again: only computing it again tells, and says what is wrong."""
-    data = export.read_bytes()
+    data = without_sums(export.read_bytes())
     turns = [(at, n) for kind, at, n in records(data) if kind == 3]
     assert len(turns) == TURNS
     for at, n in turns:
@@ -170,9 +251,12 @@ def main():
             assert verify(path, "--replay") == (0, []), path
         rows(store, copy, dice)
         missing_row(store, copy)
+        session_rows(store, copy, dice)
         images(store, copy, dice)
+        image_keys(store, copy)
         raw_bits(store, copy, dice)
         exports(folder / "s.rxt", folder / "copy.rxt", dice)
+        old_exports(folder / "s.rxt", folder / "copy.rxt", dice)
         forgeries(folder / "s.rxt", folder / "copy.rxt", dice)
     print("verify: everything that was changed is found and named")
 
