@@ -1,6 +1,8 @@
 """The page of rxt inspect in headless Chromium: it is laid out as it is meant to be, on screens light
 and dark and on paper, fetches nothing and complains about nothing."""
 
+import html
+import json
 import os
 import pathlib
 import re
@@ -79,6 +81,19 @@ def screens(folder, page):
             assert len(ink) > 100, "there is text to read"
 
 
+def nothing_is_cut_on_paper(folder, page):
+    """Laid out as for print, as wide as A4 and letter leave it: no table has to be scrolled."""
+    text = page.read_text()
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("@media print", "@media screen")
+    count = "[...document.querySelectorAll('.wide')].map(e => [e.scrollWidth, e.clientWidth])"
+    measured = folder / "measured.html"
+    measured.write_text(text.replace(
+        "</body>", f"<script>document.body.dataset.widths = JSON.stringify({count})</script></body>"))
+    shown = chromium(folder, measured, "--dump-dom", "--window-size=700,900")
+    widths = json.loads(html.unescape(re.search(r'data-widths="([^"]*)"', shown)[1]))
+    assert len(widths) > 4 and all(content <= room for content, room in widths), widths
+
+
 def paper(folder, page):
     path = folder / "page.pdf"
     chromium(folder, page, f"--print-to-pdf={path}", "--no-pdf-header-footer")
@@ -95,6 +110,7 @@ def main():
         shown = check_page(chromium(folder, page, "--dump-dom"))
         assert shown == written, "the browser reads what was written"
         screens(folder, page)
+        nothing_is_cut_on_paper(folder, page)
         paper(folder, page)
     print("the page is as expected")
 

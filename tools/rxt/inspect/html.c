@@ -30,7 +30,11 @@ static const char style[] =
     "svg { max-width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: "
     "var(--ink); }\n"
     "@media print { :root { --ink: #000; --paper: #fff; --faint: #444; --line: #ccc; } body { "
-    "max-width: none; margin: 0; } section { break-inside: avoid-page; } svg { "
+    "max-width: none; margin: 0; padding: 0; } section { break-inside: avoid-page; } h2 { "
+    "break-after: "
+    "avoid-page; } .wide { overflow: visible; } table { font-size: 7.5pt; } p { font-size: 8.5pt; } th, td { padding: "
+    ".1rem "
+    ".3rem; } svg { "
     "print-color-adjust: exact; -webkit-print-color-adjust: exact; } }\n"
     "</style>\n";
 
@@ -170,6 +174,8 @@ static void put_axes(FILE *f, const struct grid *g)
                       (long long)g->m->col_first + (long long)c * g->step_col);
     (void)fprintf(f, "<text x=\"%.4g\" y=\"%d\">%s</text>\n", LEFT + g->cols * g->width + 6, y,
                   g->m->col_name);
+    (void)fprintf(f, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", LEFT - 6, y,
+                  g->m->row_name);
     enum { STEPS = 40, STEP = 5 };
     for (int i = 0; i < STEPS; i++) {
         struct colour k = colour_of((i + 0.5) / STEPS);

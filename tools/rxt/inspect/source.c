@@ -59,7 +59,8 @@ static enum rxt_status import_file(struct source *s, FILE *f, const char *from, 
         s->damaged = f;
     else
         (void)fclose(f);
-    return rxt_fail(err, st, "%.100s: %s", from, why.text);
+    return rxt_fail(err, st, "%.100s: %s%s", from, why.text,
+                    s->damaged ? "; --verify names the parts" : "");
 }
 
 static enum rxt_status fetch(struct source *s, const struct live_options *o, const char *tenant,

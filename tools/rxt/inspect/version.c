@@ -147,13 +147,20 @@ static enum rxt_status measure(struct pair *p, struct rxt_error *err)
 /* ---- sections --------------------------------------------------------------------------- */
 
 static const struct column fact_columns[] = {
-    {"session", "session", CELL_TEXT},      {"version", "version", CELL_COUNT},
-    {"kind", "made by a", CELL_TEXT},       {"against_session", "compared with", CELL_TEXT},
-    {"against", "... version", CELL_COUNT}, {"layers", "layers", CELL_COUNT},
-    {"slots", "slots", CELL_COUNT},         {"width", "width", CELL_COUNT},
-    {"stm_dtype", "dtype", CELL_TEXT},      {"stm_hash", "hash", CELL_TEXT},
-    {"finite", "finite", CELL_TEXT},        {"rms", "rms", CELL_REAL},
-    {"change", "change", CELL_REAL},        {"cosine", "cosine", CELL_REAL},
+    {"session", "session", CELL_TEXT},
+    {"version", "version", CELL_COUNT},
+    {"kind", "made by a", CELL_TEXT},
+    {"against", "compared with version", CELL_COUNT},
+    {"against_session", "... of session", CELL_TEXT},
+    {"layers", "layers", CELL_COUNT},
+    {"slots", "slots", CELL_COUNT},
+    {"width", "width", CELL_COUNT},
+    {"stm_dtype", "dtype", CELL_TEXT},
+    {"stm_hash", "hash", CELL_TEXT},
+    {"finite", "finite", CELL_TEXT},
+    {"rms", "rms", CELL_REAL},
+    {"change", "change", CELL_REAL},
+    {"cosine", "cosine", CELL_REAL},
 };
 
 static void add_facts(struct report *r, const struct pair *p)
