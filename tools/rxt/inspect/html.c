@@ -29,14 +29,11 @@ static const char style[] =
     "td { white-space: pre-wrap; } .n, .d { white-space: nowrap; }\n"
     "svg { max-width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: "
     "var(--ink); }\n"
-    "@media print { :root { --ink: #000; --paper: #fff; --faint: #444; --line: #ccc; } body { "
-    "max-width: none; margin: 0; padding: 0; } section { break-inside: avoid-page; } h2 { "
-    "break-after: "
-    "avoid-page; } .wide { overflow: visible; } table { font-size: 7.5pt; } p { font-size: 8.5pt; "
-    "} th, td { padding: "
-    ".1rem "
-    ".3rem; } svg { "
-    "print-color-adjust: exact; -webkit-print-color-adjust: exact; } }\n"
+    "@media print { :root { --ink: #000; --paper: #fff; --faint: #444; --line: #ccc; }\n"
+    "body { max-width: none; margin: 0; padding: 0; } section { break-inside: avoid-page; }\n"
+    "h2 { break-after: avoid-page; } .wide { overflow: visible; } table { font-size: 7.5pt; }\n"
+    "p { font-size: 8.5pt; } th, td { padding: .1rem .3rem; }\n"
+    "svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }\n"
     "</style>\n";
 
 /* Text between tags and in attributes. */
