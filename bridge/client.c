@@ -3,12 +3,9 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* How far one candidate's answer has been read, and where the stream stands: behind that, when it
  * comes again. Text is counted in bytes. */
@@ -98,105 +95,21 @@ uint32_t client_error_code(const struct client *c)
 
 /* ---- a request out ------------------------------------------------------------------------ */
 
-static const uint8_t type_of[] = {
-    [CLIENT_TURN] = WIRE_TURN,     [CLIENT_REMEMBER] = WIRE_REMEMBER, [CLIENT_OPEN] = WIRE_OPEN,
-    [CLIENT_GET] = WIRE_GET,       [CLIENT_FORK] = WIRE_FORK,         [CLIENT_REWIND] = WIRE_REWIND,
-    [CLIENT_RESET] = WIRE_RESET,   [CLIENT_ERASE] = WIRE_ERASE,       [CLIENT_LIST] = WIRE_LIST,
-    [CLIENT_EXPORT] = WIRE_EXPORT,
-};
-
-static enum rxt_status random_id(uint8_t id[WIRE_ID_BYTES], struct rxt_error *err)
-{
-    int f = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    bool ok = f >= 0 && read(f, id, WIRE_ID_BYTES) == WIRE_ID_BYTES;
-    if (f >= 0)
-        (void)close(f);
-    return ok ? RXT_OK : rxt_fail(err, RXT_EIO, "no random numbers: %s", strerror(errno));
-}
-
-static void put_text(struct wire_text *out, const char *text)
-{
-    if (text)
-        *out = wire_string(text);
-}
-
-static void put_turn(const struct client_request *r, struct wire_body *b)
-{
-    put_text(&b->query, r->query);
-    put_text(&b->tool_result, r->tool_result);
-    put_text(&b->internal, r->internal);
-    b->thinking = (int)r->thinking;
-    b->temperature = (double)r->temperature;
-    b->top_p = r->top_p > 0 ? (double)r->top_p : 1;
-    b->top_k = r->top_k;
-    b->max_tokens = r->max_tokens;
-    b->n = r->n ? r->n : 1;
-    b->commit = r->dry_run ? WIRE_COMMIT_NEVER : WIRE_COMMIT_AUTO;
-    b->on_cancel = r->commit_partial ? WIRE_CANCEL_COMMIT : WIRE_CANCEL_DISCARD;
-    b->on_disconnect = r->cancel_on_disconnect ? WIRE_DISCONNECT_CANCEL : WIRE_DISCONNECT_KEEP;
-    b->on_stale = (int)r->on_stale;
-    b->min_version = r->min_version;
-    b->queue_ms = r->queue_ms;
-    b->first_token_ms = r->first_token_ms;
-    b->total_ms = r->total_ms;
-    b->memory_ms = r->memory_ms;
-    b->seed = r->seed;
-}
-
-/* The keys of the request's type: what is not of it is not written. */
-static void put_request(const struct client_request *r, uint8_t type, struct wire_body *b)
-{
-    wire_init(type, b);
-    b->session = wire_string(r->session);
-    if (type == WIRE_TURN)
-        put_turn(r, b);
-    if (type == WIRE_TURN || type == WIRE_REMEMBER) {
-        b->on_busy = (int)r->on_busy;
-        b->if_version = r->version ? *r->version : WIRE_ABSENT;
-    } else {
-        b->version = r->version ? *r->version : WIRE_ABSENT;
-        b->from_version = b->version;
-    }
-    if (type == WIRE_REMEMBER) {
-        b->ids = (struct wire_ids){.v = r->ids, .n = (uint32_t)r->n_ids};
-        put_text(&b->query, r->question);
-        put_text(&b->answer, r->answer);
-    }
-    if (type == WIRE_OPEN) {
-        b->seed = r->seed;
-        put_text(&b->from_session, r->from);
-    }
-    put_text(&b->to, r->to);
-    if (type == WIRE_LIST) {
-        b->after = b->session;
-        put_text(&b->prefix, r->prefix);
-        b->limit = r->limit ? r->limit : WIRE_ITEMS_MAX;
-        b->held = r->only_held;
-    }
-}
-
 enum rxt_status client_start(struct client *c, const struct client_request *r,
                              struct rxt_error *err)
 {
     static const uint8_t zero[WIRE_ID_BYTES];
-    struct wire_body b = {0};
     c->type = 0;
     c->code = 0;
-    const char *session = r->session ? r->session : "";
-    if ((!session[0] && r->verb != CLIENT_LIST) || strlen(session) > WIRE_NAME_MAX)
-        return rxt_fail(err, RXT_EINVAL, "the name of a session has 1 to %d bytes", WIRE_NAME_MAX);
-    put_request(r, type_of[r->verb], &b);
-    enum rxt_status st = wire_encode(type_of[r->verb], &b, c->sent, WIRE_BODY_MAX, &c->sent_bytes);
-    if (st != RXT_OK)
-        return rxt_fail(err, st, "the request is longer than %u bytes", WIRE_BODY_MAX);
+    TRY(message_encode(r, c->sent, WIRE_BODY_MAX, &c->sent_bytes, err));
     memcpy(c->id, r->id, sizeof c->id);
     if (memcmp(c->id, zero, sizeof zero) == 0)
-        TRY(random_id(c->id, err));
-    (void)snprintf(c->session, sizeof c->session, "%s", session);
+        TRY(message_random_id(c->id, err));
+    (void)snprintf(c->session, sizeof c->session, "%s", r->session ? r->session : "");
     memset(c->said, 0, sizeof c->said);
     memset(c->place, 0, sizeof c->place);
     c->n_chunk = c->chunk_bytes = 0;
-    c->type = type_of[r->verb];
+    c->type = message_type(r->verb);
     c->choice = -1;
     c->cancelled = false;
     c->failures = 0;
@@ -255,28 +168,10 @@ void client_cancel(struct client *c)
 
 /* ---- what comes back ---------------------------------------------------------------------- */
 
-static enum rxt_status status_of(uint64_t code)
-{
-    static const enum rxt_status known[] = {
-        RXT_EINVAL,   RXT_EUTF8,      RXT_ENOTFOUND, RXT_EEXIST,       RXT_ESTALE,   RXT_EHELD,
-        RXT_EEXPIRED, RXT_EMISMATCH,  RXT_ELIMIT,    RXT_EUNSUPPORTED, RXT_EBUSY,    RXT_EDEADLINE,
-        RXT_ENOMEM,   RXT_EFULL,      RXT_EIO,       RXT_EDEVICE,      RXT_ECORRUPT, RXT_EFORMAT,
-        RXT_ENEWER,   RXT_ENONFINITE, RXT_EFENCED,
-    };
-    for (size_t k = 0; k < sizeof known / sizeof *known; k++)
-        if ((uint64_t)wire_error_of(known[k]) == code)
-            return known[k];
-    if (code == WIRE_E_DRAINS || code == WIRE_E_TENANT_LIMIT || code == WIRE_E_TOO_MANY)
-        return RXT_EBUSY;
-    return code < 200 ? RXT_EINVAL : RXT_EIO;
-}
-
 static enum rxt_status refuse(struct client *c, struct rxt_error *err)
 {
-    const struct wire_body *b = &c->link.body;
-    c->code = (uint32_t)b->code;
-    return rxt_fail(err, status_of(b->code), "%.*s (%.*s, error %" PRIu64 ")", (int)b->detail.n,
-                    b->detail.p, (int)b->name.n, b->name.p, b->code);
+    c->code = (uint32_t)c->link.body.code;
+    return message_refusal(&c->link.body, err);
 }
 
 static bool worth_waiting(const struct client *c, uint64_t code)
@@ -368,20 +263,11 @@ static bool take_token(struct client *c, struct client_event *e, enum rxt_status
         return false;
     p->ids = p->at_id;
     p->bytes = p->at_byte;
-    e->kind = CLIENT_TOKEN;
-    e->candidate = (uint32_t)b->candidate;
     e->text = b->text.p + old_bytes;
     e->text_bytes = b->text.n - (size_t)old_bytes;
     e->ids = c->ids + old_ids;
     e->n_ids = b->ids.n - (size_t)old_ids;
     return true;
-}
-
-static void take_hash(struct client_event *e, struct wire_text hash)
-{
-    e->has_hash = hash.n == sizeof e->stm_hash;
-    if (e->has_hash)
-        memcpy(e->stm_hash, hash.p, sizeof e->stm_hash);
 }
 
 /* An EXPORT that was asked for again comes from its first byte again. */
@@ -421,52 +307,31 @@ static enum rxt_status take_list(struct client *c, struct client_event *e, struc
     return RXT_OK;
 }
 
-static void take_done(struct client *c, struct client_event *e, enum rxt_status *st,
-                      struct rxt_error *err)
+/* What a DONE says beside the event. */
+static enum rxt_status take_done(struct client *c, struct client_event *e, struct rxt_error *err)
 {
     const struct wire_body *b = &c->link.body;
-    bool verb = c->type == WIRE_OPEN || c->type == WIRE_GET || c->type == WIRE_FORK;
-    e->kind = CLIENT_DONE;
-    (void)snprintf(e->finish, sizeof e->finish, "%.*s", (int)b->finish.n,
-                   b->finish.n ? b->finish.p : "");
-    e->candidate = b->candidate < WIRE_CANDIDATES_MAX ? (uint32_t)b->candidate : 0;
-    e->n_query = known(b->n_query);
-    e->n_answer = known(b->n_answer);
-    e->read_version = known(b->read_version);
-    e->version = verb ? b->info.version : known(b->pending_version);
-    e->queue_us = known(b->usage.queue_us);
-    e->first_token_us = known(b->usage.first_token_us);
-    e->answer_us = known(b->usage.answer_us);
-    e->journal_us = known(b->usage.journal_us);
-    if (verb) {
-        e->n_turn = b->info.n_turn;
-        e->seed = b->info.seed;
-        take_hash(e, b->info.stm_hash);
-    }
     if (c->type == WIRE_GET) {
-        *st = keep_ids(c, &b->last_ids);
+        TRY(keep_ids(c, &b->last_ids));
         e->ids = c->ids;
-        e->n_ids = *st == RXT_OK ? b->last_ids.n : 0;
+        e->n_ids = b->last_ids.n;
     }
     if (c->type == WIRE_LIST)
-        *st = take_list(c, e, err);
+        return take_list(c, e, err);
     if (c->type == WIRE_EXPORT && b->bytes != c->chunk_bytes)
-        *st =
-            rxt_fail(err, RXT_EFORMAT, "the server sent %" PRIu64 " bytes of an export of %" PRIu64,
-                     c->chunk_bytes, b->bytes);
+        return rxt_fail(err, RXT_EFORMAT,
+                        "the server sent %" PRIu64 " bytes of an export of %" PRIu64,
+                        c->chunk_bytes, b->bytes);
+    return RXT_OK;
 }
 
 /* Turns the message that came into an event; false: none for the caller. */
 static bool take(struct client *c, struct client_event *e, enum rxt_status *st,
                  struct rxt_error *err)
 {
-    const struct wire_body *b = &c->link.body;
     const uint8_t type = c->link.header.type;
     const bool again = c->said[type];
-    *e = (struct client_event){.final = (c->link.header.flags & WIRE_FINAL) != 0,
-                               .stored = (c->link.header.flags & WIRE_STORED) != 0,
-                               .session = b->session.p,
-                               .session_bytes = b->session.n};
+    const bool event = message_event(&c->link.header, &c->link.body, c->type, e);
     if (type == WIRE_ERROR)
         return !refused(c, st, err);
     if (type == WIRE_TOKEN)
@@ -476,37 +341,16 @@ static bool take(struct client *c, struct client_event *e, enum rxt_status *st,
         return true;
     }
     c->said[type] = true;
-    switch (type) {
-    case WIRE_ACCEPTED:
-        e->kind = CLIENT_ACCEPTED;
-        e->price_tokens = b->price.tokens_max;
-        e->price_bytes = b->price.bytes;
-        e->price_us = b->price.us_expected;
-        e->position = b->position;
-        break;
-    case WIRE_UNDECIDED:
-        e->kind = CLIENT_UNDECIDED;
-        if (again && c->choice >= 0)
-            send_small(c, WIRE_CHOOSE, 0, (uint64_t)c->choice);
-        break;
-    case WIRE_DONE:
-        take_done(c, e, st, err);
-        break;
-    case WIRE_MEMORY:
-        e->kind = CLIENT_MEMORY;
-        e->version = b->version;
-        e->lag_us = b->lag_us;
-        e->memory_us = b->memory_us;
-        take_hash(e, b->stm_hash);
-        break;
-    case WIRE_MEMORY_FAILED:
+    if (type == WIRE_MEMORY_FAILED) {
         *st = refuse(c, err);
-        break;
-    case WIRE_CANCELLED:
+    } else if (type == WIRE_CANCELLED) {
         *st = RXT_ECANCELLED;
-        break;
-    default:
+    } else if (!event) {
         *st = rxt_fail(err, RXT_EFORMAT, "the server answered with %s", wire_type_name(type));
+    } else if (type == WIRE_UNDECIDED && again && c->choice >= 0) {
+        send_small(c, WIRE_CHOOSE, 0, (uint64_t)c->choice);
+    } else if (type == WIRE_DONE) {
+        *st = take_done(c, e, err);
     }
     if (e->final)
         c->type = 0;

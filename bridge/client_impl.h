@@ -1,5 +1,6 @@
-/* What the files of the client share: client_link.c (the connection: frames, HELLO, PING, a new
- * socket), client.c (the request on it) and client_list.c (the answer to LIST). */
+/* What the files of the clients share: client_link.c (the connection: frames, HELLO, PING, a new
+ * socket), client_message.c (requests as bodies, messages as events), client_list.c (the answer to
+ * LIST), client.c (one request on a connection) and client_many.c (many on several). */
 #ifndef RXT_BRIDGE_CLIENT_IMPL_H
 #define RXT_BRIDGE_CLIENT_IMPL_H
 
@@ -20,7 +21,11 @@ struct client_link {
     uint64_t heard_us; /* when something came */
     uint64_t asked_us; /* when HELLO or PING went that nobody answered; 0 = answered */
     uint64_t heartbeat_us;
-    uint64_t owed; /* bytes of TOKENs and CHUNKs read and not granted again */
+    uint64_t owed;       /* bytes of TOKENs and CHUNKs read and not granted again */
+    uint32_t credit;     /* bytes of them on their way to us */
+    uint64_t pause_us;   /* between two grants: a slow reader; 0 = none */
+    uint64_t granted_us; /* when the last one went */
+    bool unbounded;      /* the queues of the socket hold all that is sent */
     struct client_welcome welcome;
 
     /* The message that came last. */
@@ -31,6 +36,7 @@ struct client_link {
     struct wire_info sessions[WIRE_ITEMS_MAX];
 };
 
+/* l zeroed but for what the caller wants otherwise: credit, pause_us, unbounded. */
 enum rxt_status link_open(struct client_link *l, const struct client_config *cfg,
                           struct rxt_error *err);
 void link_close(struct client_link *l);
@@ -45,8 +51,24 @@ void link_send_body(struct client_link *l, uint8_t type, const uint8_t id[WIRE_I
  * versions. */
 bool link_receive(struct client_link *l, uint64_t wait_us, enum rxt_status *st,
                   struct rxt_error *err);
-void link_greet(struct client_link *l);                    /* says HELLO */
+/* The same of what is there already. */
+bool link_take(struct client_link *l, enum rxt_status *st, struct rxt_error *err);
+void link_greet(struct client_link *l); /* says HELLO */
+/* A new socket: the server sees a client that has gone and another one that comes. */
+enum rxt_status link_again(struct client_link *l, struct rxt_error *err);
 void link_text(char *out, size_t cap, struct wire_text t); /* a copy, cut to the field */
+
+uint8_t message_type(enum client_verb verb); /* of the wire */
+enum rxt_status message_random_id(uint8_t id[WIRE_ID_BYTES], struct rxt_error *err);
+/* The body of a request. EINVAL: its session's name; ELIMIT: longer than cap. */
+enum rxt_status message_encode(const struct client_request *r, void *out, size_t cap, size_t *n,
+                               struct rxt_error *err);
+/* The status of an ERROR or MEMORY_FAILED, and its sentence. */
+enum rxt_status message_refusal(const struct wire_body *b, struct rxt_error *err);
+/* Fills *e, without ids, from a message to a request of this type; texts are lent from the body.
+ * False: the message is no event (ERROR, CANCELLED ...); then only the flags are filled. */
+bool message_event(const struct wire_header *h, const struct wire_body *b, uint8_t request,
+                   struct client_event *e);
 
 /* 0 for what the server has left out. */
 static inline uint64_t known(uint64_t value)

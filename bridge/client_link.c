@@ -24,6 +24,10 @@ static enum rxt_status connect_socket(struct client_link *l, struct rxt_error *e
     if (!l->socket)
         return rxt_fail(err, RXT_ENOMEM, "no socket: %s", zmq_strerror(errno));
     (void)zmq_setsockopt(l->socket, ZMQ_LINGER, &none, sizeof none);
+    if (l->unbounded) {
+        (void)zmq_setsockopt(l->socket, ZMQ_SNDHWM, &none, sizeof none);
+        (void)zmq_setsockopt(l->socket, ZMQ_RCVHWM, &none, sizeof none);
+    }
     if (!set_keys(l))
         return rxt_fail(err, RXT_EINVAL, "the CURVE keys are not 40 characters of Z85 each");
     if (zmq_connect(l->socket, l->endpoint) != 0)
@@ -42,7 +46,9 @@ static bool copy_text(char *out, size_t cap, const char *text)
 enum rxt_status link_open(struct client_link *l, const struct client_config *cfg,
                           struct rxt_error *err)
 {
-    *l = (struct client_link){.heartbeat_us = 5000000};
+    l->heartbeat_us = 5000000;
+    if (!l->credit)
+        l->credit = CLIENT_CREDIT;
     for (int i = 0; i < 3; i++)
         (void)zmq_msg_init(&l->frame[i]);
     if (!copy_text(l->endpoint, sizeof l->endpoint,
@@ -97,7 +103,7 @@ void link_greet(struct client_link *l)
     struct wire_body b = {0};
     wire_init(WIRE_HELLO, &b);
     b.versions = (struct wire_ids){.v = versions, .n = 1};
-    b.credit = CLIENT_CREDIT;
+    b.credit = l->credit;
     if (l->name[0])
         b.client = wire_string(l->name);
     l->greeted = false;
@@ -164,8 +170,10 @@ static bool take_frames(struct client_link *l, enum rxt_status *st, struct rxt_e
 static void grant(struct client_link *l)
 {
     struct wire_body b = {0};
-    if (2 * l->owed < CLIENT_CREDIT)
+    uint64_t now = l->pause_us ? clock_us() : 0;
+    if (2 * l->owed < l->credit || (l->pause_us && now - l->granted_us < l->pause_us))
         return;
+    l->granted_us = now;
     wire_init(WIRE_CREDIT, &b);
     b.bytes = l->owed;
     link_send_body(l, WIRE_CREDIT, no_id, &b);
@@ -188,14 +196,18 @@ static bool connection_said(struct client_link *l, enum rxt_status *st, struct r
     return true;
 }
 
+enum rxt_status link_again(struct client_link *l, struct rxt_error *err)
+{
+    (void)zmq_close(l->socket);
+    return connect_socket(l, err);
+}
+
 /* After silence: asks, or takes a new socket. */
 static enum rxt_status look_after(struct client_link *l, struct rxt_error *err)
 {
     uint64_t now = clock_us();
-    if (l->asked_us && now - l->asked_us >= 3 * l->heartbeat_us) {
-        (void)zmq_close(l->socket);
-        return connect_socket(l, err);
-    }
+    if (l->asked_us && now - l->asked_us >= 3 * l->heartbeat_us)
+        return link_again(l, err);
     if (!l->asked_us && now - l->heard_us >= CLIENT_QUIET_US) {
         struct wire_body b = {0};
         wire_init(WIRE_PING, &b);
@@ -205,12 +217,8 @@ static enum rxt_status look_after(struct client_link *l, struct rxt_error *err)
     return RXT_OK;
 }
 
-bool link_receive(struct client_link *l, uint64_t wait_us, enum rxt_status *st,
-                  struct rxt_error *err)
+bool link_take(struct client_link *l, enum rxt_status *st, struct rxt_error *err)
 {
-    zmq_pollitem_t item = {.socket = l->socket, .events = ZMQ_POLLIN};
-    (void)zmq_poll(&item, 1,
-                   (long)((wait_us < CLIENT_QUIET_US ? wait_us : CLIENT_QUIET_US) / 1000));
     while (*st == RXT_OK && take_frames(l, st, err)) {
         l->heard_us = clock_us();
         if (l->greeted)
@@ -223,7 +231,18 @@ bool link_receive(struct client_link *l, uint64_t wait_us, enum rxt_status *st,
         if (l->fresh)
             return false;
     }
-    if (*st == RXT_OK)
+    if (*st == RXT_OK) {
+        grant(l);
         *st = look_after(l, err);
+    }
     return false;
+}
+
+bool link_receive(struct client_link *l, uint64_t wait_us, enum rxt_status *st,
+                  struct rxt_error *err)
+{
+    zmq_pollitem_t item = {.socket = l->socket, .events = ZMQ_POLLIN};
+    (void)zmq_poll(&item, 1,
+                   (long)((wait_us < CLIENT_QUIET_US ? wait_us : CLIENT_QUIET_US) / 1000));
+    return link_take(l, st, err);
 }
