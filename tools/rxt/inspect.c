@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 static struct {
@@ -155,23 +154,6 @@ static enum rxt_status look(struct report *r, const struct look *l, bool *good,
 
 /* ---- how it is shown --------------------------------------------------------------------- */
 
-static struct text_style style_of(void)
-{
-    struct text_style s = {.width = opt.width};
-    struct winsize size;
-    bool tty = isatty(STDOUT_FILENO);
-    const char *depth = getenv("COLORTERM"), *term = getenv("TERM"), *no = getenv("NO_COLOR");
-    bool always = opt.colour && strcmp(opt.colour, "always") == 0;
-    bool never = opt.colour && strcmp(opt.colour, "never") == 0;
-    if (opt.width < 0)
-        s.width = tty && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
-    bool can = tty && !(no && *no) && term && strcmp(term, "dumb") != 0;
-    bool true_colour = depth && (strstr(depth, "truecolor") || strstr(depth, "24bit"));
-    if (always || (can && !never))
-        s.colour = true_colour ? COLOUR_TRUE : COLOUR_256;
-    return s;
-}
-
 static enum rxt_status show(const struct report *r, struct rxt_error *err)
 {
     if (opt.json) {
@@ -186,7 +168,7 @@ static enum rxt_status show(const struct report *r, struct rxt_error *err)
     if (opt.html)
         TRY(report_html(r, opt.html, err));
     if (!opt.png && !opt.html) {
-        struct text_style style = style_of();
+        struct text_style style = text_style_for(stdout, opt.width, opt.colour);
         report_text(r, &style, stdout);
     }
     if (fflush(stdout) != 0 || ferror(stdout))

@@ -1,4 +1,4 @@
-#include "tools/rxt/inspect/report.h"
+#include "tools/rxt/report/report.h"
 
 #include "kernels/base/utf8.h"
 

@@ -1,7 +1,7 @@
-/* What an inspection found, before it is drawn: sections that are tables or maps. The same report
- * comes out as text, JSON, HTML and PNG, so that all of them say the same. */
-#ifndef RXT_TOOLS_INSPECT_REPORT_H
-#define RXT_TOOLS_INSPECT_REPORT_H
+/* What an inspection or a measurement found, before it is drawn: sections that are tables or maps.
+ * The same report comes out as text, JSON, HTML and PNG, so that all of them say the same. */
+#ifndef RXT_TOOLS_REPORT_H
+#define RXT_TOOLS_REPORT_H
 
 #include "kernels/base/status.h"
 
@@ -91,6 +91,9 @@ struct text_style {
     int width; /* columns; 0 = as wide as it needs */
     enum { COLOUR_NONE, COLOUR_256, COLOUR_TRUE } colour;
 };
+/* What fits a terminal on this stream: width -1 = as wide as it is; colour "auto" (or NULL),
+ * "always" or "never". */
+struct text_style text_style_for(FILE *out, int width, const char *colour);
 void report_text(const struct report *r, const struct text_style *style, FILE *out);
 /* All maps of the report in one picture. EINVAL: it has none. EIO, ENOMEM. */
 enum rxt_status report_png(const struct report *r, const char *path, struct rxt_error *err);

@@ -1,4 +1,4 @@
-#include "tools/rxt/inspect/font.h"
+#include "tools/rxt/report/font.h"
 
 /* clang-format off */
 const uint8_t font[128][FONT_HEIGHT] = {

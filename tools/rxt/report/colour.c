@@ -1,4 +1,4 @@
-#include "tools/rxt/inspect/colour.h"
+#include "tools/rxt/report/colour.h"
 
 #include <math.h>
 #include <stdlib.h>

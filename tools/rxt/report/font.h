@@ -1,7 +1,7 @@
 /* Letters of five by seven points, two more below the line, for pictures: no library needed, the
  * same everywhere. */
-#ifndef RXT_TOOLS_INSPECT_FONT_H
-#define RXT_TOOLS_INSPECT_FONT_H
+#ifndef RXT_TOOLS_REPORT_FONT_H
+#define RXT_TOOLS_REPORT_FONT_H
 
 #include <stdint.h>
 

@@ -1,11 +1,13 @@
 /* A report for a terminal of any width, or for a file. */
-#include "tools/rxt/inspect/colour.h"
+#include "tools/rxt/report/colour.h"
 
 #include "kernels/base/utf8.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 struct pen {
     const struct text_style *style;
@@ -294,6 +296,23 @@ static void print_map(const struct pen *p, const struct map *m)
 }
 
 /* ----------------------------------------------------------------------------------------- */
+
+struct text_style text_style_for(FILE *out, int width, const char *colour)
+{
+    struct text_style s = {.width = width};
+    struct winsize size;
+    bool tty = isatty(fileno(out));
+    const char *depth = getenv("COLORTERM"), *term = getenv("TERM"), *no = getenv("NO_COLOR");
+    bool always = colour && strcmp(colour, "always") == 0;
+    bool never = colour && strcmp(colour, "never") == 0;
+    if (width < 0)
+        s.width = tty && ioctl(fileno(out), TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+    bool can = tty && !(no && *no) && term && strcmp(term, "dumb") != 0;
+    bool true_colour = depth && (strstr(depth, "truecolor") || strstr(depth, "24bit"));
+    if (always || (can && !never))
+        s.colour = true_colour ? COLOUR_TRUE : COLOUR_256;
+    return s;
+}
 
 void report_text(const struct report *r, const struct text_style *style, FILE *out)
 {

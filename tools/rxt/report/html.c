@@ -1,5 +1,5 @@
 /* A report as one page: no script, no network, inline SVG; it follows a dark desktop and prints. */
-#include "tools/rxt/inspect/colour.h"
+#include "tools/rxt/report/colour.h"
 
 #include <errno.h>
 #include <math.h>

@@ -1,10 +1,10 @@
 /* The colours of maps, the same in every picture. They carry their own background, so that they
  * read on light and on dark; brightness alone orders them, for print and for eyes that see few
  * hues. */
-#ifndef RXT_TOOLS_INSPECT_COLOUR_H
-#define RXT_TOOLS_INSPECT_COLOUR_H
+#ifndef RXT_TOOLS_REPORT_COLOUR_H
+#define RXT_TOOLS_REPORT_COLOUR_H
 
-#include "tools/rxt/inspect/report.h"
+#include "tools/rxt/report/report.h"
 
 struct colour {
     uint8_t r, g, b;
