@@ -12,6 +12,7 @@ int command_bench(int argc, char **argv);
 int command_chat(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_keygen(int argc, char **argv);
+int command_load(int argc, char **argv);
 int command_recall(int argc, char **argv);
 int command_remember(int argc, char **argv);
 int command_session(int argc, char **argv);

@@ -195,19 +195,26 @@ static enum rxt_status read_key(char key[64], const char *path, struct rxt_error
     return RXT_OK;
 }
 
+enum rxt_status connect_use_keys(struct client_config *cfg, const struct connect_keys *keys,
+                                 char room[64], struct rxt_error *err)
+{
+    if (!keys->server_key && !keys->secret_key_file)
+        return RXT_OK;
+    if (!keys->server_key || !keys->secret_key_file)
+        return rxt_fail(err, RXT_EINVAL, "CURVE wants --server-key and --secret-key-file");
+    TRY(read_key(room, keys->secret_key_file, err));
+    cfg->server_key = keys->server_key;
+    cfg->secret_key = room;
+    return RXT_OK;
+}
+
 enum rxt_status connect_open(struct client **out, const char *endpoint,
                              const struct connect_keys *keys, const char *name,
                              struct rxt_error *err)
 {
     char key[64];
     struct client_config cfg = {.endpoint = endpoint, .name = name, .timeout_ms = 30000};
-    if (keys->server_key || keys->secret_key_file) {
-        if (!keys->server_key || !keys->secret_key_file)
-            return rxt_fail(err, RXT_EINVAL, "CURVE wants --server-key and --secret-key-file");
-        TRY(read_key(key, keys->secret_key_file, err));
-        cfg.server_key = keys->server_key;
-        cfg.secret_key = key;
-    }
+    TRY(connect_use_keys(&cfg, keys, key, err));
     return client_open(out, &cfg, err);
 }
 

@@ -6,11 +6,13 @@
 
 #include <signal.h>
 
-/* Gives *out: a client named `name` in the server's log. Keys: both or none (EINVAL), then CURVE.
- */
-struct connect_keys {
+struct connect_keys { /* of CURVE: both or none */
     const char *server_key, *secret_key_file;
 };
+/* Puts them into *cfg; room, for the secret one, lives as long as that. EINVAL, EIO. */
+enum rxt_status connect_use_keys(struct client_config *cfg, const struct connect_keys *keys,
+                                 char room[64], struct rxt_error *err);
+/* Gives *out: a client named `name` in the server's log. */
 enum rxt_status connect_open(struct client **out, const char *endpoint,
                              const struct connect_keys *keys, const char *name,
                              struct rxt_error *err);

@@ -21,6 +21,7 @@ static const struct {
     {"verify", command_verify, "compare a model with recorded outputs of the reference"},
     {"recall", command_recall, "measure what is remembered after how many turns"},
     {"keygen", command_keygen, "make a key pair for a server or a client of it"},
+    {"load", command_load, "measure a live server: is a turn as fast at 10,000 as at 10?"},
     {"bench", command_bench, "measure speed against what the machine can do"},
 };
 

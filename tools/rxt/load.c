@@ -1,0 +1,321 @@
+/* rxt load: is the latency of a live server constant, however long its sessions are? */
+#include "tools/rxt/cli.h"
+#include "tools/rxt/connect.h"
+#include "tools/rxt/load/outcome.h"
+
+#include "kernels/base/clock.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct {
+    const char *connect;
+    struct connect_keys keys;
+    const char *prefix, *query, *script, *words, *tokens, *think, *arrivals;
+    const char *json, *csv, *png, *html, *colour;
+    int32_t sessions, turns, connections, warmup, timeout_s, width;
+    uint64_t seed;
+    double rate, ramp_s, temperature;
+    double fork, cancel, resend, slow;
+    struct load_limits limits;
+    bool keep;
+} opt = {.connect = "tcp://127.0.0.1:7110",
+         .query = "Tell me something about the weather by the sea.",
+         .tokens = "8",
+         .arrivals = "poisson",
+         .sessions = 4,
+         .turns = 100,
+         .connections = 1,
+         .warmup = 1,
+         .timeout_s = 60,
+         .width = -1,
+         .seed = 1};
+
+static const struct option options[] = {
+    {"connect", OPTION_TEXT, &opt.connect, "ENDPOINT",
+     "of the server (default: tcp://127.0.0.1:7110)"},
+    {"sessions", OPTION_INT, &opt.sessions, "S", "at the same time (default 4)"},
+    {"turns", OPTION_INT, &opt.turns, "N", "of each session (default 100)"},
+    {"rate", OPTION_REAL, &opt.rate, "R",
+     "turns a second, of all sessions (default: half of what one session alone gets)"},
+    {"arrivals", OPTION_TEXT, &opt.arrivals, "HOW", "of --rate: poisson (default) or even"},
+    {"think-ms", OPTION_TEXT, &opt.think, "DIST",
+     "instead of --rate: from one turn of a session to its next"},
+    {"ramp-s", OPTION_REAL, &opt.ramp_s, "T", "the sessions begin one by one in this time"},
+    {"query", OPTION_TEXT, &opt.query, "TEXT", "said at every turn"},
+    {"words", OPTION_TEXT, &opt.words, "DIST", "instead: so many random words"},
+    {"script", OPTION_TEXT, &opt.script, "FILE",
+     "instead: questions of a transcript, lines {\"query\": ...}"},
+    {"max-tokens", OPTION_TEXT, &opt.tokens, "DIST", "of an answer (default 8)"},
+    {"temperature", OPTION_REAL, &opt.temperature, "T", "(default 0: greedy)"},
+    {"cancel", OPTION_REAL, &opt.cancel, "SHARE", "of turns: cancelled at their first token"},
+    {"resend", OPTION_REAL, &opt.resend, "SHARE", "of turns: asked for again afterwards"},
+    {"fork", OPTION_REAL, &opt.fork, "SHARE", "of turns: the session is forked afterwards"},
+    {"slow", OPTION_REAL, &opt.slow, "SHARE", "of sessions: read slowly, on their own connection"},
+    {"connections", OPTION_INT, &opt.connections, "N", "for the others (default 1)"},
+    {"warmup", OPTION_INT, &opt.warmup, "N", "first turns that do not count (default 1)"},
+    {"limit-first-token-ms", OPTION_INT, &opt.limits.first_token_ms, "N",
+     "a good turn keeps it; also:"},
+    {"limit-turn-ms", OPTION_INT, &opt.limits.turn_ms, "N", "to DONE"},
+    {"limit-token-ms", OPTION_INT, &opt.limits.token_ms, "N", "mean of a token behind the first"},
+    {"limit-memory-ms", OPTION_INT, &opt.limits.memory_ms, "N", "lag of the memory"},
+    {"seed", OPTION_SEED, &opt.seed, "N", "of all that is drawn (default 1)"},
+    {"prefix", OPTION_TEXT, &opt.prefix, "NAME", "of the sessions (default: a new one)"},
+    {"keep", OPTION_FLAG, &opt.keep, NULL, "do not erase the sessions afterwards"},
+    {"timeout-s", OPTION_INT, &opt.timeout_s, "T",
+     "without a word behind the last turn: given up (default 60)"},
+    {"json", OPTION_TEXT, &opt.json, "FILE", "all figures"},
+    {"csv", OPTION_TEXT, &opt.csv, "FILE", "one line a turn"},
+    {"png", OPTION_TEXT, &opt.png, "FILE", "the plots as a picture"},
+    {"html", OPTION_TEXT, &opt.html, "FILE", "a page with plots and tables"},
+    {"colour", OPTION_TEXT, &opt.colour, "WHEN", "auto (default), always or never"},
+    {"width", OPTION_INT, &opt.width, "N", "columns to fill (default: of the terminal; 0 = any)"},
+    {"server-key", OPTION_TEXT, &opt.keys.server_key, "KEY", "CURVE: the server's public key"},
+    {"secret-key-file", OPTION_TEXT, &opt.keys.secret_key_file, "FILE", "CURVE: our secret key"},
+    {0},
+};
+
+static volatile sig_atomic_t stop;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    stop = 1;
+}
+
+/* ---- what is asked for -------------------------------------------------------------------- */
+
+static bool is_share(double x)
+{
+    return x >= 0 && x <= 1;
+}
+
+/* The sentence about options that make no sense; NULL if they do. */
+static const char *contradiction(void)
+{
+    const struct load_limits *l = &opt.limits;
+    if (opt.sessions < 1 || opt.sessions > 1000000 || opt.turns < 1 || opt.turns > 10000000)
+        return "--sessions is 1 to 1,000,000, --turns 1 to 10,000,000";
+    if ((uint64_t)opt.sessions * (uint64_t)opt.turns > 100000000)
+        return "more than 100,000,000 turns in all";
+    if (opt.warmup < 0 || opt.warmup >= opt.turns || opt.timeout_s < 1 || opt.timeout_s > 86400)
+        return "--warmup is 0 or more and less than --turns, --timeout-s 1 to 86,400";
+    if (opt.connections < 1 || opt.connections > 63)
+        return "--connections is 1 to 63";
+    if (opt.rate < 0 || opt.ramp_s < 0 || opt.temperature < 0)
+        return "--rate, --ramp-s and --temperature are not negative";
+    if (!is_share(opt.fork) || !is_share(opt.cancel) || !is_share(opt.resend) ||
+        !is_share(opt.slow) || opt.slow >= 1)
+        return "--fork, --cancel, --resend and --slow are shares, 0 to 1 (--slow less)";
+    if (opt.rate > 0 && opt.think)
+        return "--rate or --think-ms, not both";
+    if (strcmp(opt.arrivals, "poisson") != 0 && strcmp(opt.arrivals, "even") != 0)
+        return "--arrivals is poisson or even";
+    if (l->first_token_ms < 0 || l->turn_ms < 0 || l->token_ms < 0 || l->memory_ms < 0)
+        return "limits are not negative";
+    if (!opt.query[0] || strlen(opt.query) >= PLAN_QUERY_MAX)
+        return "--query has 1 to 8191 bytes";
+    return NULL;
+}
+
+static bool take_spread(struct spread *s, const char *name, const char *text)
+{
+    if (spread_parse(s, text))
+        return true;
+    (void)fprintf(stderr, "rxt: --%s %s: use N, A-B, exp:MEAN or lognormal:MEDIAN:SIGMA\n", name,
+                  text);
+    return false;
+}
+
+/* A gap in microseconds from one in milliseconds. */
+static void to_us(struct spread *s)
+{
+    s->a *= 1000;
+    if (s->kind == SPREAD_UNIFORM)
+        s->b *= 1000;
+}
+
+static bool take_plan(struct load_plan *p)
+{
+    *p = (struct load_plan){.n_session = (uint32_t)opt.sessions,
+                            .n_turn = (uint32_t)opt.turns,
+                            .seed = opt.seed,
+                            .ramp_us = 1e6 * opt.ramp_s,
+                            .query = opt.query,
+                            .temperature = opt.temperature,
+                            .fork = opt.fork,
+                            .cancel = opt.cancel,
+                            .resend = opt.resend,
+                            .slow = opt.slow};
+    if (!take_spread(&p->tokens, "max-tokens", opt.tokens) ||
+        (opt.words && !take_spread(&p->words, "words", opt.words)) ||
+        (opt.think && !take_spread(&p->gap_us, "think-ms", opt.think)))
+        return false;
+    to_us(&p->gap_us);
+    return true;
+}
+
+static void set_rate(struct load_plan *p, double rate)
+{
+    p->gap_us = (struct spread){.kind = strcmp(opt.arrivals, "even") == 0 ? SPREAD_FIXED
+                                                                          : SPREAD_EXPONENTIAL,
+                                .a = 1e6 * p->n_session / rate};
+}
+
+/* ---- progress ----------------------------------------------------------------------------- */
+
+struct live {
+    struct drive *d;
+    uint64_t shown_us;
+    bool on;
+};
+
+static enum rxt_status show_live(void *arg, struct rxt_error *err)
+{
+    struct live *l = arg;
+    const struct drive *d = l->d;
+    const uint64_t now = clock_us();
+    (void)err;
+    if (!l->on || now - l->shown_us < 500000 || now <= d->start_us)
+        return RXT_OK;
+    l->shown_us = now;
+    const struct histogram *h = &d->histogram[MEASURE_FIRST];
+    (void)fprintf(stderr,
+                  "\r%" PRIu64 "/%zu turns, %u open, first token %.3g ms p99 %.3g, late %.2g "
+                  "ms\033[K",
+                  d->n_done, drive_records(d), client_many_inflight(d->client),
+                  histogram_at(h, 0.5) / 1000, histogram_at(h, 0.99) / 1000,
+                  histogram_at(&d->histogram[MEASURE_SLIP], 0.99) / 1000);
+    (void)fflush(stderr);
+    return RXT_OK;
+}
+
+static void end_live(const struct live *l)
+{
+    if (l->on)
+        (void)fprintf(stderr, "\r\033[K");
+}
+
+/* ---- results ------------------------------------------------------------------------------ */
+
+static enum rxt_status write_json(const struct report *r, const char *path, struct rxt_error *err)
+{
+    json_t *o = report_json(r);
+    if (!o)
+        return RXT_ENOMEM;
+    int bad = json_dump_file(o, path, JSON_COMPACT);
+    json_decref(o);
+    return bad ? rxt_fail(err, RXT_EIO, "cannot write %.180s", path) : RXT_OK;
+}
+
+static enum rxt_status show(const struct load_outcome *o, struct rxt_error *err)
+{
+    struct report r;
+    const struct load_plan *p = o->d->plan;
+    report_open(&r, "rxt load: %u sessions of %u turns at %.100s", p->n_session, p->n_turn,
+                opt.connect);
+    outcome_report(o, &r);
+    enum rxt_status st = r.status;
+    if (st == RXT_OK && opt.json)
+        st = write_json(&r, opt.json, err);
+    if (st == RXT_OK && opt.csv)
+        st = outcome_csv(o->d, opt.csv, err);
+    if (st == RXT_OK && opt.png)
+        st = report_png(&r, opt.png, err);
+    if (st == RXT_OK && opt.html)
+        st = report_html(&r, opt.html, err);
+    if (st == RXT_OK) {
+        struct text_style style = text_style_for(stdout, opt.width, opt.colour);
+        report_text(&r, &style, stdout);
+        printf("\n%s\n", o->verdict);
+        if (fflush(stdout) != 0)
+            st = rxt_fail(err, RXT_EIO, "cannot write all of the output");
+    }
+    report_close(&r);
+    return st;
+}
+
+/* ---- the run ------------------------------------------------------------------------------ */
+
+static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err)
+{
+    struct live live = {.d = d, .on = isatty(STDERR_FILENO)};
+    struct load_outcome o;
+    d->tick = show_live;
+    d->arg = &live;
+    TRY(drive_prepare(d, err));
+    enum rxt_status st = drive_run(d, err);
+    end_live(&live);
+    if (st == RXT_OK)
+        st = drive_verify(d, err);
+    if (st == RXT_OK)
+        st = outcome_make(&o, d, &opt.limits, (uint32_t)opt.warmup);
+    if (st == RXT_OK)
+        st = show(&o, err);
+    if (st == RXT_OK && !opt.keep)
+        st = drive_erase(d, err);
+    *code = o.code;
+    return st;
+}
+
+static enum rxt_status load(struct load_plan *p, int *code, struct rxt_error *err)
+{
+    char key[64];
+    struct client_config server = {
+        .endpoint = opt.connect, .name = "rxt load", .timeout_ms = 10000};
+    struct drive d = {.plan = p,
+                      .n_connection = (uint32_t)opt.connections,
+                      .timeout_us = (uint64_t)opt.timeout_s * 1000000,
+                      .stop = &stop};
+    TRY(connect_use_keys(&server, &opt.keys, key, err));
+    if (opt.script)
+        TRY(plan_read_script(p, opt.script, err));
+    if (opt.prefix)
+        (void)snprintf(d.prefix, sizeof d.prefix, "%s", opt.prefix);
+    enum rxt_status st = drive_open(&d, &server, err);
+    if (st == RXT_OK)
+        st = measure(&d, code, err);
+    drive_close(&d);
+    return st;
+}
+
+int command_load(int argc, char **argv)
+{
+    struct command_line line = {
+        .usage = "rxt load [--connect ENDPOINT] [OPTIONS]",
+        .about =
+            "Asks a live server on a schedule that does not wait for answers, and says whether the "
+            "latency\n"
+            "depends on the number of the turn. docs/load.md says what that proves. DIST is N, A-B "
+            "(uniform),\n"
+            "exp:MEAN or lognormal:MEDIAN:SIGMA. Exit code: 0 constant, 1 not constant, 2 not "
+            "shown, 3 "
+            "errors.",
+        .options = options,
+    };
+    struct load_plan plan;
+    struct rxt_error err = {0};
+    int code = command_line_parse(&line, argc, argv);
+    if (code >= 0)
+        return code == EXIT_USAGE ? LOAD_ERRORS_CAME : code;
+    const char *wrong = contradiction();
+    if (wrong) {
+        (void)fprintf(stderr, "rxt: %s\nusage: %s\n", wrong, line.usage);
+        return LOAD_ERRORS_CAME;
+    }
+    if (!take_plan(&plan))
+        return LOAD_ERRORS_CAME;
+    if (!opt.think)
+        set_rate(&plan, opt.rate > 0 ? opt.rate : 10);
+    (void)signal(SIGINT, on_interrupt);
+    code = LOAD_ERRORS_CAME;
+    if (load(&plan, &code, &err) != RXT_OK) {
+        (void)complain(RXT_EIO, &err);
+        code = LOAD_ERRORS_CAME;
+    }
+    plan_free(&plan);
+    return code;
+}

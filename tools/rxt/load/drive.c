@@ -1,0 +1,405 @@
+#include "tools/rxt/load/drive.h"
+
+#include "kernels/base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+/* What a tag says: a kind, and the number of a session or of a turn. */
+enum { TAG_TURN = 1, TAG_RESEND, TAG_FORK, TAG_ERASE };
+#define TAG(kind, number) ((uint64_t)(kind) << 56 | (number))
+#define TAG_NUMBER(tag) ((tag)&0xFFFFFFFFFFFFFFu)
+#define TAG_KIND(tag) ((tag) >> 56)
+
+#define TICK_US 100000u
+
+enum { CODE_NO_REQUEST = 202 };
+
+/* ---- names -------------------------------------------------------------------------------- */
+
+size_t drive_records(const struct drive *d)
+{
+    return (size_t)d->plan->n_session * d->plan->n_turn;
+}
+
+void drive_name(const struct drive *d, uint32_t session, char out[LOAD_NAME_MAX])
+{
+    (void)snprintf(out, LOAD_NAME_MAX, "%s-%06u", d->prefix, session);
+}
+
+void drive_id(const struct drive *d, uint64_t kind, uint64_t number, uint8_t id[16])
+{
+    uint64_t word[2];
+    word[0] = plan_mix(plan_mix(d->nonce ^ kind << 56) ^ number);
+    word[1] = plan_mix(word[0] ^ d->nonce) | 1;
+    memcpy(id, word, sizeof word);
+}
+
+static uint32_t session_of(const struct drive *d, uint64_t record)
+{
+    return (uint32_t)(record / d->plan->n_turn);
+}
+
+static uint32_t turn_of(const struct drive *d, uint64_t record)
+{
+    return (uint32_t)(record % d->plan->n_turn);
+}
+
+static uint32_t connection_of(const struct drive *d, uint32_t session)
+{
+    return plan_is_slow(d->plan, session) ? d->n_connection : session % d->n_connection;
+}
+
+/* ---- open and close ----------------------------------------------------------------------- */
+
+enum rxt_status drive_open(struct drive *d, const struct client_config *server,
+                           struct rxt_error *err)
+{
+    const bool slow = d->plan->slow > 0;
+    const struct client_many_config cfg = {
+        .server = *server,
+        .n_connection = d->n_connection + slow,
+        .max_requests = 1u << 17,
+        .slow_bytes = slow ? 512 : 0,
+        .slow_pause_ms = 250,
+    };
+    size_t n = drive_records(d);
+    d->nonce = plan_mix(clock_ns()) ^ plan_mix((uint64_t)clock_wall_us());
+    if (!d->prefix[0])
+        (void)snprintf(d->prefix, sizeof d->prefix, "load-%08x", (unsigned)(d->nonce >> 32));
+    d->turn = calloc(n, sizeof *d->turn);
+    d->session = calloc(d->plan->n_session, sizeof *d->session);
+    d->histogram = calloc(MEASURES + 2, sizeof *d->histogram);
+    d->answer = d->keep_answers ? calloc(d->plan->n_turn, sizeof *d->answer) : NULL;
+    if (!d->turn || !d->session || !d->histogram || (d->keep_answers && !d->answer))
+        return rxt_fail(err, RXT_ENOMEM, "no memory for the records of %zu turns", n);
+    d->fork = &d->histogram[MEASURES];
+    d->resend = &d->histogram[MEASURES + 1];
+    TRY(schedule_create(&d->schedule, d->plan));
+    return client_many_open(&d->client, &cfg, err);
+}
+
+void drive_close(struct drive *d)
+{
+    client_many_close(&d->client);
+    schedule_destroy(&d->schedule);
+    for (uint32_t i = 0; d->answer && i < d->plan->n_turn; i++)
+        free(d->answer[i]);
+    free(d->answer);
+    free(d->turn);
+    free(d->session);
+    free(d->histogram);
+}
+
+/* ---- requests ----------------------------------------------------------------------------- */
+
+static void count_error(struct drive *d, uint32_t code, const struct rxt_error *err)
+{
+    int i = 0;
+    while (i < d->n_error && d->error[i].code != code)
+        i++;
+    if (i == LOAD_ERRORS)
+        return;
+    if (i == d->n_error) {
+        d->error[d->n_error++].code = code;
+        (void)snprintf(d->error[i].sentence, sizeof d->error[i].sentence, "%s", err->text);
+    }
+    d->error[i].n++;
+}
+
+static enum rxt_status send_turn(struct drive *d, uint64_t record, uint64_t kind,
+                                 struct rxt_error *err)
+{
+    char room[PLAN_QUERY_MAX], name[LOAD_NAME_MAX];
+    struct client_request r;
+    const uint32_t session = session_of(d, record);
+    plan_turn(d->plan, session, turn_of(d, record), room, &r);
+    drive_name(d, session, name);
+    drive_id(d, TAG_TURN, record, r.id);
+    r.session = name;
+    return client_many_start(d->client, connection_of(d, session), TAG(kind, record), &r, err);
+}
+
+static void send_due(struct drive *d, const struct arrival *a)
+{
+    const uint64_t record = (uint64_t)a->session * d->plan->n_turn + a->turn;
+    struct turn_record *t = &d->turn[record];
+    struct rxt_error err = {""};
+    uint64_t now = clock_us() - d->start_us;
+    t->due_us = a->due_us;
+    t->slip_us = (uint32_t)(now - a->due_us);
+    d->n_sent++;
+    if (send_turn(d, record, TAG_TURN, &err) == RXT_OK) {
+        t->outcome = TURN_SENT;
+        t->in_flight = true;
+        return;
+    }
+    t->outcome = TURN_REFUSED;
+    d->n_refused++;
+    count_error(d, 0, &err);
+}
+
+static bool drawn(const struct drive *d, uint64_t record, enum plan_purpose purpose, double share)
+{
+    return share > 0 &&
+           plan_draw(d->plan, session_of(d, record), turn_of(d, record), purpose) < share;
+}
+
+static uint32_t since(const struct drive *d, const struct turn_record *t, uint64_t at_us)
+{
+    uint64_t us = at_us - d->start_us - t->due_us;
+    return us == 0 ? 1 : us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
+static uint32_t narrow(uint64_t us)
+{
+    return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
+static enum rxt_status send_fork(struct drive *d, uint64_t record, enum client_verb verb,
+                                 struct rxt_error *err)
+{
+    char name[LOAD_NAME_MAX], fork[LOAD_NAME_MAX + 16];
+    const uint32_t session = session_of(d, record);
+    const uint64_t kind = verb == CLIENT_FORK ? TAG_FORK : TAG_ERASE;
+    struct client_request r = {.verb = verb, .session = verb == CLIENT_FORK ? name : fork};
+    drive_name(d, session, name);
+    (void)snprintf(fork, sizeof fork, "%s-%u", name, turn_of(d, record));
+    if (verb == CLIENT_FORK)
+        r.to = fork;
+    drive_id(d, kind, record, r.id);
+    return client_many_start(d->client, connection_of(d, session), TAG(kind, record), &r, err);
+}
+
+/* What the mix asks for behind a turn that has ended well. */
+static void send_more(struct drive *d, uint64_t record, uint64_t at_us)
+{
+    struct rxt_error err = {""};
+    enum rxt_status st = RXT_OK;
+    d->turn[record].aside_us = since(d, &d->turn[record], at_us);
+    if (drawn(d, record, PLAN_RESEND, d->plan->resend))
+        st = send_turn(d, record, TAG_RESEND, &err);
+    else if (drawn(d, record, PLAN_FORK, d->plan->fork))
+        st = send_fork(d, record, CLIENT_FORK, &err);
+    if (st != RXT_OK)
+        count_error(d, 0, &err);
+}
+
+/* ---- what comes back ---------------------------------------------------------------------- */
+
+static void keep_text(struct drive *d, uint64_t record, const struct client_event *e)
+{
+    char **answer = &d->answer[turn_of(d, record)];
+    size_t n = *answer ? strlen(*answer) : 0;
+    char *more = realloc(*answer, n + e->text_bytes + 1);
+    if (!more)
+        return;
+    memcpy(more + n, e->text, e->text_bytes);
+    more[n + e->text_bytes] = '\0';
+    *answer = more;
+}
+
+static void take_token(struct drive *d, uint64_t record, const struct client_many_event *e)
+{
+    struct turn_record *t = &d->turn[record];
+    if (e->sequence < t->n_token) /* again, after a new connection */
+        return;
+    if (!t->first_us)
+        t->first_us = since(d, t, e->at_us);
+    t->n_token = (uint16_t)(e->sequence + e->event.n_ids);
+    if (d->answer && session_of(d, record) == 0)
+        keep_text(d, record, &e->event);
+    if (!t->cancelled && drawn(d, record, PLAN_CANCEL, d->plan->cancel)) {
+        char name[LOAD_NAME_MAX];
+        drive_name(d, session_of(d, record), name);
+        t->cancelled = client_many_cancel(d->client, e->id, name) == RXT_OK;
+    }
+}
+
+/* Turns that read slowly, and those that were cut short, say nothing of the server. */
+static void count_turn(struct drive *d, uint64_t record)
+{
+    const struct turn_record *t = &d->turn[record];
+    struct histogram *h = d->histogram;
+    if (plan_is_slow(d->plan, session_of(d, record)) || t->cancelled || !t->first_us)
+        return;
+    histogram_add(&h[MEASURE_FIRST], t->first_us);
+    histogram_add(&h[MEASURE_TURN], t->done_us);
+    histogram_add(&h[MEASURE_QUEUE], t->queue_us);
+    histogram_add(&h[MEASURE_SLIP], t->slip_us);
+    if (t->n_answer > 1 && t->done_us >= t->first_us)
+        histogram_add(&h[MEASURE_TOKEN], (t->done_us - t->first_us) / (t->n_answer - 1u));
+}
+
+static void take_done(struct drive *d, uint64_t record, const struct client_many_event *e)
+{
+    struct turn_record *t = &d->turn[record];
+    if (t->outcome == TURN_DONE) /* again, after a new connection */
+        return;
+    t->outcome = TURN_DONE;
+    t->done_us = since(d, t, e->at_us);
+    t->n_query = (uint16_t)e->event.n_query;
+    t->n_answer = (uint16_t)e->event.n_answer;
+    t->queue_us = narrow(e->event.queue_us);
+    t->server_first_us = narrow(e->event.first_token_us);
+    t->answer_us = narrow(e->event.answer_us);
+    t->journal_us = narrow(e->event.journal_us);
+    d->session[session_of(d, record)].n_done++;
+    d->n_done++;
+    count_turn(d, record);
+}
+
+static void take_event(struct drive *d, uint64_t record, const struct client_many_event *e)
+{
+    struct turn_record *t = &d->turn[record];
+    if (e->event.kind == CLIENT_TOKEN)
+        take_token(d, record, e);
+    else if (e->event.kind == CLIENT_DONE)
+        take_done(d, record, e);
+    if (e->event.kind == CLIENT_MEMORY) {
+        t->memory_us = since(d, t, e->at_us);
+        t->lag_us = narrow(e->event.lag_us);
+        if (!plan_is_slow(d->plan, session_of(d, record)))
+            histogram_add(&d->histogram[MEASURE_MEMORY], t->lag_us);
+    }
+    if (e->final) {
+        t->in_flight = false;
+        send_more(d, record, e->at_us);
+    }
+}
+
+static enum rxt_status take_failure(struct drive *d, uint64_t record,
+                                    const struct client_many_event *e, struct rxt_error *err)
+{
+    struct turn_record *t = &d->turn[record];
+    if (e->code == CODE_NO_REQUEST && d->faults) /* it was asked for on a new connection */
+        return send_turn(d, record, TAG_TURN, err);
+    if (!e->final)
+        return RXT_OK;
+    t->in_flight = false;
+    if (e->status == RXT_ECANCELLED && t->cancelled) {
+        t->outcome = TURN_CANCELLED;
+        d->n_cancelled++;
+        return RXT_OK;
+    }
+    if (t->outcome != TURN_DONE)
+        t->outcome = TURN_REFUSED;
+    t->code = (uint16_t)e->code;
+    d->n_refused++;
+    count_error(d, e->code, err);
+    return RXT_OK;
+}
+
+/* A repeat, a fork or the end of one. */
+static void take_aside(struct drive *d, const struct client_many_event *e)
+{
+    const uint64_t record = TAG_NUMBER(e->tag), kind = TAG_KIND(e->tag);
+    const struct turn_record *t = &d->turn[record];
+    struct rxt_error err = {""};
+    if (kind == TAG_RESEND && e->event.kind == CLIENT_DONE)
+        d->n_answer_differs += e->event.n_answer != t->n_answer;
+    if (!e->final)
+        return;
+    uint64_t us = since(d, t, e->at_us) - t->aside_us;
+    if (kind == TAG_RESEND)
+        histogram_add(d->resend, us);
+    if (kind != TAG_FORK)
+        return;
+    histogram_add(d->fork, us);
+    if (send_fork(d, record, CLIENT_ERASE, &err) != RXT_OK) /* it was made to be measured */
+        count_error(d, 0, &err);
+}
+
+/* The server knows nothing of the requests on a new connection. */
+static void ask_again(struct drive *d, uint32_t connection)
+{
+    d->n_connected++;
+    for (uint64_t record = 0; record < drive_records(d); record++) {
+        const struct turn_record *t = &d->turn[record];
+        const uint32_t session = session_of(d, record);
+        uint8_t id[16];
+        char name[LOAD_NAME_MAX];
+        if (!t->in_flight || connection_of(d, session) != connection)
+            continue;
+        drive_id(d, TAG_TURN, record, id);
+        drive_name(d, session, name);
+        (void)client_many_resume(d->client, id, name, t->n_token);
+    }
+}
+
+static enum rxt_status take(struct drive *d, const struct client_many_event *e,
+                            struct rxt_error *err)
+{
+    const uint64_t record = TAG_NUMBER(e->tag);
+    d->n_event += e->kind != CLIENT_MANY_IDLE;
+    if (e->kind == CLIENT_MANY_CONNECTED)
+        ask_again(d, e->connection);
+    else if (e->kind == CLIENT_MANY_EVENT && TAG_KIND(e->tag) == TAG_TURN)
+        take_event(d, record, e);
+    else if (e->kind == CLIENT_MANY_EVENT)
+        take_aside(d, e);
+    else if (e->kind == CLIENT_MANY_FAILED && TAG_KIND(e->tag) == TAG_TURN)
+        return take_failure(d, record, e, err);
+    else if (e->kind == CLIENT_MANY_FAILED)
+        count_error(d, e->code, err);
+    return RXT_OK;
+}
+
+/* ---- the run ------------------------------------------------------------------------------ */
+
+static double cpu_seconds(void)
+{
+    struct rusage u;
+    if (getrusage(RUSAGE_SELF, &u) != 0)
+        return 0;
+    return (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static void send_all_due(struct drive *d)
+{
+    struct arrival a;
+    while (schedule_peek(d->schedule, &a) && d->start_us + a.due_us <= clock_us()) {
+        send_due(d, &a);
+        schedule_pop(d->schedule);
+    }
+}
+
+/* Until all turns have ended, or nothing comes any more, or somebody stops it. */
+static enum rxt_status play(struct drive *d, struct rxt_error *err)
+{
+    uint64_t tick_us = d->start_us, heard_us = d->start_us;
+    while (!*d->stop) {
+        struct client_many_event e;
+        struct arrival next;
+        send_all_due(d);
+        const bool more = schedule_peek(d->schedule, &next);
+        const uint64_t now = clock_us();
+        if (!more && (client_many_inflight(d->client) == 0 || now - heard_us > d->timeout_us))
+            break;
+        if (now >= tick_us) {
+            TRY(d->tick ? d->tick(d->arg, err) : RXT_OK);
+            tick_us = now + TICK_US;
+        }
+        uint64_t until =
+            more && d->start_us + next.due_us < tick_us ? d->start_us + next.due_us : tick_us;
+        TRY(client_many_next(d->client, until, &e, err));
+        if (e.kind != CLIENT_MANY_IDLE || more)
+            heard_us = e.at_us;
+        TRY(take(d, &e, err));
+    }
+    return d->tick ? d->tick(d->arg, err) : RXT_OK;
+}
+
+enum rxt_status drive_run(struct drive *d, struct rxt_error *err)
+{
+    const double cpu_s = cpu_seconds();
+    d->start_us = clock_us() + TICK_US / 2;
+    d->begun_wall_us = (uint64_t)clock_wall_us();
+    enum rxt_status st = play(d, err);
+    d->end_us = clock_us();
+    d->cpu_s = cpu_seconds() - cpu_s;
+    return st;
+}

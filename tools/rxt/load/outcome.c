@@ -1,0 +1,172 @@
+#include "tools/rxt/load/outcome.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- which turns are compared ------------------------------------------------------------- */
+
+static bool counts(const struct drive *d, size_t record)
+{
+    const struct turn_record *t = &d->turn[record];
+    return t->outcome == TURN_DONE && t->first_us && !t->cancelled &&
+           !plan_is_slow(d->plan, (uint32_t)(record / d->plan->n_turn));
+}
+
+static int by_lengths(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Turns with the most frequent numbers of tokens in question and answer: the latency of others is
+ * another one at any turn. */
+static enum rxt_status find_lengths(struct load_outcome *o)
+{
+    const struct drive *d = o->d;
+    size_t n = 0, best = 0, run = 0;
+    uint32_t *lengths = calloc(drive_records(d), sizeof *lengths);
+    if (!lengths)
+        return RXT_ENOMEM;
+    for (size_t i = 0; i < drive_records(d); i++)
+        if (counts(d, i))
+            lengths[n++] = (uint32_t)d->turn[i].n_query << 16 | d->turn[i].n_answer;
+    if (n > 0)
+        qsort(lengths, n, sizeof *lengths, by_lengths);
+    for (size_t i = 0; i < n; i++) {
+        run = i > 0 && lengths[i] == lengths[i - 1] ? run + 1 : 1;
+        if (run <= best)
+            continue;
+        best = run;
+        o->n_query = (uint16_t)(lengths[i] >> 16);
+        o->n_answer = (uint16_t)(lengths[i] & 0xFFFF);
+    }
+    o->n_full = best;
+    free(lengths);
+    return RXT_OK;
+}
+
+bool outcome_is_full(const struct load_outcome *o, size_t record)
+{
+    const struct turn_record *t = &o->d->turn[record];
+    return counts(o->d, record) && t->n_query == o->n_query && t->n_answer == o->n_answer;
+}
+
+static double first_of(const struct turn_record *t)
+{
+    return t->first_us;
+}
+
+static double turn_time_of(const struct turn_record *t)
+{
+    return t->done_us;
+}
+
+static double lag_of(const struct turn_record *t)
+{
+    return t->memory_us ? (double)t->lag_us : (double)NAN;
+}
+
+static enum rxt_status fit(struct trend *out, const struct load_outcome *o,
+                           double (*value)(const struct turn_record *))
+{
+    const struct drive *d = o->d;
+    const struct trend_config cfg = {.n_session = d->plan->n_session,
+                                     .n_turn = d->plan->n_turn,
+                                     .warmup = o->warmup,
+                                     .n_draw = o->n_draw,
+                                     .seed = d->plan->seed};
+    size_t n = 0;
+    struct trend_point *points = calloc(drive_records(d), sizeof *points);
+    if (!points)
+        return RXT_ENOMEM;
+    for (size_t i = 0; i < drive_records(d); i++) {
+        double v = value(&d->turn[i]);
+        if (outcome_is_full(o, i) && !isnan(v))
+            points[n++] = (struct trend_point){(uint32_t)(i / d->plan->n_turn),
+                                               (uint32_t)(i % d->plan->n_turn), v};
+    }
+    enum rxt_status st = trend_fit(out, points, n, &cfg);
+    free(points);
+    return st;
+}
+
+/* ---- the verdict -------------------------------------------------------------------------- */
+
+static bool within(double us, int32_t limit_ms)
+{
+    return limit_ms == 0 || us <= 1000.0 * limit_ms;
+}
+
+static void count_good(struct load_outcome *o)
+{
+    const struct load_limits *l = &o->limits;
+    for (size_t i = 0; i < drive_records(o->d); i++) {
+        const struct turn_record *t = &o->d->turn[i];
+        double token = t->n_answer > 1 ? (double)(t->done_us - t->first_us) / (t->n_answer - 1) : 0;
+        if (t->outcome == TURN_DONE && !t->cancelled && within(t->first_us, l->first_token_ms) &&
+            within(t->done_us, l->turn_ms) && within(token, l->token_ms) &&
+            within(t->lag_us, l->memory_ms))
+            o->n_good++;
+    }
+}
+
+/* What DONE was said of must be in the session, and nothing else. */
+static void compare_sessions(struct load_outcome *o)
+{
+    for (uint32_t i = 0; i < o->d->plan->n_session; i++) {
+        const struct load_session *s = &o->d->session[i];
+        uint64_t want = s->n_before + s->n_done;
+        o->n_lost += s->n_turn < want ? want - s->n_turn : 0;
+        o->n_doubled += s->n_turn > want ? s->n_turn - want : 0;
+    }
+}
+
+/* The interval of the line over all turns, as shares of the median in percent. */
+static void put_interval(char out[64], const struct trend *t)
+{
+    double scale = 100.0 * t->n_turn / t->median;
+    (void)snprintf(out, 64, "%+.1f %% .. %+.1f %%", t->low * scale, t->high * scale);
+}
+
+static int code_of(const struct load_outcome *o)
+{
+    const enum trend_verdict a = o->first.verdict, b = o->turn.verdict;
+    if (o->d->n_error > 0 || o->n_lost > 0 || o->n_doubled > 0 || o->d->n_answer_differs > 0 ||
+        o->d->n_connected > 0 || o->d->n_done + o->d->n_cancelled < o->d->n_sent)
+        return LOAD_ERRORS_CAME;
+    if (a == TREND_NOT_CONSTANT || b == TREND_NOT_CONSTANT)
+        return LOAD_NOT_CONSTANT;
+    if (a == TREND_NOT_SHOWN || b == TREND_NOT_SHOWN)
+        return LOAD_NOT_SHOWN;
+    return LOAD_CONSTANT;
+}
+
+static void judge(struct load_outcome *o)
+{
+    static const char *const word[] = {"CONSTANT", "NOT CONSTANT", "NOT SHOWN", "ERRORS"};
+    char first[64], turn[64];
+    put_interval(first, &o->first);
+    put_interval(turn, &o->turn);
+    o->code = code_of(o);
+    (void)snprintf(o->verdict, sizeof o->verdict,
+                   "%s: over %u turns the line moves by %s (first token) and %s (turn) of the "
+                   "median; p99 of the last tenth over the first turns: %.2f and %.2f",
+                   word[o->code], o->d->plan->n_turn, first, turn,
+                   o->first.p99_last / o->first.p99_first, o->turn.p99_last / o->turn.p99_first);
+}
+
+enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,
+                             const struct load_limits *limits, uint32_t warmup)
+{
+    *o = (struct load_outcome){.d = d, .limits = *limits, .warmup = warmup, .n_draw = 2000};
+    TRY(find_lengths(o));
+    TRY(fit(&o->first, o, first_of));
+    TRY(fit(&o->turn, o, turn_time_of));
+    TRY(fit(&o->memory, o, lag_of));
+    count_good(o);
+    compare_sessions(o);
+    judge(o);
+    return RXT_OK;
+}

@@ -1,0 +1,40 @@
+/* What a run has shown: figures of all turns, the verdict, and the same as a report. */
+#ifndef RXT_TOOLS_LOAD_OUTCOME_H
+#define RXT_TOOLS_LOAD_OUTCOME_H
+
+#include "tools/rxt/load/drive.h"
+#include "tools/rxt/load/trend.h"
+#include "tools/rxt/report/report.h"
+
+/* Exit codes of rxt load. */
+enum { LOAD_CONSTANT = 0, LOAD_NOT_CONSTANT = 1, LOAD_NOT_SHOWN = 2, LOAD_ERRORS_CAME = 3 };
+
+struct load_limits { /* what a good turn keeps; 0 = no limit */
+    int32_t first_token_ms, turn_ms, token_ms, memory_ms;
+};
+
+struct load_outcome {
+    const struct drive *d;
+    struct load_limits limits;
+    uint32_t warmup, n_draw;
+
+    /* Turns of the most frequent lengths: only they are compared with each other. */
+    uint16_t n_query, n_answer;
+    uint64_t n_full;
+    struct trend first, turn, memory;
+    uint64_t n_good;            /* within the limits */
+    uint64_t n_lost, n_doubled; /* DONE that a session lacks; turns nobody heard DONE of */
+    int code;
+    char verdict[400]; /* the line */
+};
+/* d is lent. ENOMEM. */
+enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,
+                             const struct load_limits *limits, uint32_t warmup);
+/* Whether a turn has the lengths that are compared. */
+bool outcome_is_full(const struct load_outcome *o, size_t record);
+/* Adds the sections of the run. */
+void outcome_report(const struct load_outcome *o, struct report *r);
+/* One line a turn. EIO. */
+enum rxt_status outcome_csv(const struct drive *d, const char *path, struct rxt_error *err);
+
+#endif

@@ -1,0 +1,66 @@
+/* What is asked of the server, and when. All of it is a function of the seed, the session and the
+ * turn, and fixed before the first request is sent: a server that answers late changes nothing of
+ * the schedule (open loop), so that what it was late for is measured. */
+#ifndef RXT_TOOLS_LOAD_PLAN_H
+#define RXT_TOOLS_LOAD_PLAN_H
+
+#include "bridge/client.h"
+
+/* A distribution: "20" is fixed, "10-30" uniform, "exp:20" exponential of that mean, and
+ * "lognormal:20:0.5" has that median and that sigma of the logarithm. */
+struct spread {
+    enum { SPREAD_FIXED, SPREAD_UNIFORM, SPREAD_EXPONENTIAL, SPREAD_LOGNORMAL } kind;
+    double a, b;
+};
+bool spread_parse(struct spread *s, const char *text); /* false: none of these, or negative */
+double spread_draw(const struct spread *s, double u);  /* its quantile at u in (0,1) */
+double spread_mean(const struct spread *s);
+
+struct load_plan {
+    uint32_t n_session, n_turn;
+    uint64_t seed;
+    struct spread gap_us; /* from one turn of a session to its next */
+    double ramp_us;       /* the sessions begin one after the other in this time */
+    const char *query;    /* said at every turn, if neither words nor a script are */
+    struct spread words;  /* of a question; a = 0: not asked for */
+    struct spread tokens; /* max_tokens of an answer */
+    char **script;        /* questions of a transcript; each session begins at another one */
+    uint32_t n_script;
+    double temperature;
+    /* Shares of all turns, and (slow) of the sessions. */
+    double fork, cancel, resend, slow;
+};
+
+/* Uniform in (0,1): the same for the same arguments. */
+enum plan_purpose { PLAN_GAP, PLAN_WORDS, PLAN_TOKENS, PLAN_FORK, PLAN_CANCEL, PLAN_RESEND };
+double plan_draw(const struct load_plan *p, uint32_t session, uint32_t turn,
+                 enum plan_purpose purpose);
+/* Mixes 64 bits (splitmix64). */
+uint64_t plan_mix(uint64_t x);
+
+#define PLAN_QUERY_MAX 8192
+/* The turn's question and options; the text may lie in room. Session and id are the caller's. */
+void plan_turn(const struct load_plan *p, uint32_t session, uint32_t turn,
+               char room[PLAN_QUERY_MAX], struct client_request *r);
+/* Whether this session is one of those on the connection that reads slowly: the last ones. */
+bool plan_is_slow(const struct load_plan *p, uint32_t session);
+
+/* Reads {"query": ...} or {"q": ...} lines (JSONL). */
+enum rxt_status plan_read_script(struct load_plan *p, const char *path, struct rxt_error *err);
+void plan_free(struct load_plan *p);
+
+/* ---- when -------------------------------------------------------------------------------- */
+
+struct schedule; /* opaque: the turns of all sessions in the order of their times */
+
+enum rxt_status schedule_create(struct schedule **out, const struct load_plan *p);
+void schedule_destroy(struct schedule **s); /* NULL-safe */
+struct arrival {
+    uint64_t due_us; /* since the start */
+    uint32_t session, turn;
+};
+/* The next turn; false: there are no more. */
+bool schedule_peek(const struct schedule *s, struct arrival *a);
+void schedule_pop(struct schedule *s);
+
+#endif

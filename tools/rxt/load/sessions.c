@@ -1,0 +1,100 @@
+/* What is done with all sessions of a run, before and after it; not measured. */
+#include "tools/rxt/load/drive.h"
+
+#include "kernels/base/clock.h"
+
+#include <stdio.h>
+
+#define WINDOW 256u /* requests at a time: less than a server has room for */
+#define PATIENCE_US 60000000u
+
+enum { ID_OPEN = 101, ID_GET, ID_ERASE };
+
+struct round {
+    struct drive *d;
+    enum client_verb verb;
+    uint64_t kind; /* of the ids */
+    void (*take)(struct load_session *s, const struct client_event *e);
+};
+
+static enum rxt_status ask(const struct round *r, uint32_t session, struct rxt_error *err)
+{
+    char name[LOAD_NAME_MAX];
+    struct client_request q = {.verb = r->verb, .session = name};
+    drive_name(r->d, session, name);
+    if (r->verb == CLIENT_OPEN)
+        q.seed = plan_mix(r->d->plan->seed + session) | 1;
+    drive_id(r->d, r->kind, session, q.id);
+    return client_many_start(r->d->client, session % r->d->n_connection, session, &q, err);
+}
+
+/* After a new connection; these may all be asked twice. */
+static enum rxt_status ask_again(const struct round *r, uint32_t asked, struct rxt_error *err)
+{
+    for (uint32_t i = 0; i < asked; i++) {
+        uint8_t id[16];
+        if (r->d->session[i].answered)
+            continue;
+        drive_id(r->d, r->kind, i, id);
+        client_many_forget(r->d->client, id);
+        TRY(ask(r, i, err));
+    }
+    return RXT_OK;
+}
+
+/* What comes late of the run has the tag of a turn, which is no session's. */
+static enum rxt_status go_round(const struct round *r, struct rxt_error *err)
+{
+    const uint32_t n = r->d->plan->n_session;
+    uint32_t asked = 0, answered = 0;
+    uint64_t heard_us = clock_us();
+    for (uint32_t i = 0; i < n; i++)
+        r->d->session[i].answered = false;
+    while (answered < n) {
+        struct client_many_event e;
+        while (asked < n && asked - answered < WINDOW)
+            TRY(ask(r, asked++, err));
+        TRY(client_many_next(r->d->client, clock_us() + 100000, &e, err));
+        if (e.kind == CLIENT_MANY_IDLE && e.at_us - heard_us > PATIENCE_US)
+            return rxt_fail(err, RXT_EIO, "the server has said nothing for %u s",
+                            PATIENCE_US / 1000000);
+        if (e.kind != CLIENT_MANY_IDLE)
+            heard_us = e.at_us;
+        if (e.kind == CLIENT_MANY_CONNECTED)
+            TRY(ask_again(r, asked, err));
+        if (e.tag >= n || e.kind == CLIENT_MANY_IDLE || e.kind == CLIENT_MANY_CONNECTED)
+            continue;
+        if (e.kind == CLIENT_MANY_FAILED)
+            return e.status;
+        if (r->take)
+            r->take(&r->d->session[e.tag], &e.event);
+        r->d->session[e.tag].answered = e.final;
+        answered += e.final;
+    }
+    return RXT_OK;
+}
+
+static void take_open(struct load_session *s, const struct client_event *e)
+{
+    s->n_before = e->n_turn;
+}
+
+static void take_get(struct load_session *s, const struct client_event *e)
+{
+    s->n_turn = e->n_turn;
+}
+
+enum rxt_status drive_prepare(struct drive *d, struct rxt_error *err)
+{
+    return go_round(&(struct round){d, CLIENT_OPEN, ID_OPEN, take_open}, err);
+}
+
+enum rxt_status drive_verify(struct drive *d, struct rxt_error *err)
+{
+    return go_round(&(struct round){d, CLIENT_GET, ID_GET, take_get}, err);
+}
+
+enum rxt_status drive_erase(struct drive *d, struct rxt_error *err)
+{
+    return go_round(&(struct round){d, CLIENT_ERASE, ID_ERASE, NULL}, err);
+}

@@ -1,0 +1,224 @@
+#include "tools/rxt/load/trend.h"
+
+#include "tools/rxt/load/plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- quantiles ---------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void sort_values(double *values, size_t n)
+{
+    if (n > 0)
+        qsort(values, n, sizeof *values, by_value);
+}
+
+double quantile(const double *sorted, size_t n, double share)
+{
+    if (n == 0)
+        return NAN;
+    double at = share * (double)(n - 1);
+    size_t i = (size_t)at;
+    return i + 1 < n ? sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i]) : sorted[n - 1];
+}
+
+/* ---- least squares over sums -------------------------------------------------------------- */
+
+struct sums {
+    double n, x, y, xx, xy;
+};
+
+static void add(struct sums *s, double weight, const struct sums *more)
+{
+    s->n += weight * more->n;
+    s->x += weight * more->x;
+    s->y += weight * more->y;
+    s->xx += weight * more->xx;
+    s->xy += weight * more->xy;
+}
+
+/* NaN: all turns are the same one. */
+static double slope_of(const struct sums *s)
+{
+    double spread = s->n * s->xx - s->x * s->x;
+    return spread > 0 ? (s->n * s->xy - s->x * s->y) / spread : NAN;
+}
+
+/* ---- the bootstrap ------------------------------------------------------------------------ */
+
+enum { BLOCKS = 50, BLOCK_TURNS = 5 }; /* at most so many, of at least so many turns */
+
+struct grid { /* sums of each session's turns in each block */
+    struct sums *cell;
+    uint32_t n_session, n_block;
+};
+
+static uint32_t draw_of(uint64_t *state, uint32_t n)
+{
+    *state = plan_mix(*state);
+    return (uint32_t)((*state >> 32) * n >> 32);
+}
+
+static double draw_slope(const struct grid *g, uint32_t *weight, uint64_t *state)
+{
+    struct sums all = {0};
+    uint32_t *blocks = weight + g->n_session;
+    for (uint32_t i = 0; i < g->n_session + g->n_block; i++)
+        weight[i] = 0;
+    for (uint32_t i = 0; i < g->n_session; i++)
+        weight[draw_of(state, g->n_session)]++;
+    for (uint32_t i = 0; i < g->n_block; i++)
+        blocks[draw_of(state, g->n_block)]++;
+    for (uint32_t s = 0; s < g->n_session; s++)
+        for (uint32_t b = 0; weight[s] && b < g->n_block; b++)
+            if (blocks[b])
+                add(&all, (double)weight[s] * blocks[b], &g->cell[(size_t)s * g->n_block + b]);
+    return slope_of(&all);
+}
+
+static enum rxt_status bootstrap(struct trend *t, const struct grid *g, uint32_t n_draw,
+                                 uint64_t seed)
+{
+    double *slope = calloc(n_draw, sizeof *slope);
+    uint32_t *weight = calloc((size_t)g->n_session + g->n_block, sizeof *weight);
+    size_t n = 0;
+    if (slope && weight)
+        for (uint32_t i = 0; i < n_draw; i++) {
+            double one = draw_slope(g, weight, &seed);
+            if (isfinite(one))
+                slope[n++] = one;
+        }
+    bool good = slope && weight;
+    if (good) {
+        sort_values(slope, n);
+        t->low = quantile(slope, n, 0.025);
+        t->high = quantile(slope, n, 0.975);
+    }
+    free(slope);
+    free(weight);
+    return good ? RXT_OK : RXT_ENOMEM;
+}
+
+/* ---- the verdict -------------------------------------------------------------------------- */
+
+const char *trend_verdict_name(enum trend_verdict v)
+{
+    static const char *const name[] = {"constant", "not constant", "not shown"};
+    return name[v];
+}
+
+/* How far the line can lie from level over the whole run, as shares of the median. */
+static void judge(struct trend *t)
+{
+    double low = t->low * t->n_turn / t->median, high = t->high * t->n_turn / t->median;
+    double ratio = t->p99_last / t->p99_first;
+    const char *what = "";
+    if (!isfinite(low) || !isfinite(high)) {
+        t->verdict = TREND_NOT_SHOWN;
+        what = "too few turns for a line";
+    } else if (low > TREND_SHARE || high < -TREND_SHARE) {
+        t->verdict = TREND_NOT_CONSTANT;
+        what = low > 0 ? "it grows with the turns" : "it falls with the turns";
+    } else if ((high - low) / 2 > TREND_SHARE) {
+        t->verdict = TREND_NOT_SHOWN;
+        what = "the interval is wider than +-3 % of the median: more turns, or less noise";
+    } else if (low < -TREND_SHARE || high > TREND_SHARE) {
+        t->verdict = TREND_NOT_CONSTANT;
+        what = "the interval reaches beyond +-3 % of the median";
+    } else if (isnan(ratio)) {
+        t->verdict = TREND_NOT_SHOWN;
+        what = "the line is level, but there are too few turns for a p99";
+    } else if (ratio > TREND_RATIO) {
+        t->verdict = TREND_NOT_CONSTANT;
+        what = "the line is level, but the p99 of the last tenth is more than 1.10 of the first";
+    } else {
+        t->verdict = TREND_CONSTANT;
+        what = "the line is level within +-3 % of the median, and so are the tails";
+    }
+    (void)snprintf(t->why, sizeof t->why, "%s", what);
+}
+
+/* ------------------------------------------------------------------------------------------- */
+
+/* p99 of the points of turns first <= turn < end; NaN: too few. */
+static double p99_of(const struct trend_point *points, size_t n, uint32_t first, uint32_t end,
+                     double *room)
+{
+    size_t m = 0;
+    for (size_t i = 0; i < n; i++)
+        if (points[i].turn >= first && points[i].turn < end)
+            room[m++] = points[i].value;
+    sort_values(room, m);
+    return m < TREND_SAMPLES ? NAN : quantile(room, m, 0.99);
+}
+
+static void fill(struct grid *g, struct sums *all, const struct trend_point *points, size_t n,
+                 const struct trend_config *cfg)
+{
+    const uint32_t turns = cfg->n_turn - cfg->warmup;
+    for (size_t i = 0; i < n; i++) {
+        /* From the middle, so that the products stay small. */
+        double x = points[i].turn - cfg->warmup - turns / 2.0, y = points[i].value;
+        const struct sums one = {1, x, y, x * x, x * y};
+        uint32_t b = (uint32_t)((uint64_t)(points[i].turn - cfg->warmup) * g->n_block / turns);
+        add(&g->cell[(size_t)points[i].session * g->n_block + b], 1, &one);
+        add(all, 1, &one);
+    }
+}
+
+static enum rxt_status fit(struct trend *t, const struct trend_point *points, size_t n,
+                           const struct trend_config *cfg, double *room)
+{
+    const uint32_t turns = cfg->n_turn - cfg->warmup;
+    const uint32_t window = turns / 10 < TREND_FIRST ? turns / 10 : TREND_FIRST;
+    struct sums all = {0};
+    struct grid g = {.n_session = cfg->n_session, .n_block = turns / BLOCK_TURNS};
+    g.n_block = g.n_block > BLOCKS ? BLOCKS : g.n_block < 1 ? 1 : g.n_block;
+    g.cell = calloc((size_t)g.n_session * g.n_block, sizeof *g.cell);
+    if (!g.cell)
+        return RXT_ENOMEM;
+    fill(&g, &all, points, n, cfg);
+    for (size_t i = 0; i < n; i++)
+        room[i] = points[i].value;
+    sort_values(room, n);
+    t->median = quantile(room, n, 0.5);
+    t->slope = slope_of(&all);
+    t->p99_first = p99_of(points, n, cfg->warmup, cfg->warmup + window, room);
+    t->p99_last = p99_of(points, n, cfg->n_turn - turns / 10, cfg->n_turn, room);
+    enum rxt_status st = bootstrap(t, &g, cfg->n_draw, cfg->seed);
+    free(g.cell);
+    return st;
+}
+
+enum rxt_status trend_fit(struct trend *t, struct trend_point *points, size_t n,
+                          const struct trend_config *cfg)
+{
+    size_t m = 0;
+    *t = (struct trend){.n_turn = cfg->n_turn,
+                        .median = NAN,
+                        .slope = NAN,
+                        .low = NAN,
+                        .high = NAN,
+                        .p99_first = NAN,
+                        .p99_last = NAN};
+    for (size_t i = 0; i < n; i++)
+        if (points[i].turn >= cfg->warmup && points[i].turn < cfg->n_turn)
+            points[m++] = points[i];
+    t->n = m;
+    if (m > 0 && cfg->n_turn > cfg->warmup) {
+        double *room = calloc(m, sizeof *room);
+        enum rxt_status st = room ? fit(t, points, m, cfg, room) : RXT_ENOMEM;
+        free(room);
+        if (st != RXT_OK)
+            return st;
+    }
+    judge(t);
+    return RXT_OK;
+}
