@@ -15,8 +15,9 @@ static struct {
     const char *connect;
     struct connect_keys keys;
     const char *prefix, *query, *script, *words, *tokens, *think, *arrivals;
+    const char *metrics, *store;
     const char *json, *csv, *png, *html, *colour;
-    int32_t sessions, turns, connections, warmup, timeout_s, width;
+    int32_t sessions, turns, connections, warmup, timeout_s, width, pid;
     uint64_t seed;
     double rate, ramp_s, temperature;
     double fork, cancel, resend, slow;
@@ -67,6 +68,10 @@ static const struct option options[] = {
     {"keep", OPTION_FLAG, &opt.keep, NULL, "do not erase the sessions afterwards"},
     {"timeout-s", OPTION_INT, &opt.timeout_s, "T",
      "without a word behind the last turn: given up (default 60)"},
+    {"metrics", OPTION_TEXT, &opt.metrics, "URL",
+     "of the server, http://HOST:PORT/metrics: its gauges beside the run"},
+    {"pid", OPTION_INT, &opt.pid, "N", "of the server: its memory, files and threads, too"},
+    {"store", OPTION_TEXT, &opt.store, "FILE", "of the server: how much it grows"},
     {"json", OPTION_TEXT, &opt.json, "FILE", "all figures"},
     {"csv", OPTION_TEXT, &opt.csv, "FILE", "one line a turn"},
     {"png", OPTION_TEXT, &opt.png, "FILE", "the plots as a picture"},
@@ -79,6 +84,7 @@ static const struct option options[] = {
 };
 
 static volatile sig_atomic_t stop;
+static atomic_int server_pid;
 
 static void on_interrupt(int number)
 {
@@ -218,6 +224,7 @@ static enum rxt_status show(const struct load_outcome *o, struct rxt_error *err)
     report_open(&r, "rxt load: %u sessions of %u turns at %.100s", p->n_session, p->n_turn,
                 opt.connect);
     outcome_report(o, &r);
+    outcome_plots(o, &r);
     enum rxt_status st = r.status;
     if (st == RXT_OK && opt.json)
         st = write_json(&r, opt.json, err);
@@ -244,19 +251,30 @@ static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err
 {
     struct live live = {.d = d, .on = isatty(STDERR_FILENO)};
     struct load_outcome o;
+    struct gauges *gauges = NULL;
+    const struct gauges_config beside = {
+        .metrics = opt.metrics, .store = opt.store, .pid = &server_pid};
     d->tick = show_live;
     d->arg = &live;
+    atomic_store(&server_pid, opt.pid);
     TRY(drive_prepare(d, err));
-    enum rxt_status st = drive_run(d, err);
+    enum rxt_status st = RXT_OK;
+    if (opt.metrics || opt.store || opt.pid)
+        st = gauges_start(&gauges, &beside, err);
+    if (st == RXT_OK)
+        st = drive_run(d, err);
     end_live(&live);
+    if (gauges)
+        gauges_stop(gauges);
     if (st == RXT_OK)
         st = drive_verify(d, err);
     if (st == RXT_OK)
-        st = outcome_make(&o, d, &opt.limits, (uint32_t)opt.warmup);
+        st = outcome_make(&o, d, gauges, &opt.limits, (uint32_t)opt.warmup);
     if (st == RXT_OK)
         st = show(&o, err);
     if (st == RXT_OK && !opt.keep)
         st = drive_erase(d, err);
+    gauges_free(&gauges);
     *code = o.code;
     return st;
 }

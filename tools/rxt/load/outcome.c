@@ -53,6 +53,26 @@ bool outcome_is_full(const struct load_outcome *o, size_t record)
     return counts(o->d, record) && t->n_query == o->n_query && t->n_answer == o->n_answer;
 }
 
+size_t outcome_values(const struct load_outcome *o, uint32_t first, uint32_t end,
+                      enum turn_value kind, double *room)
+{
+    const struct drive *d = o->d;
+    size_t n = 0;
+    for (uint32_t s = 0; s < d->plan->n_session; s++)
+        for (uint32_t i = first; i < end; i++) {
+            const size_t record = (size_t)s * d->plan->n_turn + i;
+            const struct turn_record *t = &d->turn[record];
+            if (!outcome_is_full(o, record) || (kind == VALUE_MEMORY && !t->memory_us))
+                continue;
+            uint32_t us = kind == VALUE_FIRST  ? t->first_us
+                          : kind == VALUE_TURN ? t->done_us
+                                               : t->lag_us;
+            room[n++] = us / 1000.0;
+        }
+    sort_values(room, n);
+    return n;
+}
+
 static double first_of(const struct turn_record *t)
 {
     return t->first_us;
@@ -158,9 +178,11 @@ static void judge(struct load_outcome *o)
 }
 
 enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,
-                             const struct load_limits *limits, uint32_t warmup)
+                             const struct gauges *gauges, const struct load_limits *limits,
+                             uint32_t warmup)
 {
-    *o = (struct load_outcome){.d = d, .limits = *limits, .warmup = warmup, .n_draw = 2000};
+    *o = (struct load_outcome){
+        .d = d, .gauges = gauges, .limits = *limits, .warmup = warmup, .n_draw = 2000};
     TRY(find_lengths(o));
     TRY(fit(&o->first, o, first_of));
     TRY(fit(&o->turn, o, turn_time_of));

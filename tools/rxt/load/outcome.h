@@ -3,6 +3,7 @@
 #define RXT_TOOLS_LOAD_OUTCOME_H
 
 #include "tools/rxt/load/drive.h"
+#include "tools/rxt/load/gauges.h"
 #include "tools/rxt/load/trend.h"
 #include "tools/rxt/report/report.h"
 
@@ -15,6 +16,7 @@ struct load_limits { /* what a good turn keeps; 0 = no limit */
 
 struct load_outcome {
     const struct drive *d;
+    const struct gauges *gauges; /* stopped; NULL = none */
     struct load_limits limits;
     uint32_t warmup, n_draw;
 
@@ -27,12 +29,18 @@ struct load_outcome {
     int code;
     char verdict[400]; /* the line */
 };
-/* d is lent. ENOMEM. */
+/* d and gauges are lent. ENOMEM. */
 enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,
-                             const struct load_limits *limits, uint32_t warmup);
+                             const struct gauges *gauges, const struct load_limits *limits,
+                             uint32_t warmup);
 /* Whether a turn has the lengths that are compared. */
 bool outcome_is_full(const struct load_outcome *o, size_t record);
-/* Adds the sections of the run. */
+enum turn_value { VALUE_FIRST, VALUE_TURN, VALUE_MEMORY };
+/* Milliseconds of the full turns first <= turn < end, sorted; the number of them. room: for all. */
+size_t outcome_values(const struct load_outcome *o, uint32_t first, uint32_t end,
+                      enum turn_value kind, double *room);
+/* Adds the plots of the run, and its tables. */
+void outcome_plots(const struct load_outcome *o, struct report *r);
 void outcome_report(const struct load_outcome *o, struct report *r);
 /* One line a turn. EIO. */
 enum rxt_status outcome_csv(const struct drive *d, const char *path, struct rxt_error *err);

@@ -102,24 +102,6 @@ static const struct column by_turn_columns[] = {
     {"lag_p99", "p99", CELL_REAL},
 };
 
-/* Sorted values of one kind, of full turns first <= turn < end; the number of them. */
-static size_t gather(const struct load_outcome *o, uint32_t first, uint32_t end, int kind,
-                     double *room)
-{
-    const struct drive *d = o->d;
-    size_t n = 0;
-    for (uint32_t s = 0; s < d->plan->n_session; s++)
-        for (uint32_t i = first; i < end; i++) {
-            const size_t record = (size_t)s * d->plan->n_turn + i;
-            const struct turn_record *t = &d->turn[record];
-            if (!outcome_is_full(o, record) || (kind == 2 && !t->memory_us))
-                continue;
-            room[n++] = (kind == 0 ? t->first_us : kind == 1 ? t->done_us : t->lag_us) / 1000.0;
-        }
-    sort_values(room, n);
-    return n;
-}
-
 static void put_turns(const struct load_outcome *o, struct report *r, struct section *s,
                       uint32_t first, uint32_t end, double *room)
 {
@@ -127,7 +109,7 @@ static void put_turns(const struct load_outcome *o, struct report *r, struct sec
         {"first_p50", "first_p99"}, {"turn_p50", "turn_p99"}, {"lag_p50", "lag_p99"}};
     json_t *row = json_pack("{sI sI}", "first", (json_int_t)first + 1, "last", (json_int_t)end);
     for (int k = 0; k < 3 && row; k++) {
-        size_t n = gather(o, first, end, k, room);
+        size_t n = outcome_values(o, first, end, (enum turn_value)k, room);
         if (k == 0)
             (void)json_object_set_new(row, "n", json_integer((json_int_t)n));
         (void)json_object_set_new(row, key[k][0], plain_real(quantile(room, n, 0.5)));

@@ -1,5 +1,5 @@
 /* A report as one page: no script, no network, inline SVG; it follows a dark desktop and prints. */
-#include "tools/rxt/report/colour.h"
+#include "tools/rxt/report/chart.h"
 
 #include <errno.h>
 #include <math.h>
@@ -29,6 +29,7 @@ static const char style[] =
     "td { white-space: pre-wrap; } .n, .d { white-space: nowrap; }\n"
     "svg { max-width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: "
     "var(--ink); }\n"
+    ".grid { stroke: var(--line); stroke-width: 1; }\n"
     "@media print { :root { --ink: #000; --paper: #fff; --faint: #444; --line: #ccc; }\n"
     "body { max-width: none; margin: 0; padding: 0; } section { break-inside: avoid-page; }\n"
     "h2 { break-after: avoid-page; } .wide { overflow: visible; } table { font-size: 7.5pt; }\n"
@@ -220,6 +221,8 @@ static enum rxt_status put_section(FILE *f, const struct section *s)
     (void)fputs("</h2>\n", f);
     if (s->map.rows)
         st = put_map(f, s);
+    else if (s->chart.x_name)
+        chart_svg(&s->chart, s->title, f);
     else if (s->facts)
         put_facts(f, s);
     else if (s->rows)

@@ -91,6 +91,16 @@ void image_fill(struct image *m, int x, int y, int w, int h, struct colour c)
         }
 }
 
+void image_blend(struct image *m, int x, int y, struct colour c, double cover)
+{
+    if (x < 0 || y < 0 || x >= m->width || y >= m->height)
+        return;
+    uint8_t *p = m->rgb + (size_t)y * line_bytes(m) + 1 + 3 * (size_t)x;
+    p[0] = (uint8_t)(p[0] + cover * (c.r - p[0]) + 0.5);
+    p[1] = (uint8_t)(p[1] + cover * (c.g - p[1]) + 0.5);
+    p[2] = (uint8_t)(p[2] + cover * (c.b - p[2]) + 0.5);
+}
+
 void image_print(struct image *m, int x, int y, const char *text)
 {
     for (; *text; text++, x += ADVANCE) {

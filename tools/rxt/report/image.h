@@ -17,8 +17,9 @@ enum { POINT = 2, ADVANCE = POINT * (FONT_WIDTH + 1), LINE = POINT * (FONT_HEIGH
 /* Fills m->rgb for its width and height with paper; false: out of memory. */
 bool image_create(struct image *m);
 void image_free(struct image *m);
-/* What lies outside is cut off. */
+/* What lies outside is cut off. blend: cover is 0 .. 1. */
 void image_fill(struct image *m, int x, int y, int w, int h, struct colour c);
+void image_blend(struct image *m, int x, int y, struct colour c, double cover);
 void image_print(struct image *m, int x, int y, const char *text); /* x, y: top left, ASCII */
 /* EIO naming the file; ENOMEM. */
 enum rxt_status image_save(const struct image *m, const char *path, struct rxt_error *err);

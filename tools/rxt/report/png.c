@@ -1,6 +1,5 @@
-/* The maps of a report as one picture. */
-#include "tools/rxt/report/colour.h"
-#include "tools/rxt/report/image.h"
+/* The maps and charts of a report as one picture. */
+#include "tools/rxt/report/chart_png.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -21,6 +20,8 @@ struct panel {
 static bool lay_out(struct panel *p, const struct section *s)
 {
     *p = (struct panel){.s = s};
+    if (s->chart.x_name)
+        return true;
     p->value =
         map_shrink(&s->map, MAX_ROWS, WIDE / 2, &p->rows, &p->cols, &p->step_row, &p->step_col);
     if (!p->value)
@@ -33,6 +34,8 @@ static bool lay_out(struct panel *p, const struct section *s)
 /* Title, row name, cells, axis, scale. */
 static int height_of(const struct panel *p)
 {
+    if (p->s->chart.x_name)
+        return chart_png_height(&p->s->chart);
     return 2 * LINE + p->rows * p->cell_height + 2 * LINE + SCALE_HEIGHT + MARGIN;
 }
 
@@ -62,6 +65,10 @@ static void draw_scale(struct image *m, const struct panel *p, int y)
 static void draw(struct image *m, const struct panel *p, int y)
 {
     const struct map *map = &p->s->map;
+    if (p->s->chart.x_name) {
+        chart_png_draw(m, &p->s->chart, p->s->title, y);
+        return;
+    }
     image_print(m, MARGIN, y, p->s->title);
     y += LINE;
     image_print(m, MARGIN, y, map->row_name);
@@ -111,13 +118,14 @@ enum rxt_status report_png(const struct report *r, const char *path, struct rxt_
     if (!panel)
         return RXT_ENOMEM;
     for (int i = 0; i < r->n && good; i++)
-        if (r->section[i].map.rows)
+        if (r->section[i].map.rows || r->section[i].chart.x_name)
             good = lay_out(&panel[n++], &r->section[i]);
     enum rxt_status st = RXT_OK;
     if (!good)
         st = RXT_ENOMEM;
     else if (n == 0)
-        st = rxt_fail(err, RXT_EINVAL, "--png: there is no map to draw: add --session NAME");
+        st = rxt_fail(err, RXT_EINVAL,
+                      "there is nothing to draw in a picture (rxt inspect: add --session NAME)");
     else
         st = draw_all(&m, panel, n, path, err);
     for (int i = 0; i < n; i++)

@@ -1,4 +1,4 @@
-#include "tools/rxt/report/report.h"
+#include "tools/rxt/report/chart.h"
 
 #include "kernels/base/utf8.h"
 
@@ -23,6 +23,7 @@ static void section_free(struct section *s)
     json_decref(s->rows);
     json_decref(s->map.row_label);
     free(s->map.value);
+    chart_free(&s->chart);
 }
 
 void report_close(struct report *r)
@@ -273,6 +274,8 @@ json_t *report_json(const struct report *r)
         json_t *value;
         if (s->map.rows)
             value = map_json(&s->map);
+        else if (s->chart.x_name)
+            value = chart_json(&s->chart);
         else if (!s->rows)
             value = json_string(s->about);
         else

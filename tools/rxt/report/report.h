@@ -1,5 +1,6 @@
-/* What an inspection or a measurement found, before it is drawn: sections that are tables or maps.
- * The same report comes out as text, JSON, HTML and PNG, so that all of them say the same. */
+/* What an inspection or a measurement found, before it is drawn: sections that are tables, maps or
+ * charts. * The same report comes out as text, JSON, HTML and PNG, so that all of them say the
+ * same. */
 #ifndef RXT_TOOLS_REPORT_H
 #define RXT_TOOLS_REPORT_H
 
@@ -36,6 +37,28 @@ struct map {
     json_t *row_label;               /* array of texts behind the numbers; NULL = none */
 };
 
+/* Lines, points and bands over one axis. */
+enum axis {
+    AXIS_LINEAR,
+    AXIS_LOG,
+    AXIS_SHARE, /* x is 1 / (1 - share): 90 %, 99 %, 99.9 % ... as far apart as each other */
+};
+enum mark { MARK_LINE, MARK_POINTS, MARK_BAND };
+struct series {
+    char name[48];
+    enum mark mark;
+    int colour; /* number of one, from 0 */
+    bool dashed;
+    int n;
+    double *x, *y, *top; /* [n]; the report's. top: of a band, y is its bottom. NAN = none */
+};
+struct chart {
+    const char *x_name, *y_name;
+    enum axis x_axis, y_axis;
+    struct series *series;
+    int n;
+};
+
 struct section {
     char key[32];
     char title[112];
@@ -46,7 +69,8 @@ struct section {
     int n_column;
     json_t *rows; /* NULL: this section is a map, or only words */
     bool facts;
-    struct map map; /* rows 0: none */
+    struct map map;     /* rows 0: none */
+    struct chart chart; /* x_name NULL: none */
 };
 
 struct report {
@@ -68,6 +92,11 @@ struct section *report_facts(struct report *r, const char *key, const char *titl
 /* value [rows, cols] is copied; the scale goes from the smallest to the largest of them. */
 struct section *report_map(struct report *r, const char *key, const char *title, int32_t rows,
                            int32_t cols, const float *value);
+/* Only the axes of `axes` are looked at; texts are lent. */
+struct section *report_chart(struct report *r, const char *key, const char *title,
+                             const struct chart *axes);
+/* Adds a copy of a series to a chart; top may be NULL. */
+void section_series(struct report *r, struct section *s, const struct series *one);
 struct section *report_words(struct report *r, const char *key, const char *title);
 void section_about(struct section *s, const char *about, ...) __attribute__((format(printf, 2, 3)));
 /* Takes an object as the next row of a table; NULL is out of memory. */
@@ -95,7 +124,7 @@ struct text_style {
  * "always" or "never". */
 struct text_style text_style_for(FILE *out, int width, const char *colour);
 void report_text(const struct report *r, const struct text_style *style, FILE *out);
-/* All maps of the report in one picture. EINVAL: it has none. EIO, ENOMEM. */
+/* All maps and charts of the report in one picture. EINVAL: it has none. EIO, ENOMEM. */
 enum rxt_status report_png(const struct report *r, const char *path, struct rxt_error *err);
 /* One page that needs nothing else. EIO, ENOMEM. */
 enum rxt_status report_html(const struct report *r, const char *path, struct rxt_error *err);

@@ -321,6 +321,8 @@ void report_text(const struct report *r, const struct text_style *style, FILE *o
     paragraph(&p, r->title);
     for (int i = 0; i < r->n; i++) {
         const struct section *s = &r->section[i];
+        if (s->chart.x_name) /* its numbers stand in a table, too */
+            continue;
         (void)fprintf(out, "\n%s%s%s\n", bold ? "\033[1m" : "", s->title, bold ? "\033[0m" : "");
         if (s->map.rows)
             print_map(&p, &s->map);
