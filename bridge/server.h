@@ -73,6 +73,20 @@ void server_stop(struct server *s);
 void server_reload(struct server *s);
 void server_close(struct server **s); /* NULL-safe */
 
+/* ---- without a model --------------------------------------------------------------------- */
+
+/* Serves turns and the small verbs as a server does, with words for answers: max_tokens of them
+ * (16 if a turn says none), one a step, of all turns at the same time. Any session is there; it
+ * counts its turns and remembers nothing. For measuring clients. */
+struct server_null; /* opaque */
+/* Gives *out: binds `turn` of cfg. step_us: 0 = as fast as it can. Statuses of server_open. */
+enum rxt_status server_null_open(struct server_null **out, const struct server_config *cfg,
+                                 uint64_t step_us, struct rxt_error *err);
+const char *server_null_endpoint(const struct server_null *x); /* as server_turn_endpoint */
+void server_null_run(struct server_null *x);                   /* until server_null_stop */
+void server_null_stop(struct server_null *x);   /* any thread, also a signal handler */
+void server_null_close(struct server_null **x); /* NULL-safe */
+
 /* ---- the front alone --------------------------------------------------------------------- */
 
 struct server_bench {

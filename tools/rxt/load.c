@@ -83,6 +83,7 @@ static const struct option options[] = {
     {0},
 };
 
+static struct load_plan plan;
 static volatile sig_atomic_t stop;
 static atomic_int server_pid;
 
@@ -247,6 +248,19 @@ static enum rxt_status show(const struct load_outcome *o, struct rxt_error *err)
 
 /* ---- the run ------------------------------------------------------------------------------ */
 
+/* Without --rate and --think-ms: half of what one session gets that asks again as soon as its turn
+ * is remembered. */
+static enum rxt_status find_rate(struct drive *d, struct rxt_error *err)
+{
+    double turn_us = 0;
+    if (opt.rate > 0 || opt.think)
+        return RXT_OK;
+    TRY(drive_probe(d, &turn_us, err));
+    set_rate(&plan, 0.5e6 / turn_us);
+    schedule_destroy(&d->schedule);
+    return schedule_create(&d->schedule, d->plan);
+}
+
 static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err)
 {
     struct live live = {.d = d, .on = isatty(STDERR_FILENO)};
@@ -257,6 +271,7 @@ static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err
     d->tick = show_live;
     d->arg = &live;
     atomic_store(&server_pid, opt.pid);
+    TRY(find_rate(d, err));
     TRY(drive_prepare(d, err));
     enum rxt_status st = RXT_OK;
     if (opt.metrics || opt.store || opt.pid)
@@ -279,18 +294,18 @@ static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err
     return st;
 }
 
-static enum rxt_status load(struct load_plan *p, int *code, struct rxt_error *err)
+static enum rxt_status load(int *code, struct rxt_error *err)
 {
     char key[64];
     struct client_config server = {
         .endpoint = opt.connect, .name = "rxt load", .timeout_ms = 10000};
-    struct drive d = {.plan = p,
+    struct drive d = {.plan = &plan,
                       .n_connection = (uint32_t)opt.connections,
                       .timeout_us = (uint64_t)opt.timeout_s * 1000000,
                       .stop = &stop};
     TRY(connect_use_keys(&server, &opt.keys, key, err));
     if (opt.script)
-        TRY(plan_read_script(p, opt.script, err));
+        TRY(plan_read_script(&plan, opt.script, err));
     if (opt.prefix)
         (void)snprintf(d.prefix, sizeof d.prefix, "%s", opt.prefix);
     enum rxt_status st = drive_open(&d, &server, err);
@@ -314,7 +329,6 @@ int command_load(int argc, char **argv)
             "errors.",
         .options = options,
     };
-    struct load_plan plan;
     struct rxt_error err = {0};
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
@@ -327,10 +341,10 @@ int command_load(int argc, char **argv)
     if (!take_plan(&plan))
         return LOAD_ERRORS_CAME;
     if (!opt.think)
-        set_rate(&plan, opt.rate > 0 ? opt.rate : 10);
+        set_rate(&plan, opt.rate > 0 ? opt.rate : 1);
     (void)signal(SIGINT, on_interrupt);
     code = LOAD_ERRORS_CAME;
-    if (load(&plan, &code, &err) != RXT_OK) {
+    if (load(&code, &err) != RXT_OK) {
         (void)complain(RXT_EIO, &err);
         code = LOAD_ERRORS_CAME;
     }

@@ -13,11 +13,12 @@
 static struct {
     const char *config, *model, *backend, *dtype, *store, *sync, *secret_key_file;
     const char *turn, *state, *admin, *metrics, *clients, *stm_dtype;
-    bool check_config, keep_text;
+    bool check_config, keep_text, null_model;
     int32_t threads, max_seq_len, max_live, max_queue;
     uint64_t max_bytes, credit_max, max_inflight, max_connections, max_requests, max_kept_bytes;
     uint64_t max_tenant_connections, max_tenant_queue;
     uint64_t max_import_bytes, max_bulk;
+    uint64_t null_step_us;
     uint64_t heartbeat_ms, grace_ms, stall_ms, handshake_ms, high_water, drain_ms;
 } in;
 
@@ -26,6 +27,9 @@ static const struct option options[] = {
      "the file; default /etc/rxt/rxtd.ini if it is there"},
     {"check-config", OPTION_FLAG, &in.check_config, NULL, "say whether the configuration is sound"},
     {"model", OPTION_TEXT, &in.model, "DIR", "checkpoint folder"},
+    {"null-model", OPTION_FLAG, &in.null_model, NULL,
+     "words instead of a model, nothing kept: to measure clients"},
+    {"null-step-us", OPTION_SEED, &in.null_step_us, "N", "of it: time of a token (default 0)"},
     {"backend", OPTION_TEXT, &in.backend, "NAME", "cpu, cuda or auto (default)"},
     {"dtype", OPTION_TEXT, &in.dtype, "TYPE",
      "weights in memory: f32 or bf16 (default: as the file)"},
@@ -233,6 +237,8 @@ static int take(struct rxtd_config *c)
 {
     *c = (struct rxtd_config){
         .check_only = in.check_config,
+        .null_model = in.null_model,
+        .null_step_us = in.null_step_us,
         .model = in.model,
         .model_options = {.backend = in.backend,
                           .n_thread = in.threads,

@@ -8,6 +8,8 @@
 struct rxtd_config {
     bool check_only; /* --check-config */
     const char *model;
+    bool null_model; /* --null-model: none, and no store */
+    uint64_t null_step_us;
     struct rxt_model_options model_options;
     struct bridge_config bridge;
     struct server_config server;

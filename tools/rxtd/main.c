@@ -46,14 +46,35 @@ static void on_signal(int number)
     asked = 1;
 }
 
-static void catch_signals(void)
+static struct server_null *null_server;
+
+static void on_null_signal(int number)
 {
-    struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    (void)number;
+    server_null_stop(null_server);
+}
+
+static void catch_signals(void (*handler)(int))
+{
+    struct sigaction a = {.sa_handler = handler, .sa_flags = SA_RESTART};
     (void)sigemptyset(&a.sa_mask);
     (void)sigaction(SIGTERM, &a, NULL);
     (void)sigaction(SIGINT, &a, NULL);
     (void)sigaction(SIGHUP, &a, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+}
+
+/* Without a model there is no store, and nothing to drain. */
+static int serve_null(const struct rxtd_config *c)
+{
+    struct rxt_error err = {""};
+    enum rxt_status st = server_null_open(&null_server, &c->server, c->null_step_us, &err);
+    if (st != RXT_OK)
+        return complain(st, &err);
+    catch_signals(on_null_signal);
+    server_null_run(null_server);
+    server_null_close(&null_server);
+    return 0;
 }
 
 static int missing(const char *name)
@@ -73,6 +94,8 @@ int main(int argc, char **argv)
     struct command command = {argc, argv};
     c.server.reload = on_reload;
     c.server.reload_arg = &command;
+    if (c.null_model && !c.check_only)
+        return serve_null(&c);
     if (!c.model)
         return missing("model");
     if (!c.bridge.store_path)
@@ -91,7 +114,7 @@ int main(int argc, char **argv)
         rxt_model_close(&model);
         return complain(st, &err);
     }
-    catch_signals();
+    catch_signals(on_signal);
     server_catch_faults(STDERR_FILENO);
     server_run(server);
     server_close(&server);

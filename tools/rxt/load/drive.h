@@ -73,8 +73,9 @@ struct drive {
     struct load_session *session;
     char **answer; /* [n_turn], if keep_answers */
 
-    uint64_t start_us, end_us, begun_wall_us; /* clock_us; of the run without its preparation */
-    struct histogram *histogram;              /* [MEASURES], of turns that are DONE and not slow */
+    uint64_t start_us, end_us;   /* clock_us; of the run without its preparation */
+    double sent_us;              /* when the last turn was due, since the start */
+    struct histogram *histogram; /* [MEASURES], of turns that are DONE and not slow */
     struct histogram *fork, *resend;
     uint64_t n_sent, n_done, n_refused, n_cancelled, n_event, n_connected, n_answer_differs;
     double cpu_s; /* of this process, during the run */
@@ -89,6 +90,12 @@ void drive_close(struct drive *d);
 /* Opens the sessions; plays all turns; asks how many turns each session has (drive.session);
  * erases them. What the server refuses during the run is counted, not a failure. */
 enum rxt_status drive_prepare(struct drive *d, struct rxt_error *err);
+/* One request to its end: *e is the last event, *done_us (NULL: not asked for) the time to DONE.
+ * What is refused is a status. Not during the run. */
+enum rxt_status drive_call(struct drive *d, const struct client_request *r, uint64_t number,
+                           struct client_many_event *e, uint64_t *done_us, struct rxt_error *err);
+/* The time of one turn to its MEMORY with nothing beside it: median of a few. */
+enum rxt_status drive_probe(struct drive *d, double *turn_us, struct rxt_error *err);
 enum rxt_status drive_run(struct drive *d, struct rxt_error *err);
 enum rxt_status drive_verify(struct drive *d, struct rxt_error *err);
 enum rxt_status drive_erase(struct drive *d, struct rxt_error *err);

@@ -150,6 +150,12 @@ static void put_interval(char out[64], const struct trend *t)
     (void)snprintf(out, 64, "%+.1f %% .. %+.1f %%", t->low * scale, t->high * scale);
 }
 
+static void put_ratio(char out[32], const struct trend *t)
+{
+    double ratio = t->p99_last / t->p99_first;
+    (void)snprintf(out, 32, isnan(ratio) ? "not known" : "%.2f", ratio);
+}
+
 static int code_of(const struct load_outcome *o)
 {
     const enum trend_verdict a = o->first.verdict, b = o->turn.verdict;
@@ -166,15 +172,22 @@ static int code_of(const struct load_outcome *o)
 static void judge(struct load_outcome *o)
 {
     static const char *const word[] = {"CONSTANT", "NOT CONSTANT", "NOT SHOWN", "ERRORS"};
-    char first[64], turn[64];
+    const struct drive *d = o->d;
+    char first[64], turn[64], first_ratio[32], turn_ratio[32];
     put_interval(first, &o->first);
     put_interval(turn, &o->turn);
+    put_ratio(first_ratio, &o->first);
+    put_ratio(turn_ratio, &o->turn);
     o->code = code_of(o);
+    const double asked_s = d->sent_us / 1e6, took_s = (double)(d->end_us - d->start_us) / 1e6;
     (void)snprintf(o->verdict, sizeof o->verdict,
                    "%s: over %u turns the line moves by %s (first token) and %s (turn) of the "
-                   "median; p99 of the last tenth over the first turns: %.2f and %.2f",
-                   word[o->code], o->d->plan->n_turn, first, turn,
-                   o->first.p99_last / o->first.p99_first, o->turn.p99_last / o->turn.p99_first);
+                   "median; p99 of the last tenth over the first turns: %s and %s%s",
+                   word[o->code], d->plan->n_turn, first, turn, first_ratio, turn_ratio,
+                   took_s > 1.02 * asked_s + 1
+                       ? ". The server did not keep up with the schedule: a queue grew. Ask for "
+                         "fewer turns a second"
+                       : "");
 }
 
 enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,

@@ -27,7 +27,7 @@ struct load_outcome {
     uint64_t n_good;            /* within the limits */
     uint64_t n_lost, n_doubled; /* DONE that a session lacks; turns nobody heard DONE of */
     int code;
-    char verdict[400]; /* the line */
+    char verdict[640]; /* the line */
 };
 /* d and gauges are lent. ENOMEM. */
 enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,

@@ -166,12 +166,17 @@ static const struct column run_columns[] = {
     {"events", "messages a second", CELL_REAL},
     {"cpu_s", "processor time of this tool, s", CELL_REAL},
     {"cpu_share", "... share of one core", CELL_SHARE},
-    {"verdict", "verdict", CELL_TEXT},
 };
 
 static json_t *number(uint64_t n)
 {
     return json_integer((json_int_t)n);
+}
+
+/* What people need not read when it did not happen. */
+static json_t *mishap(uint64_t n)
+{
+    return n > 0 ? number(n) : json_null();
 }
 
 static void put_run(const struct load_outcome *o, struct report *r)
@@ -184,20 +189,20 @@ static void put_run(const struct load_outcome *o, struct report *r)
     report_row(
         r, x,
         json_pack(
-            "{so so so so sf sf sf so so so so so so so so so so so so so so sf sf sf ss}", "model",
+            "{so so so so sf sf sf so so so so so so so so so so so so so so sf sf sf si}", "model",
             plain_text(client_many_welcome(d->client)->model), "sessions",
             number(d->plan->n_session), "turns", number(d->plan->n_turn), "sent", number(d->n_sent),
             "seconds", s, "asked_s", d->plan->n_session * 1e6 / spread_mean(&d->plan->gap_us),
             "done_s", (double)d->n_done / s, "good_s",
             limits ? json_real((double)o->n_good / s) : json_null(), "good",
             limits ? json_real((double)o->n_good / (double)d->n_sent) : json_null(), "done",
-            number(d->n_done), "cancelled", number(d->n_cancelled), "refused", number(d->n_refused),
-            "unanswered", number(d->n_sent - d->n_done - d->n_cancelled - d->n_refused), "full",
+            number(d->n_done), "cancelled", mishap(d->n_cancelled), "refused", mishap(d->n_refused),
+            "unanswered", mishap(d->n_sent - d->n_done - d->n_cancelled - d->n_refused), "full",
             number(o->n_full), "query_tokens", number(o->n_query), "answer_tokens",
-            number(o->n_answer), "lost", number(o->n_lost), "doubled", number(o->n_doubled),
-            "differs", number(d->n_answer_differs), "connected", number(d->n_connected), "start_us",
+            number(o->n_answer), "lost", number(o->n_lost), "doubled", mishap(o->n_doubled),
+            "differs", mishap(d->n_answer_differs), "connected", mishap(d->n_connected), "start_us",
             number(d->start_us), "events", (double)d->n_event / s, "cpu_s", d->cpu_s, "cpu_share",
-            d->cpu_s / s, "verdict", o->verdict));
+            d->cpu_s / s, "code", o->code));
 }
 
 static const struct column error_columns[] = {{"code", "code", CELL_COUNT},
@@ -220,6 +225,7 @@ static void put_errors(const struct load_outcome *o, struct report *r)
 
 void outcome_report(const struct load_outcome *o, struct report *r)
 {
+    section_about(report_words(r, "verdict", "Verdict"), "%s", o->verdict);
     put_run(o, r);
     put_errors(o, r);
     put_verdict(o, r);

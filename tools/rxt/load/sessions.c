@@ -1,6 +1,8 @@
 /* What is done with all sessions of a run, before and after it; not measured. */
 #include "tools/rxt/load/drive.h"
 
+#include "tools/rxt/load/trend.h"
+
 #include "kernels/base/clock.h"
 
 #include <stdio.h>
@@ -8,7 +10,7 @@
 #define WINDOW 256u /* requests at a time: less than a server has room for */
 #define PATIENCE_US 60000000u
 
-enum { ID_OPEN = 101, ID_GET, ID_ERASE };
+enum { ID_OPEN = 101, ID_GET, ID_ERASE, ID_CALL };
 
 struct round {
     struct drive *d;
@@ -97,4 +99,51 @@ enum rxt_status drive_verify(struct drive *d, struct rxt_error *err)
 enum rxt_status drive_erase(struct drive *d, struct rxt_error *err)
 {
     return go_round(&(struct round){d, CLIENT_ERASE, ID_ERASE, NULL}, err);
+}
+
+/* ---- one by one --------------------------------------------------------------------------- */
+
+enum rxt_status drive_call(struct drive *d, const struct client_request *r, uint64_t number,
+                           struct client_many_event *e, uint64_t *done_us, struct rxt_error *err)
+{
+    const uint64_t tag = (uint64_t)ID_CALL << 56 | number, start_us = clock_us();
+    struct client_request q = *r;
+    drive_id(d, ID_CALL, number, q.id);
+    TRY(client_many_start(d->client, 0, tag, &q, err));
+    for (*e = (struct client_many_event){0}; !(e->tag == tag && e->final);) {
+        TRY(client_many_next(d->client, clock_us() + 100000, e, err));
+        if (e->kind == CLIENT_MANY_CONNECTED)
+            return rxt_fail(err, RXT_EIO, "the connection was lost");
+        if (e->at_us - start_us > PATIENCE_US)
+            return rxt_fail(err, RXT_EIO, "a request was not answered for %u s",
+                            PATIENCE_US / 1000000);
+        if (e->kind == CLIENT_MANY_FAILED && e->tag == tag)
+            return e->status;
+        if (e->kind == CLIENT_MANY_EVENT && e->tag == tag && e->event.kind == CLIENT_DONE &&
+            done_us)
+            *done_us = e->at_us - start_us;
+    }
+    return RXT_OK;
+}
+
+enum rxt_status drive_probe(struct drive *d, double *turn_us, struct rxt_error *err)
+{
+    enum { TURNS = 9, NUMBER = 1000000 };
+    char name[LOAD_NAME_MAX], room[PLAN_QUERY_MAX];
+    double took[TURNS];
+    struct client_many_event e;
+    struct client_request r = {.verb = CLIENT_OPEN, .session = name, .seed = 1};
+    (void)snprintf(name, sizeof name, "%s-probe", d->prefix);
+    TRY(drive_call(d, &r, NUMBER, &e, NULL, err));
+    for (uint32_t i = 0; i < TURNS; i++) {
+        uint64_t start_us = clock_us();
+        plan_turn(d->plan, 0, i, room, &r);
+        r.session = name;
+        TRY(drive_call(d, &r, NUMBER + 1 + i, &e, NULL, err));
+        took[i] = (double)(e.at_us - start_us);
+    }
+    sort_values(took, TURNS);
+    *turn_us = quantile(took, TURNS, 0.5);
+    r = (struct client_request){.verb = CLIENT_ERASE, .session = name};
+    return drive_call(d, &r, NUMBER + 1 + TURNS, &e, NULL, err);
 }

@@ -119,28 +119,28 @@ static void judge(struct trend *t)
 {
     double low = t->low * t->n_turn / t->median, high = t->high * t->n_turn / t->median;
     double ratio = t->p99_last / t->p99_first;
+    const bool level = low >= -TREND_SHARE && high <= TREND_SHARE;
+    const bool narrow = (high - low) / 2 <= TREND_SHARE;
     const char *what = "";
     if (!isfinite(low) || !isfinite(high)) {
         t->verdict = TREND_NOT_SHOWN;
         what = "too few turns for a line";
-    } else if (low > TREND_SHARE || high < -TREND_SHARE) {
+    } else if (low > TREND_SHARE || high < -TREND_SHARE ||
+               (narrow && !level && (low > 0 || high < 0))) {
         t->verdict = TREND_NOT_CONSTANT;
-        what = low > 0 ? "it grows with the turns" : "it falls with the turns";
-    } else if ((high - low) / 2 > TREND_SHARE) {
+        what = low > 0 ? "it grows" : "it falls";
+    } else if (!level) {
         t->verdict = TREND_NOT_SHOWN;
-        what = "the interval is wider than +-3 % of the median: more turns, or less noise";
-    } else if (low < -TREND_SHARE || high > TREND_SHARE) {
-        t->verdict = TREND_NOT_CONSTANT;
-        what = "the interval reaches beyond +-3 % of the median";
+        what = narrow ? "the interval reaches too far" : "the interval is too wide";
     } else if (isnan(ratio)) {
         t->verdict = TREND_NOT_SHOWN;
-        what = "the line is level, but there are too few turns for a p99";
+        what = "level, too few turns for a p99";
     } else if (ratio > TREND_RATIO) {
         t->verdict = TREND_NOT_CONSTANT;
-        what = "the line is level, but the p99 of the last tenth is more than 1.10 of the first";
+        what = "level, but p99 grew";
     } else {
         t->verdict = TREND_CONSTANT;
-        what = "the line is level within +-3 % of the median, and so are the tails";
+        what = "level, and so is p99";
     }
     (void)snprintf(t->why, sizeof t->why, "%s", what);
 }

@@ -28,7 +28,7 @@ struct trend {
     double p99_first, p99_last; /* NaN: fewer than TREND_SAMPLES */
     uint32_t n_turn;            /* that the run has */
     enum trend_verdict verdict;
-    char why[160]; /* a sentence */
+    char why[48]; /* a sentence */
 };
 
 /* Fits turns `warmup` to n_turn - 1 of all points. The interval is that of a bootstrap, n_draw

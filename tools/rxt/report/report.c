@@ -1,3 +1,5 @@
+#include "tools/rxt/report/report.h"
+
 #include "tools/rxt/report/chart.h"
 
 #include "kernels/base/utf8.h"

@@ -1,0 +1,142 @@
+"""A server of RXTP/1 whose delays are programmed, and which writes down those that it really made:
+what a load test must find out. Its thread sends everything at its time; a stall holds up all of it,
+also what comes in."""
+
+import heapq
+import itertools
+import pathlib
+import sys
+import threading
+import time
+
+import msgpack
+import zmq
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+
+from fake_server import (  # noqa: E402
+    ACCEPTED, CREDIT, DONE, ERASE, ERROR, FINAL, GET, HEADER, HELLO, INFO, MEMORY, NO_ID, OPEN, PING,
+    PONG, TOKEN, TURN, WELCOME, WELCOME_BODY, error,
+)
+
+N_TOKEN = 8
+
+
+class Turn:
+    """What one turn of a session got. Times of the clock that the tool reads, in microseconds."""
+
+    def __init__(self, session, number):
+        self.session, self.number = session, number
+        self.came_us = self.first_us = self.done_us = None
+
+
+def now_us():
+    return time.monotonic_ns() // 1000
+
+
+class SlowServer:
+    """first_ms(turn) and token_ms(turn) are the delays of the turn with this number (from 1). stall:
+    (turns that have come when it begins, its seconds). refuse: numbers of turns, over all sessions,
+    that are refused; forget: sessions whose last turn is not there at the end."""
+
+    def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=()):
+        self.first_ms, self.token_ms, self.memory_ms = first_ms, token_ms, memory_ms
+        self.stall, self.refuse, self.forget = stall, set(refuse), set(forget)
+        self.turns = []  # Turn, as they came
+        self._sessions = {}  # name -> turns
+        self._order = itertools.count()
+        self._due = []  # (time, order, what to do)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.sndhwm = 0
+        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
+        self.endpoint = f"tcp://127.0.0.1:{port}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+        self._context.term()
+
+    def _run(self):
+        while not self._stop.is_set():
+            while self._due and self._due[0][0] <= now_us():
+                heapq.heappop(self._due)[2]()
+            wait_us = self._due[0][0] - now_us() if self._due else 50000
+            if self._socket.poll(min(max(wait_us, 0) / 1000, 50)):
+                self._receive()
+            if self.stall and len(self.turns) >= self.stall[0]:
+                time.sleep(self.stall[1])
+                self.stall = None
+
+    def _later(self, at_us, do):
+        heapq.heappush(self._due, (at_us, next(self._order), do))
+
+    def _send(self, peer, type, request, body, flags=0, sequence=0):
+        data = msgpack.packb(body)
+        header = HEADER.pack(b"RXTP", 1, type, flags, request, sequence, len(data))
+        self._socket.send_multipart([peer, header, data])
+
+    def _receive(self):
+        peer, head, data = self._socket.recv_multipart()
+        _, _, type, _, request, sequence, _ = HEADER.unpack(head)
+        body = msgpack.unpackb(data)
+        name = body.get("session")
+        if type == HELLO:
+            self._send(peer, WELCOME, NO_ID, WELCOME_BODY)
+        elif type == PING:
+            self._send(peer, PONG, NO_ID, {}, sequence=sequence)
+        elif type == TURN:
+            self._turn(peer, request, body)
+        elif type in (OPEN, GET):
+            n = self._sessions.setdefault(name, 0)
+            n -= type == GET and int(name.rsplit("-", 1)[1]) in self.forget
+            done = {"session": name, "info": {"session": name, "version": n, **INFO, "n_turn": n}}
+            if type == GET:
+                done |= {"last_ids": [], "n_query": 0}
+            self._send(peer, DONE, request, done, FINAL)
+        elif type == ERASE:
+            self._send(peer, DONE, request, {"session": name}, FINAL)
+        else:
+            assert type == CREDIT, type
+
+    def _turn(self, peer, request, body):
+        name = body["session"]
+        turn = Turn(name, sum(t.session == name for t in self.turns) + 1)
+        turn.came_us = now_us()
+        self.turns.append(turn)
+        if len(self.turns) in self.refuse:
+            self._send(peer, ERROR, request, error(301, "busy", True), FINAL)
+            return
+        self._sessions[name] += 1
+        price = {"tokens_max": 256, "bytes": 1, "us_expected": 1}
+        self._send(peer, ACCEPTED, request, {"session": name, "price": price, "position": 0})
+        first_us = turn.came_us + round(1000 * self.first_ms(turn.number))
+        for k in range(N_TOKEN):
+            at_us = first_us + round(1000 * k * self.token_ms(turn.number))
+            self._later(at_us, lambda k=k: self._token(peer, request, turn, k))
+
+    def _token(self, peer, request, turn, k):
+        if k == 0:
+            turn.first_us = now_us()
+        self._send(peer, TOKEN, request, {"text": "x", "ids": [7]}, sequence=k)
+        if k < N_TOKEN - 1:
+            return
+        turn.done_us = now_us()
+        version = turn.number
+        usage = {"queue_us": 0, "first_token_us": turn.first_us - turn.came_us,
+                 "answer_us": turn.done_us - turn.came_us, "journal_us": 0}
+        done = {"session": turn.session, "finish": "length", "n_query": 5, "n_answer": N_TOKEN,
+                "read_version": version - 1, "pending_version": version, "usage": usage}
+        self._send(peer, DONE, request, done, sequence=N_TOKEN)
+        memory = {"session": turn.session, "version": version, "stm_hash": bytes(16),
+                  "lag_us": 1000 * self.memory_ms, "memory_us": 1000 * self.memory_ms}
+        self._later(turn.done_us + 1000 * self.memory_ms,
+                    lambda: self._send(peer, MEMORY, request, memory, FINAL, N_TOKEN))

@@ -1,0 +1,166 @@
+"""rxt load against a server whose delays are programmed (environment RXT): turn by turn, its figures
+are those that the server made, counted from the schedule; what it computes of them is what numpy
+does; its verdicts are right. The server writes down what it really did, so that a busy machine
+disturbs little."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import numpy as np
+
+from slow_server import N_TOKEN, SlowServer
+
+SESSIONS = 4
+
+
+class LoadTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def load(self, server, turns, *options):
+        """Plays it; (exit code, the report, rows of the CSV, what the server knows of each row)."""
+        with server:
+            done = subprocess.run(
+                [os.environ["RXT"], "load", "--connect", server.endpoint, "--sessions", str(SESSIONS),
+                 "--turns", str(turns), "--think-ms", "100", "--json", self.folder / "run.json",
+                 "--csv", self.folder / "run.csv", *options],
+                capture_output=True, text=True, timeout=60,
+            )
+        self.assertIn(done.returncode, (0, 1, 2, 3), done.stderr)
+        self.output = done.stdout + done.stderr
+        report = json.loads((self.folder / "run.json").read_text())
+        with open(self.folder / "run.csv", newline="") as f:
+            rows = [{k: v if k == "outcome" else int(v) for k, v in row.items()}
+                    for row in csv.DictReader(f)]
+        made = {(int(t.session.rsplit("-", 1)[1]), t.number): t for t in server.turns}
+        return done.returncode, report, rows, [made[row["session"], row["turn"]] for row in rows]
+
+    def assert_near(self, got, want, share=0.02):
+        self.assertLess(abs(got / want - 1), share, f"{got} and {want}")
+
+    def check_figures(self, report, rows, made):
+        """Medians and tails of what the tool says beside what the server did, from the schedule."""
+        start = report["run"]["start_us"]
+        table = {row["measure"]: row for row in report["latency"]}
+        first = np.array([t.first_us - start - r["due_us"] for r, t in zip(rows, made)])
+        turn = np.array([t.done_us - start - r["due_us"] for r, t in zip(rows, made)])
+        token = np.array([(t.done_us - t.first_us) / (N_TOKEN - 1) for t in made])
+        told = {
+            "first token": np.array([r["first_token_us"] for r in rows]),
+            "turn, to DONE": np.array([r["done_us"] for r in rows]),
+        }
+        told["token behind it"] = (told["turn, to DONE"] - told["first token"]) // (N_TOKEN - 1)
+        for name, times in zip(told, (first, turn, token)):
+            off = told[name] / np.maximum(times, 1) - 1
+            self.assertLess(np.median(np.abs(off)), 0.02, name)
+            self.assertEqual(table[name]["n"], len(rows))
+            for column, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1)):
+                want = np.quantile(told[name], share, method="inverted_cdf") / 1000
+                self.assert_near(table[name][column], want, 0.0006)
+            if name != "token behind it":
+                self.assertGreater(off.min(), -0.001, "no answer is there before it was sent")
+        return first, turn
+
+    def test_constant(self):
+        server = SlowServer(lambda n: 300, lambda n: 30, memory_ms=3)
+        code, report, rows, made = self.load(server, 40)
+        self.check_figures(report, rows, made)
+        lines = {row["measure"]: row for row in report["constant"]}
+        shown = {lines[m]["verdict"] for m in ("first token", "turn")}
+        self.assertEqual(code, 1 if "not constant" in shown else 2 if "not shown" in shown else 0)
+        self.check_oracle(report, rows, 40)
+        self.assertEqual(report["run"]["lost"], 0)
+        self.assertEqual({r["outcome"] for r in rows}, {"done"})
+        self.assertEqual({r["server_memory_lag_us"] for r in rows}, {3000})
+        self.assertGreater(report["run"]["cpu_s"], 0)
+
+    def test_growing(self):
+        server = SlowServer(lambda n: 300 + 16 * n, lambda n: 30)
+        code, report, rows, made = self.load(server, 30)
+        self.assertEqual(code, 1, self.output)
+        self.assertIn("NOT CONSTANT", self.output)
+        self.check_figures(report, rows, made)
+        self.check_oracle(report, rows, 30)
+        line = {row["measure"]: row for row in report["constant"]}["first token"]
+        self.assertGreater(line["low"], 0.03)
+        self.assertEqual((line["verdict"], line["why"]), ("not constant", "it grows"))
+
+    def test_stalls(self):
+        stall_s = 1.0
+        server = SlowServer(lambda n: 300, lambda n: 30, stall=(40, stall_s))
+        code, report, rows, made = self.load(server, 30)
+        self.assertNotEqual(code, 0, self.output)
+        first, _ = self.check_figures(report, rows, made)
+        # Who waits for an answer before the next question would see the stall once a session. On
+        # the schedule, ten turns of each fall into it.
+        late = sum(r["first_token_us"] > 500_000 for r in rows)
+        self.assertGreaterEqual(late, 6 * SESSIONS)
+        self.assertGreaterEqual(max(r["first_token_us"] for r in rows), 1e6 * stall_s)
+        table = {row["measure"]: row for row in report["latency"]}
+        self.assert_near(table["first token"]["max"], first.max() / 1000)
+        self.assertLess(table["sent late by this tool"]["p50"], 10, "what waits is not the tool")
+
+    def test_what_is_refused_and_lost_is_an_error(self):
+        server = SlowServer(lambda n: 5, lambda n: 1, refuse=[7, 9], forget=[2])
+        code, report, rows, _ = self.load(server, 6)
+        self.assertEqual(code, 3, self.output)
+        self.assertEqual(report["errors"], [{"code": 301, "n": 2, "sentence": "busy (busy, error 301)"}])
+        self.assertEqual((report["run"]["refused"], report["run"]["lost"]), (2, 1))
+        self.assertEqual(sum(r["outcome"] == "refused" and r["code"] == 301 for r in rows), 2)
+        self.assertEqual(report["run"]["done"], SESSIONS * 6 - 2)
+
+    def test_two_runs_ask_the_same(self):
+        dues = []
+        for seed in ("5", "5", "6"):
+            server = SlowServer(lambda n: 2, lambda n: 0.1)
+            _, _, rows, _ = self.load(server, 5, "--think-ms", "exp:40", "--seed", seed)
+            dues.append([r["due_us"] for r in rows])
+        self.assertEqual(dues[0], dues[1])
+        self.assertNotEqual(dues[0], dues[2])
+
+    def check_oracle(self, report, rows, turns, warmup=1, draws=2000, seed=1):
+        """Median, slope and interval again, with numpy, from the rows of the CSV."""
+        for measure, key in (("first token", "first_token_us"), ("turn", "done_us")):
+            line = {row["measure"]: row for row in report["constant"]}[measure]
+            used = [r for r in rows if r["turn"] > warmup]
+            y = np.array([r[key] for r in used], dtype=float)
+            x = np.array([r["turn"] for r in used], dtype=float)
+            session = np.array([r["session"] for r in used])
+            median = np.median(y)
+            self.assertAlmostEqual(line["median_ms"], median / 1000, 9)
+            self.assertAlmostEqual(line["slope"], np.polyfit(x, y, 1)[0] * turns / median, 7)
+            blocks = max(1, min(50, (turns - warmup) // 5))
+            block = ((x - 1 - warmup) * blocks // (turns - warmup)).astype(int)
+            slopes, state = [], seed
+            for _ in range(draws):
+                weight = [np.zeros(SESSIONS), np.zeros(blocks)]
+                for w in weight:
+                    for _ in range(len(w)):
+                        state = mix(state)
+                        w[(state >> 32) * len(w) >> 32] += 1
+                w = weight[0][session] * weight[1][block]
+                middle = np.average(x, weights=w)
+                spread = np.sum(w * (x - middle) ** 2)
+                if spread > 0:
+                    slopes.append(np.sum(w * (x - middle) * y) / spread)
+            low, high = np.quantile(slopes, (0.025, 0.975)) * turns / median
+            self.assertAlmostEqual(line["low"], low, 7)
+            self.assertAlmostEqual(line["high"], high, 7)
+
+
+def mix(x):
+    """splitmix64"""
+    mask = (1 << 64) - 1
+    x = (x + 0x9E3779B97F4A7C15) & mask
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & mask
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & mask
+    return x ^ x >> 31
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,162 @@
+/* The schedule of rxt load, and what its turns say. */
+#include "tools/rxt/load/plan.h"
+#include "tests/lib/test.h"
+
+#include <math.h>
+
+static void test_distributions(void **state)
+{
+    (void)state;
+    struct spread s;
+    static const char *const bad[] = {
+        "", "x", "-1", "1-", "3-2", "exp:", "exp:-1", "lognormal:3", "1e999", "5 ", "nan"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(spread_parse(&s, bad[i]));
+    assert_true(spread_parse(&s, "12.5") && spread_draw(&s, 0.9) == 12.5 &&
+                spread_mean(&s) == 12.5);
+    assert_true(spread_parse(&s, "10-30") && spread_draw(&s, 0.25) == 15 && spread_mean(&s) == 20);
+    assert_true(spread_parse(&s, "exp:8") && spread_mean(&s) == 8);
+    assert_true(fabs(spread_draw(&s, 0.5) - 8 * log(2)) < 1e-12);
+    assert_true(spread_parse(&s, "lognormal:20:0.5") && fabs(spread_draw(&s, 0.5) - 20) < 1e-9);
+    assert_true(fabs(spread_draw(&s, 0.8413447460685429) - 20 * exp(0.5)) < 1e-6);
+}
+
+static struct load_plan plan_of(const char *gap)
+{
+    struct load_plan p = {
+        .n_session = 50, .n_turn = 400, .seed = 9, .query = "hi", .tokens = {.a = 4}};
+    assert_true(spread_parse(&p.gap_us, gap));
+    return p;
+}
+
+/* Every turn comes once, in the order of the times and of its session's numbers. */
+static void test_all_turns_in_order(void **state)
+{
+    (void)state;
+    static const char *const gaps[] = {"1000", "exp:1000", "200-1800", "0"};
+    for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++) {
+        const struct load_plan p = plan_of(gaps[g]);
+        struct schedule *s = NULL;
+        struct arrival a;
+        uint32_t next[50] = {0}, n = 0;
+        uint64_t last = 0;
+        assert_ok(schedule_create(&s, &p));
+        for (; schedule_peek(s, &a); schedule_pop(s), n++) {
+            assert_true(a.due_us >= last && a.session < 50);
+            assert_int_equal(a.turn, next[a.session]++);
+            last = a.due_us;
+        }
+        assert_int_equal(n, 50 * 400);
+        schedule_destroy(&s);
+    }
+}
+
+/* Gaps of a Poisson process: mean and standard deviation are the same. */
+static void test_poisson(void **state)
+{
+    (void)state;
+    const struct load_plan p = plan_of("exp:1000");
+    struct schedule *s = NULL;
+    struct arrival a;
+    double sum = 0, squares = 0, last[50] = {0};
+    uint32_t n = 0;
+    assert_ok(schedule_create(&s, &p));
+    for (; schedule_peek(s, &a); schedule_pop(s), n++) {
+        double gap = (double)a.due_us - last[a.session];
+        last[a.session] = (double)a.due_us;
+        sum += gap;
+        squares += gap * gap;
+    }
+    double mean = sum / n, deviation = sqrt(squares / n - mean * mean);
+    assert_true(fabs(mean - 1000) < 25 && fabs(deviation - 1000) < 40); /* 3 sigma: 21 and 30 */
+    schedule_destroy(&s);
+}
+
+static void test_even_arrivals_do_not_meet_and_a_ramp_delays(void **state)
+{
+    (void)state;
+    struct load_plan p = plan_of("1000");
+    struct schedule *s = NULL;
+    struct arrival a;
+    assert_ok(schedule_create(&s, &p));
+    for (uint32_t i = 0; i < 200; i++, schedule_pop(s)) {
+        assert_true(schedule_peek(s, &a));
+        assert_int_equal(a.due_us, 20 * i);
+    }
+    schedule_destroy(&s);
+    p.ramp_us = 5e5;
+    uint64_t first[50];
+    assert_ok(schedule_create(&s, &p));
+    for (; schedule_peek(s, &a); schedule_pop(s))
+        if (a.turn == 0)
+            first[a.session] = a.due_us;
+    for (uint32_t i = 0; i < 50; i++)
+        assert_int_equal(first[i], 20 * i + 10000 * i);
+    schedule_destroy(&s);
+}
+
+static void test_questions(void **state)
+{
+    (void)state;
+    char room[PLAN_QUERY_MAX], again[PLAN_QUERY_MAX];
+    struct client_request r;
+    struct load_plan p = plan_of("1000");
+    plan_turn(&p, 3, 7, room, &r);
+    assert_string_equal(r.query, "hi");
+    assert_int_equal(r.max_tokens, 4);
+    assert_true(spread_parse(&p.words, "3-9") && spread_parse(&p.tokens, "2-6"));
+    bool other = false;
+    for (uint32_t i = 0; i < 100; i++) {
+        plan_turn(&p, 3, i, room, &r);
+        uint32_t words = 1, tokens = r.max_tokens;
+        for (const char *c = r.query; *c; c++)
+            words += *c == ' ';
+        assert_true(words >= 3 && words <= 9 && tokens >= 2 && tokens <= 6);
+        plan_turn(&p, 3, i, again, &r);
+        assert_string_equal(room, again); /* a repeat says the same */
+        plan_turn(&p, 4, i, again, &r);
+        other |= strcmp(room, again) != 0;
+    }
+    assert_true(other);
+}
+
+static void test_script(void **state)
+{
+    (void)state;
+    struct load_plan p = plan_of("1000");
+    struct rxt_error err = {""};
+    char *dir = test_dir_make(), path[300], room[PLAN_QUERY_MAX];
+    struct client_request r;
+    (void)snprintf(path, sizeof path, "%s/script", dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs("{\"query\": \"one\"}\n{\"q\": \"two\", \"a\": \"x\"}\n", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_ok(plan_read_script(&p, path, &err));
+    plan_turn(&p, 0, 0, room, &r);
+    assert_string_equal(r.query, "one");
+    plan_turn(&p, 0, 5, room, &r);
+    assert_string_equal(r.query, "two");
+    plan_free(&p);
+    f = fopen(path, "a");
+    assert_non_null(f);
+    assert_true(fputs("{\"query\": \"\"}\n", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_status(RXT_EFORMAT, plan_read_script(&p, path, &err));
+    assert_non_null(strstr(err.text, "line 3"));
+    plan_free(&p);
+    test_dir_remove(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_distributions),
+        cmocka_unit_test(test_all_turns_in_order),
+        cmocka_unit_test(test_poisson),
+        cmocka_unit_test(test_even_arrivals_do_not_meet_and_a_ramp_delays),
+        cmocka_unit_test(test_questions),
+        cmocka_unit_test(test_script),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
