@@ -1,7 +1,7 @@
 /* rxt load: is the latency of a live server constant, however long its sessions are? */
 #include "tools/rxt/cli.h"
 #include "tools/rxt/connect.h"
-#include "tools/rxt/load/outcome.h"
+#include "tools/rxt/load/baseline.h"
 
 #include "kernels/base/clock.h"
 
@@ -15,7 +15,7 @@ static struct {
     const char *connect;
     struct connect_keys keys;
     const char *prefix, *query, *script, *words, *tokens, *think, *arrivals;
-    const char *metrics, *store;
+    const char *metrics, *store, *baseline;
     const char *json, *csv, *png, *html, *colour;
     int32_t sessions, turns, connections, warmup, timeout_s, width, pid;
     uint64_t seed;
@@ -63,6 +63,8 @@ static const struct option options[] = {
     {"limit-turn-ms", OPTION_INT, &opt.limits.turn_ms, "N", "to DONE"},
     {"limit-token-ms", OPTION_INT, &opt.limits.token_ms, "N", "mean of a token behind the first"},
     {"limit-memory-ms", OPTION_INT, &opt.limits.memory_ms, "N", "lag of the memory"},
+    {"baseline", OPTION_TEXT, &opt.baseline, "history",
+     "then the same turns without a kept memory: 1, 2, 5, 10 ... of them"},
     {"seed", OPTION_SEED, &opt.seed, "N", "of all that is drawn (default 1)"},
     {"prefix", OPTION_TEXT, &opt.prefix, "NAME", "of the sessions (default: a new one)"},
     {"keep", OPTION_FLAG, &opt.keep, NULL, "do not erase the sessions afterwards"},
@@ -123,6 +125,8 @@ static const char *contradiction(void)
         return "--arrivals is poisson or even";
     if (l->first_token_ms < 0 || l->turn_ms < 0 || l->token_ms < 0 || l->memory_ms < 0)
         return "limits are not negative";
+    if (opt.baseline && strcmp(opt.baseline, "history") != 0)
+        return "--baseline knows history";
     if (!opt.query[0] || strlen(opt.query) >= PLAN_QUERY_MAX)
         return "--query has 1 to 8191 bytes";
     return NULL;
@@ -200,6 +204,12 @@ static enum rxt_status show_live(void *arg, struct rxt_error *err)
     return RXT_OK;
 }
 
+static void show_baseline(uint32_t turn)
+{
+    (void)fprintf(stderr, "\rwithout a memory: turn %u\033[K", turn);
+    (void)fflush(stderr);
+}
+
 static void end_live(const struct live *l)
 {
     if (l->on)
@@ -218,13 +228,16 @@ static enum rxt_status write_json(const struct report *r, const char *path, stru
     return bad ? rxt_fail(err, RXT_EIO, "cannot write %.180s", path) : RXT_OK;
 }
 
-static enum rxt_status show(const struct load_outcome *o, struct rxt_error *err)
+static enum rxt_status show(const struct load_outcome *o, const struct baseline *b,
+                            struct rxt_error *err)
 {
     struct report r;
     const struct load_plan *p = o->d->plan;
     report_open(&r, "rxt load: %u sessions of %u turns at %.100s", p->n_session, p->n_turn,
                 opt.connect);
     outcome_report(o, &r);
+    if (b)
+        baseline_report(b, o, &r);
     outcome_plots(o, &r);
     enum rxt_status st = r.status;
     if (st == RXT_OK && opt.json)
@@ -265,6 +278,7 @@ static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err
 {
     struct live live = {.d = d, .on = isatty(STDERR_FILENO)};
     struct load_outcome o;
+    struct baseline baseline = {0};
     struct gauges *gauges = NULL;
     const struct gauges_config beside = {
         .metrics = opt.metrics, .store = opt.store, .pid = &server_pid};
@@ -285,8 +299,11 @@ static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err
         st = drive_verify(d, err);
     if (st == RXT_OK)
         st = outcome_make(&o, d, gauges, &opt.limits, (uint32_t)opt.warmup);
+    if (st == RXT_OK && opt.baseline)
+        st = baseline_measure(&baseline, d, &o, live.on ? show_baseline : NULL, err);
+    end_live(&live);
     if (st == RXT_OK)
-        st = show(&o, err);
+        st = show(&o, opt.baseline ? &baseline : NULL, err);
     if (st == RXT_OK && !opt.keep)
         st = drive_erase(d, err);
     gauges_free(&gauges);
@@ -300,6 +317,7 @@ static enum rxt_status load(int *code, struct rxt_error *err)
     struct client_config server = {
         .endpoint = opt.connect, .name = "rxt load", .timeout_ms = 10000};
     struct drive d = {.plan = &plan,
+                      .keep_answers = opt.baseline != NULL,
                       .n_connection = (uint32_t)opt.connections,
                       .timeout_us = (uint64_t)opt.timeout_s * 1000000,
                       .stop = &stop};

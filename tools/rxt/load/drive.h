@@ -90,10 +90,14 @@ void drive_close(struct drive *d);
 /* Opens the sessions; plays all turns; asks how many turns each session has (drive.session);
  * erases them. What the server refuses during the run is counted, not a failure. */
 enum rxt_status drive_prepare(struct drive *d, struct rxt_error *err);
-/* One request to its end: *e is the last event, *done_us (NULL: not asked for) the time to DONE.
- * What is refused is a status. Not during the run. */
+struct drive_times { /* since it was sent; first: token */
+    uint64_t first_us, done_us, end_us;
+};
+/* One request to its end: *e is the last event but MEMORY, which has no figures. What is refused is
+ * a status. times may be NULL. Not during the run. */
 enum rxt_status drive_call(struct drive *d, const struct client_request *r, uint64_t number,
-                           struct client_many_event *e, uint64_t *done_us, struct rxt_error *err);
+                           struct client_many_event *e, struct drive_times *times,
+                           struct rxt_error *err);
 /* The time of one turn to its MEMORY with nothing beside it: median of a few. */
 enum rxt_status drive_probe(struct drive *d, double *turn_us, struct rxt_error *err);
 enum rxt_status drive_run(struct drive *d, struct rxt_error *err);

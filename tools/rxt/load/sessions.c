@@ -103,32 +103,48 @@ enum rxt_status drive_erase(struct drive *d, struct rxt_error *err)
 
 /* ---- one by one --------------------------------------------------------------------------- */
 
+static void note_time(struct drive_times *t, const struct client_many_event *e, uint64_t us)
+{
+    if (e->event.kind == CLIENT_TOKEN && !t->first_us)
+        t->first_us = us;
+    if (e->event.kind == CLIENT_DONE)
+        t->done_us = us;
+    t->end_us = us;
+}
+
 enum rxt_status drive_call(struct drive *d, const struct client_request *r, uint64_t number,
-                           struct client_many_event *e, uint64_t *done_us, struct rxt_error *err)
+                           struct client_many_event *last, struct drive_times *times,
+                           struct rxt_error *err)
 {
     const uint64_t tag = (uint64_t)ID_CALL << 56 | number, start_us = clock_us();
     struct client_request q = *r;
+    struct drive_times t = {0};
+    struct client_many_event e = {0};
     drive_id(d, ID_CALL, number, q.id);
     TRY(client_many_start(d->client, 0, tag, &q, err));
-    for (*e = (struct client_many_event){0}; !(e->tag == tag && e->final);) {
-        TRY(client_many_next(d->client, clock_us() + 100000, e, err));
-        if (e->kind == CLIENT_MANY_CONNECTED)
+    while (!(e.tag == tag && e.final)) {
+        TRY(client_many_next(d->client, clock_us() + 100000, &e, err));
+        if (e.kind == CLIENT_MANY_CONNECTED)
             return rxt_fail(err, RXT_EIO, "the connection was lost");
-        if (e->at_us - start_us > PATIENCE_US)
+        if (e.at_us - start_us > PATIENCE_US)
             return rxt_fail(err, RXT_EIO, "a request was not answered for %u s",
                             PATIENCE_US / 1000000);
-        if (e->kind == CLIENT_MANY_FAILED && e->tag == tag)
-            return e->status;
-        if (e->kind == CLIENT_MANY_EVENT && e->tag == tag && e->event.kind == CLIENT_DONE &&
-            done_us)
-            *done_us = e->at_us - start_us;
+        if (e.tag != tag)
+            continue;
+        if (e.kind == CLIENT_MANY_FAILED)
+            return e.status;
+        note_time(&t, &e, e.at_us - start_us);
+        if (e.event.kind != CLIENT_MEMORY)
+            *last = e;
     }
+    if (times)
+        *times = t;
     return RXT_OK;
 }
 
 enum rxt_status drive_probe(struct drive *d, double *turn_us, struct rxt_error *err)
 {
-    enum { TURNS = 9, NUMBER = 1000000 };
+    enum { TURNS = 9, NUMBER = 1 << 30 };
     char name[LOAD_NAME_MAX], room[PLAN_QUERY_MAX];
     double took[TURNS];
     struct client_many_event e;
@@ -136,11 +152,11 @@ enum rxt_status drive_probe(struct drive *d, double *turn_us, struct rxt_error *
     (void)snprintf(name, sizeof name, "%s-probe", d->prefix);
     TRY(drive_call(d, &r, NUMBER, &e, NULL, err));
     for (uint32_t i = 0; i < TURNS; i++) {
-        uint64_t start_us = clock_us();
+        struct drive_times t;
         plan_turn(d->plan, 0, i, room, &r);
         r.session = name;
-        TRY(drive_call(d, &r, NUMBER + 1 + i, &e, NULL, err));
-        took[i] = (double)(e.at_us - start_us);
+        TRY(drive_call(d, &r, NUMBER + 1 + i, &e, &t, err));
+        took[i] = (double)t.end_us;
     }
     sort_values(took, TURNS);
     *turn_us = quantile(took, TURNS, 0.5);

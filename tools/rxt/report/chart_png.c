@@ -126,6 +126,8 @@ static int legend(struct image *m, const struct chart *c, int y)
     int x = MARGIN + letters(c->y_name) + 2 * ADVANCE, lines = 1;
     for (int i = 0; i < c->n; i++) {
         const struct series *one = &c->series[i];
+        if (!one->name[0])
+            continue;
         if (x + entry_width(one) > LEFT + WIDE + 2 * ADVANCE && x > MARGIN) {
             x = MARGIN;
             lines++;

@@ -64,9 +64,9 @@ static void put_series(const struct sheet *s, const struct series *one)
             if (isfinite(across(s, one->x[i])) && isfinite(down(s, one->y[i])))
                 (void)fprintf(s->f,
                               "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"#%02x%02x%02x\">"
-                              "<title>%s: %.5g, %.5g</title></circle>\n",
-                              across(s, one->x[i]), down(s, one->y[i]), k.r, k.g, k.b, one->name,
-                              one->x[i], one->y[i]);
+                              "<title>%.5g, %.5g</title></circle>\n",
+                              across(s, one->x[i]), down(s, one->y[i]), k.r, k.g, k.b, one->x[i],
+                              one->y[i]);
         return;
     }
     (void)fputs("<path d=\"", s->f);
@@ -87,6 +87,8 @@ static void put_legend(const struct sheet *s)
     for (int i = 0; i < s->c->n; i++) {
         const struct series *one = &s->c->series[i];
         struct colour k = chart_colour(one);
+        if (!one->name[0])
+            continue;
         (void)fprintf(s->f,
                       "<rect x=\"%d\" y=\"%d\" width=\"16\" height=\"%d\" fill=\"#%02x%02x%02x\" "
                       "fill-opacity=\"%s\"/><text x=\"%d\" y=\"14\">%s</text>\n",

@@ -45,7 +45,7 @@ enum axis {
 };
 enum mark { MARK_LINE, MARK_POINTS, MARK_BAND };
 struct series {
-    char name[48];
+    char name[48]; /* "" = none in the legend */
     enum mark mark;
     int colour; /* number of one, from 0 */
     bool dashed;
@@ -62,7 +62,7 @@ struct chart {
 struct section {
     char key[32];
     char title[112];
-    char about[400]; /* how to read it; "" = nothing to say */
+    char about[640]; /* how to read it; "" = nothing to say */
 
     /* A table: rows is an array of objects. With `facts` it has one row, shown line by line. */
     const struct column *column;
