@@ -2,6 +2,7 @@
 #include "tools/rxt/cli.h"
 #include "tools/rxt/connect.h"
 #include "tools/rxt/load/baseline.h"
+#include "tools/rxt/load/soak.h"
 
 #include "kernels/base/clock.h"
 
@@ -16,6 +17,7 @@ static struct {
     struct connect_keys keys;
     const char *prefix, *query, *script, *words, *tokens, *think, *arrivals;
     const char *metrics, *store, *baseline;
+    const char *faults, *server, *server_log, *disk_switch;
     const char *json, *csv, *png, *html, *colour;
     int32_t sessions, turns, connections, warmup, timeout_s, width, pid;
     uint64_t seed;
@@ -65,6 +67,12 @@ static const struct option options[] = {
     {"limit-memory-ms", OPTION_INT, &opt.limits.memory_ms, "N", "lag of the memory"},
     {"baseline", OPTION_TEXT, &opt.baseline, "history",
      "then the same turns without a kept memory: 1, 2, 5, 10 ... of them"},
+    {"faults", OPTION_TEXT, &opt.faults, "PLAN",
+     "soak: start the server, do to it what the plan says, look what was lost"},
+    {"server", OPTION_TEXT, &opt.server, "COMMAND", "... starts it"},
+    {"server-log", OPTION_TEXT, &opt.server_log, "FILE", "... what it says (default: nowhere)"},
+    {"disk-switch", OPTION_TEXT, &opt.disk_switch, "FILE",
+     "... says \"full\" while the disk is to be full (tests/conformance/disk.c)"},
     {"seed", OPTION_SEED, &opt.seed, "N", "of all that is drawn (default 1)"},
     {"prefix", OPTION_TEXT, &opt.prefix, "NAME", "of the sessions (default: a new one)"},
     {"keep", OPTION_FLAG, &opt.keep, NULL, "do not erase the sessions afterwards"},
@@ -88,6 +96,8 @@ static const struct option options[] = {
 static struct load_plan plan;
 static volatile sig_atomic_t stop;
 static atomic_int server_pid;
+static struct faults *faults; /* NULL: the server is not ours */
+static struct soak soak;
 
 static void on_interrupt(int number)
 {
@@ -125,6 +135,8 @@ static const char *contradiction(void)
         return "--arrivals is poisson or even";
     if (l->first_token_ms < 0 || l->turn_ms < 0 || l->token_ms < 0 || l->memory_ms < 0)
         return "limits are not negative";
+    if (!opt.faults != !opt.server || (opt.faults && opt.pid))
+        return "--faults PLAN goes with --server COMMAND, and without --pid";
     if (opt.baseline && strcmp(opt.baseline, "history") != 0)
         return "--baseline knows history";
     if (!opt.query[0] || strlen(opt.query) >= PLAN_QUERY_MAX)
@@ -184,12 +196,13 @@ struct live {
     bool on;
 };
 
-static enum rxt_status show_live(void *arg, struct rxt_error *err)
+static enum rxt_status on_tick(void *arg, struct rxt_error *err)
 {
     struct live *l = arg;
     const struct drive *d = l->d;
     const uint64_t now = clock_us();
-    (void)err;
+    if (faults && now > d->start_us)
+        TRY(faults_tick(faults, now - d->start_us, d->client, err));
     if (!l->on || now - l->shown_us < 500000 || now <= d->start_us)
         return RXT_OK;
     l->shown_us = now;
@@ -236,6 +249,10 @@ static enum rxt_status show(const struct load_outcome *o, const struct baseline 
     report_open(&r, "rxt load: %u sessions of %u turns at %.100s", p->n_session, p->n_turn,
                 opt.connect);
     outcome_report(o, &r);
+    if (faults)
+        soak_report(&soak, faults, &r);
+    if (o->gauges)
+        growth_report(o, &r);
     if (b)
         baseline_report(b, o, &r);
     outcome_plots(o, &r);
@@ -274,31 +291,44 @@ static enum rxt_status find_rate(struct drive *d, struct rxt_error *err)
     return schedule_create(&d->schedule, d->plan);
 }
 
+/* After the faults: the first requests find the server again, or wait for it. */
+static enum rxt_status check_repeats(struct drive *d, struct rxt_error *err)
+{
+    TRY(faults_settle(faults, err));
+    TRY(drive_verify(d, err));
+    return soak_repeat(&soak, d, err);
+}
+
 static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err)
 {
     struct live live = {.d = d, .on = isatty(STDERR_FILENO)};
     struct load_outcome o;
     struct baseline baseline = {0};
     struct gauges *gauges = NULL;
-    const struct gauges_config beside = {
-        .metrics = opt.metrics, .store = opt.store, .pid = &server_pid};
-    d->tick = show_live;
+    const struct gauges_config beside = {.metrics = opt.metrics,
+                                         .store = opt.store,
+                                         .pid = faults ? faults_pid(faults) : &server_pid};
+    d->tick = on_tick;
     d->arg = &live;
     atomic_store(&server_pid, opt.pid);
     TRY(find_rate(d, err));
     TRY(drive_prepare(d, err));
     enum rxt_status st = RXT_OK;
-    if (opt.metrics || opt.store || opt.pid)
+    if (opt.metrics || opt.store || opt.pid || faults)
         st = gauges_start(&gauges, &beside, err);
     if (st == RXT_OK)
         st = drive_run(d, err);
     end_live(&live);
     if (gauges)
         gauges_stop(gauges);
+    if (st == RXT_OK && faults)
+        st = check_repeats(d, err);
     if (st == RXT_OK)
         st = drive_verify(d, err);
     if (st == RXT_OK)
         st = outcome_make(&o, d, gauges, &opt.limits, (uint32_t)opt.warmup);
+    if (st == RXT_OK && faults)
+        soak_judge(&soak, faults, &o);
     if (st == RXT_OK && opt.baseline)
         st = baseline_measure(&baseline, d, &o, live.on ? show_baseline : NULL, err);
     end_live(&live);
@@ -317,6 +347,7 @@ static enum rxt_status load(int *code, struct rxt_error *err)
     struct client_config server = {
         .endpoint = opt.connect, .name = "rxt load", .timeout_ms = 10000};
     struct drive d = {.plan = &plan,
+                      .faults = opt.faults != NULL,
                       .keep_answers = opt.baseline != NULL,
                       .n_connection = (uint32_t)opt.connections,
                       .timeout_us = (uint64_t)opt.timeout_s * 1000000,
@@ -326,10 +357,22 @@ static enum rxt_status load(int *code, struct rxt_error *err)
         TRY(plan_read_script(&plan, opt.script, err));
     if (opt.prefix)
         (void)snprintf(d.prefix, sizeof d.prefix, "%s", opt.prefix);
-    enum rxt_status st = drive_open(&d, &server, err);
+    enum rxt_status st = RXT_OK;
+    if (opt.faults)
+        st = faults_start(&faults,
+                          &(struct faults_config){.plan = opt.faults,
+                                                  .command = opt.server,
+                                                  .log = opt.server_log,
+                                                  .disk_switch = opt.disk_switch,
+                                                  .server = server,
+                                                  .n_connection = d.n_connection},
+                          err);
+    if (st == RXT_OK)
+        st = drive_open(&d, &server, err);
     if (st == RXT_OK)
         st = measure(&d, code, err);
     drive_close(&d);
+    faults_stop(&faults);
     return st;
 }
 

@@ -8,8 +8,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
-/* What a tag says: a kind, and the number of a session or of a turn. */
-enum { TAG_TURN = 1, TAG_RESEND, TAG_FORK, TAG_ERASE };
 #define TAG(kind, number) ((uint64_t)(kind) << 56 | (number))
 #define TAG_NUMBER(tag) ((tag)&0xFFFFFFFFFFFFFFu)
 #define TAG_KIND(tag) ((tag) >> 56)
@@ -110,8 +108,7 @@ static void count_error(struct drive *d, uint32_t code, const struct rxt_error *
     d->error[i].n++;
 }
 
-static enum rxt_status send_turn(struct drive *d, uint64_t record, uint64_t kind,
-                                 struct rxt_error *err)
+enum rxt_status drive_send(struct drive *d, uint64_t record, uint64_t kind, struct rxt_error *err)
 {
     char room[PLAN_QUERY_MAX], name[LOAD_NAME_MAX];
     struct client_request r;
@@ -133,7 +130,7 @@ static void send_due(struct drive *d, const struct arrival *a)
     t->slip_us = (uint32_t)(now - a->due_us);
     d->n_sent++;
     d->sent_us = (double)a->due_us;
-    if (send_turn(d, record, TAG_TURN, &err) == RXT_OK) {
+    if (drive_send(d, record, TAG_TURN, &err) == RXT_OK) {
         t->outcome = TURN_SENT;
         t->in_flight = true;
         return;
@@ -182,7 +179,7 @@ static void send_more(struct drive *d, uint64_t record, uint64_t at_us)
     enum rxt_status st = RXT_OK;
     d->turn[record].aside_us = since(d, &d->turn[record], at_us);
     if (drawn(d, record, PLAN_RESEND, d->plan->resend))
-        st = send_turn(d, record, TAG_RESEND, &err);
+        st = drive_send(d, record, TAG_RESEND, &err);
     else if (drawn(d, record, PLAN_FORK, d->plan->fork))
         st = send_fork(d, record, CLIENT_FORK, &err);
     if (st != RXT_OK)
@@ -277,7 +274,7 @@ static enum rxt_status take_failure(struct drive *d, uint64_t record,
 {
     struct turn_record *t = &d->turn[record];
     if (e->code == CODE_NO_REQUEST && d->faults) /* it was asked for on a new connection */
-        return send_turn(d, record, TAG_TURN, err);
+        return drive_send(d, record, TAG_TURN, err);
     if (!e->final)
         return RXT_OK;
     t->in_flight = false;
@@ -395,6 +392,19 @@ static enum rxt_status play(struct drive *d, struct rxt_error *err)
     return d->tick ? d->tick(d->arg, err) : RXT_OK;
 }
 
+/* What has no end now gets none any more. */
+static void give_up(struct drive *d)
+{
+    for (uint64_t record = 0; record < drive_records(d); record++) {
+        uint8_t id[16];
+        if (!d->turn[record].in_flight)
+            continue;
+        drive_id(d, TAG_TURN, record, id);
+        client_many_forget(d->client, id);
+        d->turn[record].in_flight = false;
+    }
+}
+
 enum rxt_status drive_run(struct drive *d, struct rxt_error *err)
 {
     const double cpu_s = cpu_seconds();
@@ -402,6 +412,7 @@ enum rxt_status drive_run(struct drive *d, struct rxt_error *err)
     d->start_us = clock_us() + TICK_US / 2;
     enum rxt_status st = play(d, err);
     d->end_us = clock_us();
+    give_up(d);
     d->cpu_s = cpu_seconds() - cpu_s;
     return st;
 }

@@ -104,6 +104,11 @@ enum rxt_status drive_run(struct drive *d, struct rxt_error *err);
 enum rxt_status drive_verify(struct drive *d, struct rxt_error *err);
 enum rxt_status drive_erase(struct drive *d, struct rxt_error *err);
 
+/* What the highest byte of a tag says; the others: the number of a turn, or of a session. */
+enum { TAG_TURN = 1, TAG_RESEND, TAG_FORK, TAG_ERASE, TAG_REPEAT };
+/* Sends a turn under its id and this tag. */
+enum rxt_status drive_send(struct drive *d, uint64_t record, uint64_t tag, struct rxt_error *err);
+
 #define LOAD_NAME_MAX 96
 void drive_name(const struct drive *d, uint32_t session, char out[LOAD_NAME_MAX]);
 void drive_id(const struct drive *d, uint64_t kind, uint64_t number, uint8_t id[16]);
