@@ -1,0 +1,153 @@
+"""rxt load against the real server: the page and the picture of a run have what they should, the
+gauges are those of the server, a stateless turn costs what its history is long, and a soak with
+faults loses nothing."""
+
+import html.parser
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import tempfile
+import urllib.request
+
+from run_rxt import MODEL, RXT
+
+RXTD = os.environ["RXTD"]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.sections, self.charts, self.links, self.open = [], {}, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "section":
+            self.sections.append(attrs["id"])
+        if tag == "svg":
+            self.charts[self.sections[-1]] = int(attrs["data-series"])
+        self.links += [v for k, v in attrs.items() if k in ("src", "href", "srcset") or tag == "script"]
+
+
+def load(folder, *options, code=None):
+    done = subprocess.run(
+        [RXT, "load", "--connect", f"ipc://{folder}/turn", "--json", folder / "run.json", *map(str, options)],
+        capture_output=True, text=True, timeout=100,
+    )
+    if code is not None and done.returncode != code:
+        raise AssertionError(f"exit {done.returncode}, not {code}:\n{done.stdout}{done.stderr}")
+    return done, json.loads((folder / "run.json").read_text())
+
+
+def check_run(folder):
+    port = free_port()
+    server = subprocess.Popen(
+        [RXTD, "--model", MODEL, "--store", folder / "store.db", "--turn", f"ipc://{folder}/turn",
+         "--metrics", f"127.0.0.1:{port}"], stderr=subprocess.DEVNULL,
+    )
+    try:
+        done, run = load(
+            folder, "--sessions", 3, "--turns", 20, "--rate", 30, "--arrivals", "even", "--fork", "0.1",
+            "--resend", "0.2", "--cancel", "0.1", "--slow", "0.3", "--baseline", "history",
+            "--limit-turn-ms", 60000, "--metrics", f"http://127.0.0.1:{port}/metrics", "--pid",
+            server.pid, "--store", folder / "store.db", "--html", folder / "run.html", "--png",
+            folder / "run.png", "--csv", folder / "run.csv",
+        )
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            commits = int(re.search(r"^rxt_commits_total (\d+)$", page.read().decode(), re.M)[1])
+    finally:
+        server.terminate()
+        assert server.wait(timeout=60) == 0
+    assert done.returncode in (0, 1, 2), done.stdout + done.stderr  # how constant: not asked here
+    assert done.stdout.rstrip().splitlines()[-1].split(":")[0] in ("CONSTANT", "NOT CONSTANT", "NOT SHOWN")
+    facts = run["run"]
+    assert facts["sent"] == 60 and facts["done"] + facts["cancelled"] == 60 and facts["lost"] == 0, facts
+    assert facts["cancelled"] >= 1 and facts["good"] == facts["done"] / 60, facts
+    measured = {row["measure"]: row["n"] for row in run["latency"]}
+    assert measured["fork"] >= 1 and measured["repeated request"] >= 1, measured
+    check_baseline(run, commits)
+    grown = {row["gauge"]: row for row in run["growth"]}
+    assert set(grown) == {"rss_bytes", "session_bytes", "store_bytes", "open_files", "threads"}, grown
+    assert grown["rss_bytes"]["late"] > 30e6 and grown["threads"]["late"] >= 4
+    check_pictures(folder, run)
+    sessions = subprocess.run([RXT, "session", "list", "--store", folder / "store.db", "--json"],
+                              capture_output=True, text=True, check=True).stdout
+    assert "load-" not in sessions, "sessions of the run are erased"
+
+
+def check_baseline(run, commits):
+    rows = run["baseline"]
+    assert [r["turn"] for r in rows] == [1, 2, 5, 10, 20]
+    assert rows[0]["each_ms"] is None
+    assert all(r["each_ms"] * (r["turn"] - 1) < r["first_ms"] < r["turn_ms"] for r in rows[1:]), rows
+    # Every earlier turn was remembered again: 0 + 1 + 4 + 9 + 19, and 5 turns behind them.
+    assert commits == run["run"]["done"] + 33 + 5, commits
+    assert all(a["decoder_ms"] <= b["decoder_ms"] for a, b in zip(rows, rows[1:])), rows
+
+
+def check_pictures(folder, run):
+    page = Page((folder / "run.html").read_text())
+    charts = {"first_token_by_turn": 3, "turn_by_turn": 3, "memory_by_turn": 3, "distribution": 4,
+              "server_bytes": 3, "server_queues": 3, "baseline_chart": 5}
+    assert page.charts == charts, page.charts
+    for key in ("verdict", "run", "constant", "latency", "turns", "growth", "baseline"):
+        assert key in page.sections and key in run, key
+    assert page.links == [], "nothing is fetched, no script runs"
+    png = (folder / "run.png").read_bytes()
+    assert png[:8] == b"\x89PNG\r\n\x1a\n" and len(png) > 10000
+    assert len((folder / "run.csv").read_text().splitlines()) == 61
+
+
+def check_soak(folder):
+    (folder / "plan").write_text("# what is done\n0.8 kill\n1.8 pause 0.3\n2.3 reconnect\n"
+                                 "2.6 storm 20\n3 stop\n")
+    command = (f"{RXTD} --model {MODEL} --store {folder}/soak.db --turn ipc://{folder}/turn")
+    _, run = load(
+        folder, "--sessions", 3, "--turns", 24, "--rate", 18, "--faults", folder / "plan", "--server",
+        command, "--server-log", folder / "log", "--store", folder / "soak.db", code=0,
+    )
+    assert run["verdict"].startswith("NOTHING LOST"), run["verdict"]
+    faults = {row["fault"]: row["n"] for row in run["faults"]}
+    assert faults == {"kill": 1, "stop": 1, "pause": 1, "disk_full": 0, "reconnect": 1, "storm": 1,
+                      "ended on its own": 0}, faults
+    facts = run["run"]
+    assert facts["lost"] == 0 and facts["done"] > 24 and facts["connected"] >= 2, facts
+    assert {row["gauge"] for row in run["growth"]} >= {"rss_bytes", "store_bytes"}
+
+
+def check_complaints(folder):
+    def refused(*options):
+        done = subprocess.run([RXT, "load", *options], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 3, done
+        return done.stderr
+
+    (folder / "plan").write_text("1 kill\n2 pause\n")
+    soak = ("--faults", str(folder / "plan"), "--server", "true")
+    assert "line 2" in refused(*soak)
+    (folder / "plan").write_text("2 disk_full 1\n")
+    assert "--disk-switch" in refused(*soak)
+    assert "--server" in refused("--faults", "plan")
+    assert "--rate" in refused("--rate", "3", "--think-ms", "4")
+    assert "lognormal" in refused("--think-ms", "often")
+    assert "unknown option" in refused("--no-such")
+    assert "does not exist" not in refused("--script", str(folder / "none"))
+
+
+def main():
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        check_complaints(folder)
+        check_run(folder)
+        check_soak(folder)
+
+
+main()
