@@ -5,6 +5,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define STREAMS 65536u
@@ -138,6 +139,7 @@ static void begin_turn(struct server_null *x, struct order *o)
 static void end_turn(struct server_null *x, const struct saying *y)
 {
     static const uint8_t hash[16];
+    assert(y->order);
     const struct bridge_request *r = &y->order->r;
     uint64_t *count = count_of(x, hash_of(r, r->session));
     const uint64_t version = count ? *count : 0;

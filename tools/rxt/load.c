@@ -118,8 +118,8 @@ static const char *contradiction(void)
     const struct load_limits *l = &opt.limits;
     if (opt.sessions < 1 || opt.sessions > 1000000 || opt.turns < 1 || opt.turns > 10000000)
         return "--sessions is 1 to 1,000,000, --turns 1 to 10,000,000";
-    if ((uint64_t)opt.sessions * (uint64_t)opt.turns > 100000000)
-        return "more than 100,000,000 turns in all";
+    if ((uint64_t)opt.sessions * (uint64_t)opt.turns > 20000000)
+        return "more than 20,000,000 turns in all";
     if (opt.warmup < 0 || opt.warmup >= opt.turns || opt.timeout_s < 1 || opt.timeout_s > 86400)
         return "--warmup is 0 or more and less than --turns, --timeout-s 1 to 86,400";
     if (opt.connections < 1 || opt.connections > 63)
@@ -207,12 +207,12 @@ static enum rxt_status on_tick(void *arg, struct rxt_error *err)
         return RXT_OK;
     l->shown_us = now;
     const struct histogram *h = &d->histogram[MEASURE_FIRST];
-    (void)fprintf(stderr,
-                  "\r%" PRIu64 "/%zu turns, %u open, first token %.3g ms p99 %.3g, late %.2g "
-                  "ms\033[K",
-                  d->n_done, drive_records(d), client_many_inflight(d->client),
-                  histogram_at(h, 0.5) / 1000, histogram_at(h, 0.99) / 1000,
-                  histogram_at(&d->histogram[MEASURE_SLIP], 0.99) / 1000);
+    (void)fprintf(
+        stderr,
+        "\r%" PRIu64 "/%zu turns, %u open, first token %.3g ms p99 %.3g, sent late p99 %.2g "
+        "ms\033[K",
+        d->n_done, drive_records(d), client_many_inflight(d->client), histogram_at(h, 0.5) / 1000,
+        histogram_at(h, 0.99) / 1000, histogram_at(&d->histogram[MEASURE_SLIP], 0.99) / 1000);
     (void)fflush(stderr);
     return RXT_OK;
 }
@@ -268,7 +268,7 @@ static enum rxt_status show(const struct load_outcome *o, const struct baseline 
     if (st == RXT_OK) {
         struct text_style style = text_style_for(stdout, opt.width, opt.colour);
         report_text(&r, &style, stdout);
-        printf("\n%s\n", o->verdict);
+        printf("\n%s\n", o->line);
         if (fflush(stdout) != 0)
             st = rxt_fail(err, RXT_EIO, "cannot write all of the output");
     }
@@ -302,7 +302,7 @@ static enum rxt_status check_repeats(struct drive *d, struct rxt_error *err)
 static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err)
 {
     struct live live = {.d = d, .on = isatty(STDERR_FILENO)};
-    struct load_outcome o;
+    struct load_outcome o = {.code = LOAD_ERRORS_CAME};
     struct baseline baseline = {0};
     struct gauges *gauges = NULL;
     const struct gauges_config beside = {.metrics = opt.metrics,

@@ -180,6 +180,8 @@ static void judge(struct load_outcome *o)
     put_ratio(turn_ratio, &o->turn);
     o->code = code_of(o);
     const double asked_s = d->sent_us / 1e6, took_s = (double)(d->end_us - d->start_us) / 1e6;
+    (void)snprintf(o->line, sizeof o->line, "%s: first token %s, turn %s over %u turns",
+                   word[o->code], first, turn, d->plan->n_turn);
     (void)snprintf(o->verdict, sizeof o->verdict,
                    "%s: over %u turns the line moves by %s (first token) and %s (turn) of the "
                    "median; p99 of the last tenth over the first turns: %s and %s%s",

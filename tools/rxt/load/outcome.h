@@ -27,7 +27,8 @@ struct load_outcome {
     uint64_t n_good;            /* within the limits */
     uint64_t n_lost, n_doubled; /* DONE that a session lacks; turns nobody heard DONE of */
     int code;
-    char verdict[640]; /* the line */
+    char verdict[640]; /* a sentence */
+    char line[224];    /* the same in short, the last line that is printed */
 };
 /* d and gauges are lent. ENOMEM. */
 enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,

@@ -12,15 +12,10 @@
 /* ---- verdict ------------------------------------------------------------------------------ */
 
 static const struct column verdict_columns[] = {
-    {"measure", "measure", CELL_TEXT},
-    {"median_ms", "median ms", CELL_REAL},
-    {"slope", "line over all turns", CELL_SHARE},
-    {"low", "from", CELL_SHARE},
-    {"high", "to", CELL_SHARE},
-    {"p99_ratio", "p99 last/first", CELL_REAL},
-    {"turns", "turns", CELL_COUNT},
-    {"verdict", "verdict", CELL_TEXT},
-    {"why", "because", CELL_TEXT},
+    {"measure", "measure", CELL_TEXT},     {"verdict", "verdict", CELL_TEXT},
+    {"median_ms", "median ms", CELL_REAL}, {"slope", "moves by", CELL_SHARE},
+    {"low", "from", CELL_SHARE},           {"high", "to", CELL_SHARE},
+    {"p99_ratio", "p99 ratio", CELL_REAL}, {"why", "because", CELL_TEXT},
 };
 
 static void put_trend(struct report *r, struct section *s, const char *measure,
@@ -44,14 +39,13 @@ static void put_verdict(const struct load_outcome *o, struct report *r)
     put_trend(r, s, "first token", &o->first);
     put_trend(r, s, "turn", &o->turn);
     put_trend(r, s, "memory lag", &o->memory);
-    section_about(
-        s,
-        "A straight line through all turns behind the first %u with %u tokens of question "
-        "and %u of answer: how far it rises or falls over %u turns, as a share of the "
-        "median, with its 95 %% interval (bootstrap over sessions and blocks of turns). "
-        "Constant: the interval within +-3 %% and p99 at most 1.10. The first token and the "
-        "turn decide.",
-        o->warmup, o->n_query, o->n_answer, o->d->plan->n_turn);
+    section_about(s,
+                  "A straight line through all turns behind the first %u that have %u tokens of "
+                  "question and %u of answer: how far it moves over %u turns, as a share of the "
+                  "median, and its 95 %% interval (bootstrap over sessions and blocks of turns). "
+                  "p99 ratio: the last tenth of the turns over the first ones. Constant: the "
+                  "interval within +-3 %%, the ratio at most 1.10. First token and turn decide.",
+                  o->warmup, o->n_query, o->n_answer, o->d->plan->n_turn);
 }
 
 /* ---- latencies ---------------------------------------------------------------------------- */
@@ -96,9 +90,9 @@ static void put_latencies(const struct load_outcome *o, struct report *r)
 
 static const struct column by_turn_columns[] = {
     {"first", "turns from", CELL_COUNT}, {"last", "to", CELL_COUNT},
-    {"n", "number", CELL_COUNT},         {"first_p50", "first token p50", CELL_REAL},
+    {"n", "number", CELL_COUNT},         {"first_p50", "first p50", CELL_REAL},
     {"first_p99", "p99", CELL_REAL},     {"turn_p50", "turn p50", CELL_REAL},
-    {"turn_p99", "p99", CELL_REAL},      {"lag_p50", "memory lag p50", CELL_REAL},
+    {"turn_p99", "p99", CELL_REAL},      {"lag_p50", "lag p50", CELL_REAL},
     {"lag_p99", "p99", CELL_REAL},
 };
 
@@ -137,6 +131,7 @@ static void put_by_turn(const struct load_outcome *o, struct report *r)
         put_turns(o, r, s, from, end, room);
         from = end;
     }
+    section_about(s, "Turns of those lengths: first token, whole turn and memory lag, in ms.");
     free(room);
 }
 

@@ -152,7 +152,7 @@ enum rxt_status drive_probe(struct drive *d, double *turn_us, struct rxt_error *
     (void)snprintf(name, sizeof name, "%s-probe", d->prefix);
     TRY(drive_call(d, &r, NUMBER, &e, NULL, err));
     for (uint32_t i = 0; i < TURNS; i++) {
-        struct drive_times t;
+        struct drive_times t = {0};
         plan_turn(d->plan, 0, i, room, &r);
         r.session = name;
         TRY(drive_call(d, &r, NUMBER + 1 + i, &e, &t, err));

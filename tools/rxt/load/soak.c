@@ -75,6 +75,9 @@ void soak_judge(const struct soak *s, const struct faults *f, struct load_outcom
     const bool good = o->n_lost == 0 && o->n_doubled <= open && s->n_differs == 0 &&
                       s->n_failed == 0 && d->n_answer_differs == 0 && faults_deaths(f) == 0;
     o->code = good ? LOAD_CONSTANT : LOAD_ERRORS_CAME;
+    (void)snprintf(o->line, sizeof o->line,
+                   "%s: %" PRIu64 " turns DONE, %" PRIu64 " missing, %" PRIu64 " asked for again",
+                   good ? "NOTHING LOST" : "ERRORS", d->n_done, o->n_lost, s->n_repeated);
     (void)snprintf(o->verdict, sizeof o->verdict,
                    "%s: of %" PRIu64 " turns that reported DONE, %" PRIu64 " are missing; %" PRIu64
                    " asked for again: %" PRIu64 " with another answer, %" PRIu64

@@ -122,7 +122,10 @@ static void judge(struct trend *t)
     const bool level = low >= -TREND_SHARE && high <= TREND_SHARE;
     const bool narrow = (high - low) / 2 <= TREND_SHARE;
     const char *what = "";
-    if (!isfinite(low) || !isfinite(high)) {
+    if (t->n > 0 && t->median <= 0) {
+        t->verdict = TREND_NOT_SHOWN;
+        what = "it takes no time";
+    } else if (!isfinite(low) || !isfinite(high)) {
         t->verdict = TREND_NOT_SHOWN;
         what = "too few turns for a line";
     } else if (low > TREND_SHARE || high < -TREND_SHARE ||
