@@ -98,14 +98,14 @@ static enum rxt_status measure_decoder(struct baseline *b, struct rebuild *x, st
 {
     const uint64_t room = client_many_welcome(x->d->client)->max_seq_len;
     const uint32_t words = room < 512 ? (uint32_t)(room / 3) : 170; /* a token or two each */
-    double few_us = 0, many_us = 0;
+    double many_us = 0;
     struct client_request r = {.verb = CLIENT_OPEN, .seed = 1};
     (void)snprintf(x->name, sizeof x->name, "%.60s-prefill", x->d->prefix);
     TRY(call(x, &r, NULL, err));
-    TRY(measure_prefill(x, 4, &few_us, &b->n_short, err));
+    TRY(measure_prefill(x, 4, &b->short_us, &b->n_short, err));
     TRY(measure_prefill(x, words, &many_us, &b->n_long, err));
     if (b->n_long > b->n_short)
-        b->prefill_us = fmax(many_us - few_us, 0) / (b->n_long - b->n_short);
+        b->prefill_us = fmax(many_us - b->short_us, 0) / (b->n_long - b->n_short);
     r = (struct client_request){.verb = CLIENT_ERASE};
     return call(x, &r, NULL, err);
 }
@@ -128,8 +128,8 @@ enum rxt_status baseline_measure(struct baseline *b, struct drive *d, const stru
         st = measure_row(row, &x, err);
         size_t n = outcome_values(o, last, turn, VALUE_FIRST, room);
         row->stateful_ms = quantile(room, n, 0.5);
-        row->decoder_ms = o->first.median / 1000 +
-                          (turn - 1.0) * (o->n_query + o->n_answer) * b->prefill_us / 1000;
+        double context = (turn - 1.0) * (o->n_query + o->n_answer) + o->n_query - b->n_short;
+        row->decoder_ms = (b->short_us + context * b->prefill_us) / 1000;
         last = turn;
         b->n += st == RXT_OK && !*d->stop;
     }
@@ -190,7 +190,7 @@ void baseline_report(const struct baseline *b, const struct load_outcome *o, str
         s,
         "Stateless, measured: the turn in a fresh session that is told all earlier turns "
         "of session 0 first (REMEMBER), as a server must that keeps a transcript and no "
-        "memory. Plain decoder, computed: the median first token of the run plus %.4g us "
+        "memory. Plain decoder, computed: the first token of a question alone, plus %.4g us "
         "for each of the %u tokens of every earlier turn, which is what a token of a "
         "question costs here (questions of %u and %u tokens); attention over the history, "
         "which grows faster, is left out.",

@@ -18,6 +18,7 @@ struct baseline_row {
 struct baseline {
     struct baseline_row row[BASELINE_ROWS];
     int n;
+    double short_us;   /* first token of a short question, with nothing beside it */
     double prefill_us; /* of one token: what the first token takes longer, a token of question */
     uint32_t n_short, n_long; /* tokens of the questions that it was measured with */
 };

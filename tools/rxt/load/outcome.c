@@ -182,14 +182,20 @@ static void judge(struct load_outcome *o)
     const double asked_s = d->sent_us / 1e6, took_s = (double)(d->end_us - d->start_us) / 1e6;
     (void)snprintf(o->line, sizeof o->line, "%s: first token %s, turn %s over %u turns",
                    word[o->code], first, turn, d->plan->n_turn);
-    (void)snprintf(o->verdict, sizeof o->verdict,
-                   "%s: over %u turns the line moves by %s (first token) and %s (turn) of the "
-                   "median; p99 of the last tenth over the first turns: %s and %s%s",
-                   word[o->code], d->plan->n_turn, first, turn, first_ratio, turn_ratio,
-                   took_s > 1.02 * asked_s + 1
-                       ? ". The server did not keep up with the schedule: a queue grew. Ask for "
-                         "fewer turns a second"
-                       : "");
+    const double late_us = histogram_at(&d->histogram[MEASURE_SLIP], 0.99);
+    (void)snprintf(
+        o->verdict, sizeof o->verdict,
+        "%s: over %u turns the line moves by %s (first token) and %s (turn) of the "
+        "median; p99 of the last tenth over the first turns: %s and %s%s%s",
+        word[o->code], d->plan->n_turn, first, turn, first_ratio, turn_ratio,
+        took_s > 1.02 * asked_s + 1
+            ? ". The server did not keep up with the schedule: a queue grew. Ask for "
+              "fewer turns a second"
+            : "",
+        late_us > o->first.median
+            ? ". 1 % of the turns were sent later than a first token takes: this machine "
+              "is busy with something else"
+            : "");
 }
 
 enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,

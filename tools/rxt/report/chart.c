@@ -130,16 +130,18 @@ static int linear_ticks(struct tick *t, double low, double high)
     int n = 0;
     double rough = (high - low) / 7, power = pow(10, floor(log10(rough))), lead = rough / power;
     double step = (lead <= 1 ? 1 : lead <= 2 ? 2 : lead <= 5 ? 5 : 10) * power;
-    for (double k = ceil(low / step); k * step <= high * (1 + 1e-9); k++)
-        add_tick(t, &n, place(AXIS_LINEAR, low, high, k * step), "%.6g", k * step);
+    double first = ceil(low / step) * step;
+    for (int k = 0; k < CHART_TICKS && first + k * step <= high * (1 + 1e-9); k++)
+        add_tick(t, &n, place(AXIS_LINEAR, low, high, first + k * step), "%.6g", first + k * step);
     return n;
 }
 
-static int log_ticks(struct tick *t, double low, double high)
+/* 1, 2 and 5 of every decade, or only 1 where there are more decades than there is room for. */
+static int log_ticks(struct tick *t, double low, double high, double decades)
 {
     static const double lead[] = {1, 2, 5};
-    int n = 0, all = log10(high / low) > 3.5 ? 1 : 3;
-    for (double p = floor(log10(low)); p <= ceil(log10(high)); p++)
+    int n = 0, all = log10(high / low) > decades ? 1 : 3;
+    for (int p = (int)floor(log10(low)); p <= (int)ceil(log10(high)); p++)
         for (int i = 0; i < all; i++) {
             double v = lead[i] * pow(10, p);
             if (v >= low * (1 - 1e-9) && v <= high * (1 + 1e-9))
@@ -161,18 +163,18 @@ static int share_ticks(struct tick *t, double low, double high)
     return n;
 }
 
-static int ticks(struct tick *t, enum axis axis, double low, double high)
+static int ticks(struct tick *t, enum axis axis, double low, double high, double decades)
 {
     return axis == AXIS_LINEAR ? linear_ticks(t, low, high)
-           : axis == AXIS_LOG  ? log_ticks(t, low, high)
+           : axis == AXIS_LOG  ? log_ticks(t, low, high, decades)
                                : share_ticks(t, low, high);
 }
 
 void chart_frame(const struct chart *c, struct frame *f)
 {
     find_ranges(c, f);
-    f->n_x = ticks(f->x, c->x_axis, f->x_low, f->x_high);
-    f->n_y = ticks(f->y, c->y_axis, f->y_low, f->y_high);
+    f->n_x = ticks(f->x, c->x_axis, f->x_low, f->x_high, 4.5);
+    f->n_y = ticks(f->y, c->y_axis, f->y_low, f->y_high, 2.5);
 }
 
 /* ---- JSON --------------------------------------------------------------------------------- */

@@ -1,4 +1,5 @@
-/* A chart as inline SVG; letters and axes have the colours of the page. */
+/* A chart as inline SVG: letters and axes have the colours of the page, or, lifted out of it into a
+ * file, a grey that reads on light and on dark. */
 #include "tools/rxt/report/chart.h"
 
 #include <math.h>
@@ -28,14 +29,16 @@ static void put_axes(const struct sheet *s)
     for (int i = 0; i < a->n_y; i++) {
         double y = TOP + HIGH * (1 - a->y[i].at);
         (void)fprintf(s->f,
-                      "<line class=\"grid\" x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\"/>"
+                      "<line class=\"grid\" stroke=\"#80808860\" x1=\"%d\" y1=\"%.1f\" x2=\"%d\" "
+                      "y2=\"%.1f\"/>"
                       "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
                       LEFT, y, LEFT + WIDE, y, LEFT - 6, y + 4, a->y[i].label);
     }
     for (int i = 0; i < a->n_x; i++) {
         double x = LEFT + WIDE * a->x[i].at;
         (void)fprintf(s->f,
-                      "<line class=\"grid\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>"
+                      "<line class=\"grid\" stroke=\"#80808860\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" "
+                      "y2=\"%d\"/>"
                       "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n",
                       x, TOP + HIGH, x, TOP + HIGH + 5, x, TOP + HIGH + 18, a->x[i].label);
     }
@@ -103,8 +106,10 @@ void chart_svg(const struct chart *c, const char *title, FILE *f)
     struct sheet s = {.f = f, .c = c};
     chart_frame(c, &s.frame);
     (void)fprintf(f,
-                  "<svg viewBox=\"0 0 %d %d\" width=\"%d\" role=\"img\" aria-label=\"%s\" "
-                  "data-series=\"%d\">\n",
+                  "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
+                  "role=\"img\" aria-label=\"%s\" "
+                  "data-series=\"%d\" font-family=\"sans-serif\" font-size=\"11\" "
+                  "fill=\"#808088\" stroke-width=\"1\">\n",
                   LEFT + WIDE + RIGHT, TOP + HIGH + FOOT, LEFT + WIDE + RIGHT, title, c->n);
     put_axes(&s);
     for (int i = 0; i < c->n; i++)
