@@ -125,7 +125,7 @@ enum rxt_status report_png(const struct report *r, const char *path, struct rxt_
         st = RXT_ENOMEM;
     else if (n == 0)
         st = rxt_fail(err, RXT_EINVAL,
-                      "there is nothing to draw in a picture (rxt inspect: add --session NAME)");
+                      "there is no map and no chart to draw (rxt inspect: add --session NAME)");
     else
         st = draw_all(&m, panel, n, path, err);
     for (int i = 0; i < n; i++)
