@@ -47,10 +47,25 @@ if(RXT_CUDA)
     message(FATAL_ERROR "RXT_CUDA is on, but nvcc is neither in PATH nor named by CUDACXX")
   endif()
   enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 17)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  set(CMAKE_CUDA_ARCHITECTURES 90a-real 90-virtual)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 endif()
 
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
+
+# rxt_cuda_kernel(TARGET FILE): one object target a .cu file. The compiler's report of registers,
+# stack and spills is printed. Nothing is contracted: which a*b+c is an fma is written in the
+# source, as on the CPU.
+function(rxt_cuda_kernel target file)
+  add_library(${target} OBJECT ${file})
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_compile_options(${target} PRIVATE -Xptxas=-v -fmad=false -Werror=all-warnings
+    -Xcompiler=-Wall,-Wextra,-Werror,-fno-exceptions,-fvisibility=hidden)
+endfunction()
 
 # Every build holds the includes against the table of CONTRIBUTING.md; it takes 10 ms.
 add_custom_target(check_includes ALL COMMAND ${CMAKE_SOURCE_DIR}/tools/check_includes VERBATIM)
