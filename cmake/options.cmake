@@ -52,13 +52,15 @@ if(RXT_CUDA)
   set(CMAKE_CUDA_EXTENSIONS OFF)
   set(CMAKE_CUDA_ARCHITECTURES 90a-real 90-virtual)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/cmake/keep_report.sh
+      ${CMAKE_CUDA_COMPILER_LAUNCHER})
 endif()
 
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
 
 # rxt_cuda_kernel(TARGET FILE): one object target a .cu file. The compiler's report of registers,
-# stack and spills is printed. Nothing is contracted: which a*b+c is an fma is written in the
+# stack and spills is kept for tools/check_kernels. Nothing is contracted: which a*b+c is an fma is written in the
 # source, as on the CPU.
 function(rxt_cuda_kernel target file)
   add_library(${target} OBJECT ${file})
