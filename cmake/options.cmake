@@ -54,6 +54,10 @@ if(RXT_CUDA)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/cmake/keep_report.sh
       ${CMAKE_CUDA_COMPILER_LAUNCHER})
+  # A bundle (tools/gpu_bundle.sh) has bin/ and lib/. The old kind of rpath holds for the libraries
+  # that libraries need, too.
+  set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
+  add_link_options(-Wl,--disable-new-dtags)
 endif()
 
 find_package(Threads REQUIRED)
