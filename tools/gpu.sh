@@ -92,17 +92,18 @@ within() {
 }
 
 # each_test STEP CHOICE COMMAND...: runs each GPU test whose name holds "invariance" (CHOICE with) or
-# does not (without), behind COMMAND; fails if one fails or there is none.
+# does not (without), with its variables and behind COMMAND; fails if one fails or there is none.
 each_test() {
-    local step=$1 choice=$2 name binary kind n=0 failed=0
+    local step=$1 choice=$2 name binary variables kind n=0 failed=0
     shift 2
-    while read -r name binary; do
+    while read -r name binary variables; do
         kind=without
         [[ $name != *invariance* ]] || kind=with
         [[ $kind == "$choice" ]] || continue
         n=$((n + 1))
         echo "-- $* $name"
-        within "$@" "$(program "$binary")" && continue
+        # shellcheck disable=SC2086  # $variables is a list of words
+        within env $variables "$@" "$(program "$binary")" && continue
         echo "FAILED: $* $name"
         failed=$((failed + 1))
     done <"$programs/gpu_tests"

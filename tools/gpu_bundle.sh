@@ -38,9 +38,10 @@ programs=(rxt rxtd)
 for source in tools/bench/cuda/*.cu; do
     programs+=("bench_$(basename "$source" .cu)")
 done
-while read -r _ program; do
+while read -r _ program _; do
     programs+=("$program")
 done <build/cuda/gpu_tests
+mapfile -t programs < <(printf '%s\n' "${programs[@]}" | sort -u)
 for program in "${programs[@]}"; do
     found=$(find build/cuda -type f -name "$program" -perm -u=x)
     strip -o "$dir/bin/$program" "$found"

@@ -18,8 +18,11 @@ void engine_open(struct engine *e, const char *dir, const struct engine_options 
     struct rxt_error err = {0};
     opt = opt ? opt : &none;
     *e = (struct engine){0};
-    if (rxt_model_open(&e->m, dir, &opt->model, &err) != RXT_OK)
-        fail_msg("%s: %s", dir, err.text);
+    enum rxt_status st = opt->shape
+                             ? rxt_model_random(&e->m, opt->shape, opt->seed, &opt->model, &err)
+                             : rxt_model_open(&e->m, dir, &opt->model, &err);
+    if (st != RXT_OK)
+        fail_msg("%s: %s", opt->shape ? opt->shape : dir, err.text);
     e->info = rxt_model_info(e->m);
     assert_ok(rxt_worker_create(&e->w, e->m, &opt->worker));
     assert_ok(rxt_read_create(&e->read, e->m));

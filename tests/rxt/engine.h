@@ -22,6 +22,7 @@ struct engine_options { /* zeroed = defaults */
     struct rxt_worker_config worker;
     enum dtype stm_dtype;
     uint64_t seed;
+    const char *shape; /* random weights of this shape; the folder is then not read */
 };
 
 void engine_open(struct engine *e, const char *dir, const struct engine_options *opt);

@@ -38,9 +38,11 @@ printf 'metric\tvalue\tunit\tassumed\tratio\tdecision\n${name}_us\t0.9\tus\t0.6\
 printf '${name}_alone\t5\tus\t-\t-\t-\n'
 END
 done
-program bin/test_gate </dev/null
+program bin/test_gate <<'END'
+[[ $RXT_TEST_BACKEND == cuda-f32 ]]
+END
 program bin/test_invariance </dev/null
-printf 'kernels.gate test_gate\nkernels.invariance test_invariance\n' >"$tree/bin/gpu_tests"
+printf 'kernels.gate test_gate RXT_TEST_BACKEND=cuda-f32\nrxt.invariance test_invariance\n' >"$tree/bin/gpu_tests"
 
 # gpu ARGUMENT...: a run on that machine; its exit code is left in $code.
 gpu() {
