@@ -192,13 +192,17 @@ enum rxt_status cuda_put(struct cuda_backend *be, void *dst, const void *src, si
     return cuda_check(be, e);
 }
 
-enum rxt_status cuda_put_floats(struct cuda_backend *be, float **out, const float *v, size_t n)
+enum rxt_status cuda_alloc_put(struct cuda_backend *be, void **out, const void *src, size_t bytes)
 {
-    *out = NULL;
-    if (!v)
-        return RXT_OK;
-    *out = cuda_alloc(&be->base, n * sizeof *v);
-    return *out ? cuda_put(be, *out, v, n * sizeof *v) : RXT_ENOMEM;
+    *out = cuda_alloc(&be->base, bytes);
+    if (!*out)
+        return has_failed(be) ? RXT_EDEVICE : RXT_ENOMEM;
+    enum rxt_status st = cuda_put(be, *out, src, bytes);
+    if (st != RXT_OK) {
+        cuda_free(&be->base, *out);
+        *out = NULL;
+    }
+    return st;
 }
 
 /* ---- lanes ---- */

@@ -7,18 +7,20 @@
 #ifndef RXT_CUDA_CUDA_IMPL_H
 #define RXT_CUDA_CUDA_IMPL_H
 
-#include "kernels/backend_impl.h"
+#include "kernels/cuda/pack_impl.h"
 
 #include <cuda_runtime_api.h>
 #include <pthread.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 
 #ifdef __cplusplus
 #define CUDA_API extern "C"
+extern "C" {
 #else
 #define CUDA_API
+#endif
+#include "kernels/backend_impl.h"
+#ifdef __cplusplus
+}
 #endif
 
 struct cuda_lane;
@@ -88,9 +90,9 @@ CUDA_API void cuda_free(struct backend *be, void *p);
 /* Copies to device memory and waits; for weights and tables. */
 CUDA_API enum rxt_status cuda_put(struct cuda_backend *be, void *dst, const void *src,
                                   size_t bytes);
-/* Gives device memory with a copy of n floats; NULL for NULL. ENOMEM, EDEVICE. */
-CUDA_API enum rxt_status cuda_put_floats(struct cuda_backend *be, float **out, const float *v,
-                                         size_t n);
+/* Gives *out, device memory with a copy of bytes. ENOMEM, EDEVICE; *out is then NULL. */
+CUDA_API enum rxt_status cuda_alloc_put(struct cuda_backend *be, void **out, const void *src,
+                                        size_t bytes);
 
 #define DECLARE_OP(result, name, args) CUDA_API result cuda_##name args;
 BACKEND_OPS(DECLARE_OP)

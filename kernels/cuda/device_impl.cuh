@@ -6,15 +6,10 @@
 #ifndef RXT_CUDA_DEVICE_IMPL_CUH
 #define RXT_CUDA_DEVICE_IMPL_CUH
 
+#include "kernels/cuda/cuda_impl.h"
+
 #include <cuda_runtime.h>
 #include <math.h>
-#include <pthread.h>
-#include <string.h>
-
-extern "C" {
-#include "kernels/cuda/cuda_impl.h"
-#include "kernels/cuda/pack_impl.h"
-}
 
 /* LAUNCH(kernel, grid, block, shared bytes, lane, arguments...); tests/emulator/ has its own. */
 #ifndef LAUNCH

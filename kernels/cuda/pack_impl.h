@@ -22,7 +22,18 @@
 #ifndef RXT_CUDA_PACK_IMPL_H
 #define RXT_CUDA_PACK_IMPL_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 #include "kernels/backend.h"
+#ifdef __cplusplus
+}
+#endif
 
 #ifdef __CUDACC__
 #define PACK_BOTH __host__ __device__
