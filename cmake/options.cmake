@@ -64,8 +64,8 @@ find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
 
 # rxt_cuda_kernel(TARGET FILE): one object target a .cu file. The compiler's report of registers,
-# stack and spills is kept for tools/check_kernels. Nothing is contracted: which a*b+c is an fma is written in the
-# source, as on the CPU.
+# stack and spills is kept for tools/check_kernels. Nothing is contracted: which a*b+c is an fma is
+# written in the source, as on the CPU.
 function(rxt_cuda_kernel target file)
   add_library(${target} OBJECT ${file})
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
