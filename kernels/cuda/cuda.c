@@ -45,7 +45,7 @@ static enum rxt_status name_it(struct cuda_backend *be, enum dtype dtype, struct
         return rxt_fail(err, RXT_EUNSUPPORTED,
                         "backend cuda: %.60s is of compute capability %d.%d, 9.0 is needed",
                         prop.name, prop.major, prop.minor);
-    (void)snprintf(be->bit_class, sizeof be->bit_class, "cuda-%s/1 sm_%d%d", dtype_name(dtype),
+    (void)snprintf(be->bit_class, sizeof be->bit_class, "cuda-%s/1-sm%d%d", dtype_name(dtype),
                    prop.major, prop.minor);
     (void)snprintf(be->base.describe, sizeof be->base.describe, "cuda, %.40s, %s", prop.name,
                    dtype_name(dtype));

@@ -16,9 +16,10 @@
 #endif
 
 #define MAX_THREADS 1024
-#define STACK (((size_t)64 << 10) + 1088) /* not a power of two: their tops share no cache lines \
-                                           */
-#define SHARED ((size_t)227 << 10)        /* of a block of sm_90 */
+#define STACK                                                                             \
+    (((size_t)64 << 10) + 1088)    /* not a power of two: their tops share no cache lines \
+                                    */
+#define SHARED ((size_t)227 << 10) /* of a block of sm_90 */
 
 struct emulated_index emulated_thread, emulated_block, emulated_block_dim, emulated_grid_dim;
 

@@ -35,6 +35,9 @@ uint64_t emulator_exchange(uint64_t own, unsigned from);
 /* The order in which threads run between two barriers: rising, or falling. */
 void emulator_backwards(bool backwards);
 
+/* From now on the device fails, or works again: waiting for a stream is an error. */
+void emulator_fail(bool fails);
+
 /* c += A B of a warp, as the PTX ISA lays out the fragments; a, b: the words of a lane. k: 8, 16.
  */
 void emulator_mma(float c[4], const uint32_t *a, const uint32_t *b, int k);

@@ -2,12 +2,20 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
+#include "tests/emulator/emulator.h"
 
 #include <string.h>
 
 const char *cudaGetErrorString(cudaError_t e)
 {
     return e == cudaSuccess ? "no error" : "emulated error";
+}
+
+static cudaError_t failure; /* every wait gives it */
+
+void emulator_fail(bool fails)
+{
+    failure = fails ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -88,7 +96,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
-    return s ? cudaSuccess : cudaErrorInvalidValue;
+    return s ? failure : cudaErrorInvalidValue;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags)

@@ -25,6 +25,7 @@ struct engine_options { /* zeroed = defaults */
     const char *shape; /* random weights of this shape; the folder is then not read */
 };
 
+/* On the backend cuda if RXT_TEST_BACKEND is set, cuda-f32 or cuda-bf16. */
 void engine_open(struct engine *e, const char *dir, const struct engine_options *opt);
 void engine_close(struct engine *e);
 

@@ -18,29 +18,21 @@ static const struct subject subjects[] = {
     {NULL, "alpha-12m", true},
 };
 
-static const char *on_cuda(void)
-{
-    return getenv("RXT_TEST_BACKEND");
-}
-
 /* There where the emulator is linked, which is too slow for large models and batches. */
 __attribute__((weak)) void emulator_backwards(bool backwards);
 
 /* Calls test with an engine of each subject that this backend runs. */
 static void with_each(void (*test)(struct engine *e))
 {
-    const char *backend = on_cuda();
+    const char *backend = getenv("RXT_TEST_BACKEND");
     bool half = backend && strcmp(backend, "cuda-bf16") == 0;
-    if (backend && !half)
-        assert_string_equal(backend, "cuda-f32");
     size_t n = backend && !emulator_backwards ? sizeof subjects / sizeof *subjects : 1;
+    int n_run = 0;
     for (size_t i = 0; i < n; i++) {
         if (half && !subjects[i].any_dtype)
             continue;
         const struct engine_options opt = {
-            .model = {.backend = backend ? "cuda" : "cpu",
-                      .dtype = half ? "bf16" : "f32",
-                      .n_thread = 2},
+            .model = {.n_thread = 2},
             .worker = {.max_seq = MOST, .max_rows = MOST + PROMPT},
             .seed = 1,
             .shape = subjects[i].shape,
@@ -51,7 +43,9 @@ static void with_each(void (*test)(struct engine *e))
         assert_ok(rxt_read_build(e.read, e.w, e.memory));
         test(&e);
         engine_close(&e);
+        n_run++;
     }
+    assert_true(n_run > 0);
 }
 
 /* Row r of the last forward, as it lies in the backend; free() it. */
