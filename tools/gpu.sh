@@ -17,7 +17,7 @@ usage() {
 }
 
 all=(tests sanitizer golden invariance micro table)
-declare -A seconds=([tests]=90 [sanitizer]=120 [golden]=45 [invariance]=60 [micro]=100 [table]=115)
+declare -A seconds=([tests]=60 [sanitizer]=200 [golden]=40 [invariance]=60 [micro]=60 [table]=110)
 data=$root out=$PWD/build/gpu steps=()
 while [[ $# -gt 0 ]]; do
     case $1 in
