@@ -109,7 +109,7 @@ __device__ inline float sum_of(const struct parts *s, int32_t n_range, int32_t o
     return sum;
 }
 
-/* Output o of tile m, row `row` of the groups from `group` on. */
+/* Output o of tile m for a row; in_item: the row's column in `part`. */
 template <class T>
 __device__ inline void finish(const struct gemm *g, const struct parts *s, const float *bias,
                               int32_t m, int32_t o, int64_t row, int32_t in_item)

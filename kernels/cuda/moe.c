@@ -49,6 +49,8 @@ enum rxt_status cuda_weight_moe(struct weight **out, struct backend *b, const st
                                 enum dtype storage)
 {
     struct cuda_backend *be = cuda_backend(b);
+    if (d->n_expert > ROUTE_MAX_EXPERT || d->n_shared > ROUTE_MAX_EXPERT)
+        return RXT_ESHAPE;
     struct cuda_moe *w = mem_alloc(sizeof *w);
     if (!w)
         return RXT_ENOMEM;

@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/linear_impl.h"
 
+#define ROUTE_MAX_EXPERT 4096 /* so that the plan fits 48 KB of shared memory; more is ESHAPE */
+
 struct cuda_moe {
     struct weight base;
     int32_t n_expert, top_k, n_shared, dim;
