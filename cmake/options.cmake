@@ -47,10 +47,31 @@ if(RXT_CUDA)
     message(FATAL_ERROR "RXT_CUDA is on, but nvcc is neither in PATH nor named by CUDACXX")
   endif()
   enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 17)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  set(CMAKE_CUDA_ARCHITECTURES 90a-real 90-virtual)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/cmake/keep_report.sh
+      ${CMAKE_CUDA_COMPILER_LAUNCHER})
+  # A bundle (tools/gpu_bundle.sh) has bin/ and lib/. The old kind of rpath holds for the libraries
+  # that libraries need, too.
+  set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
+  add_link_options(-Wl,--disable-new-dtags)
 endif()
 
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
+
+# rxt_cuda_kernel(TARGET FILE): one object target a .cu file. The compiler's report of registers,
+# stack and spills is kept for tools/check_kernels. Nothing is contracted: which a*b+c is an fma is
+# written in the source, as on the CPU.
+function(rxt_cuda_kernel target file)
+  add_library(${target} OBJECT ${file})
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_compile_options(${target} PRIVATE -Xptxas=-v -fmad=false -Werror=all-warnings
+    -Xcompiler=-Wall,-Wextra,-Werror,-fno-exceptions,-fvisibility=hidden)
+endfunction()
 
 # Every build holds the includes against the table of CONTRIBUTING.md; it takes 10 ms.
 add_custom_target(check_includes ALL COMMAND ${CMAKE_SOURCE_DIR}/tools/check_includes VERBATIM)

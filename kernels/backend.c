@@ -51,12 +51,11 @@ enum rxt_status backend_create(struct backend **out, const struct backend_config
 {
     *out = NULL;
     const char *name = cfg->name ? cfg->name : "auto";
-    if (strcmp(name, "cuda") == 0)
-        return rxt_fail(err, RXT_EUNSUPPORTED, "backend cuda is not built in; use cpu");
-    if (strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0)
+    bool cuda = strcmp(name, "cuda") == 0;
+    if (!cuda && strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0)
         return rxt_fail(err, RXT_EINVAL, "backend '%s': use cpu, cuda or auto", name);
     struct backend *be;
-    TRY(cpu_backend_create(&be, cfg, err));
+    TRY(cuda ? cuda_backend_create(&be, cfg, err) : cpu_backend_create(&be, cfg, err));
     const char *missing = backend_ops_missing(be->ops);
     if (missing) {
         enum rxt_status st =

@@ -72,8 +72,9 @@ struct backend; /* opaque: device, thread pool, kernels */
 struct lane;    /* opaque: an order of ops (a stream) with its scratch memory */
 
 struct backend_config {
-    const char *name; /* "cpu", "cuda", or "auto" (NULL): cuda if it is built in and present */
+    const char *name; /* "cpu", "cuda" or "auto" (NULL), which is cpu for now */
     int n_thread;     /* CPU compute threads, the caller's included; 0 = all of the process */
+    enum dtype dtype; /* what cuda computes in, F32 or BF16; the CPU always in F32 */
 };
 
 /* Gives *out. EINVAL (unknown name, threads out of range), EUNSUPPORTED (not built in, no device,

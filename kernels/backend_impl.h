@@ -100,6 +100,8 @@ struct backend {
 /* Each gives a backend without lanes or weights. */
 enum rxt_status cpu_backend_create(struct backend **out, const struct backend_config *cfg,
                                    struct rxt_error *err);
+enum rxt_status cuda_backend_create(struct backend **out, const struct backend_config *cfg,
+                                    struct rxt_error *err);
 
 struct lane {
     struct backend *be;

@@ -121,7 +121,8 @@ static enum rxt_status build(struct rxt_model *m, const struct rxt_model_options
     TRY(require_whole(m, err));
     TRY(choose_limit(m, opt->max_seq_len, err));
     TRY(choose_storage(opt->dtype, m->ck->dtype, &storage, err));
-    const struct backend_config be = {.name = opt->backend, .n_thread = opt->n_thread};
+    const struct backend_config be = {
+        .name = opt->backend, .n_thread = opt->n_thread, .dtype = storage};
     TRY(backend_create(&m->be, &be, err));
     TRY(weights_create(&m->w, m->be, m->ck, storage, m->info.max_seq_len, err));
     fill_info(m, storage);

@@ -26,7 +26,8 @@ struct rxt_session; /* opaque: one conversation */
 struct rxt_model_options { /* zeroed = defaults */
     const char *backend;   /* "cpu", "cuda", "auto" (NULL) */
     int n_thread;          /* 0 = all processors of the process */
-    const char *dtype;     /* storage of weights: "f32", "bf16"; NULL = as the file */
+    const char *dtype;     /* storage of weights (and what cuda computes in): "f32", "bf16"; NULL =
+                            * as the file */
     int32_t max_seq_len;   /* tokens of one interaction, query and answer; 0 = of the config */
 };
 

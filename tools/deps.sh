@@ -13,7 +13,7 @@ build=(
     libzmq3-dev libmsgpack-dev libinih-dev     # the server
     libmicrohttpd-dev systemtap-sdt-dev        # its metrics and probes
 )
-test=(libcmocka-dev clang llvm libclang-rt-dev python3-venv ca-certificates) # unit tests, fuzzers, oracles
+test=(libcmocka-dev g++ clang llvm libclang-rt-dev python3-venv ca-certificates) # unit tests, fuzzers, oracles
 full=(clang-format clang-tidy shellcheck                                     # tools/lint.sh
     chromium)                                                                # the page of rxt inspect
 

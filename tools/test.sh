@@ -130,6 +130,7 @@ cuda() {
             stage "cuda build" build cuda
             summary+=("CUDA was compiled, not run: no GPU found")
         fi
+        stage "cuda kernels" tools/check_kernels build/cuda
     fi
 }
 

@@ -104,15 +104,3 @@ void assert_untouched(struct backend *be, struct tensor t)
         assert_true(y[i] == 0);
     free(y);
 }
-
-void assert_near_all(const float *got, const float *want, size_t n, double bound)
-{
-    double worst = 0;
-    for (size_t i = 0; i < n; i++) {
-        double d = fabs((double)got[i] - (double)want[i]);
-        if (!(d <= worst))
-            worst = d;
-    }
-    if (!(worst <= bound))
-        fail_msg("%g from the reference, allowed %g", worst, bound);
-}

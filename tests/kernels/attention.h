@@ -64,7 +64,4 @@ void chunks_out(struct backend *be, struct tensor t, const struct chunk *chunk, 
 /* A result that is still zeros with whole guards, after calls that were refused; frees it. */
 void assert_untouched(struct backend *be, struct tensor t);
 
-/* |got - want| <= bound everywhere. */
-void assert_near_all(const float *got, const float *want, size_t n, double bound);
-
 #endif

@@ -2,25 +2,60 @@
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/random.h"
+#include "tests/emulator/emulator.h"
 #include "tests/lib/test.h"
 
 #include <inttypes.h>
 #include <math.h>
 
-#define GUARD 0x7FC0DEADu /* a NaN that no op makes */
-#define MARGIN 16         /* guards in front of and behind a tensor */
-#define PAD 3             /* guards between its rows */
+#define GUARD 0x7FC0DEADu /* a NaN that no op makes; of bf16 its upper half with an odd end */
+#define GUARD_BF16 0x7FCDu
+#define MARGIN 16 /* guards in front of and behind a tensor */
+#define PAD 3     /* guards between its rows */
+
+/* ---- the backend under test ---- */
+
+/* There where the emulator is linked. */
+__attribute__((weak)) void emulator_backwards(bool backwards);
+
+bool test_on_cuda(void)
+{
+    return getenv("RXT_TEST_BACKEND") != NULL;
+}
+
+enum ref_mode test_mode(void)
+{
+    const char *name = getenv("RXT_TEST_BACKEND");
+    if (!name)
+        return REF_F32;
+    assert_true(strcmp(name, "cuda-f32") == 0 || strcmp(name, "cuda-bf16") == 0);
+    return strcmp(name, "cuda-bf16") == 0 ? REF_BF16 : REF_F32;
+}
+
+enum dtype test_dtype(void)
+{
+    return test_mode() == REF_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+static enum rxt_status open_backend(struct setting *s, const char *isa, int n_thread)
+{
+    struct rxt_error err = {""};
+    const struct backend_config cpu = {.name = "cpu", .n_thread = n_thread};
+    const struct backend_config cuda = {.name = "cuda", .dtype = test_dtype()};
+    assert_int_equal(setenv("RXT_ISA", isa, 1), 0);
+    enum rxt_status st = backend_create(&s->be, test_on_cuda() ? &cuda : &cpu, &err);
+    unsetenv("RXT_ISA");
+    if (st == RXT_EUNSUPPORTED && test_on_cuda())
+        fail_msg("%s", err.text);
+    return st;
+}
 
 /* ---- settings ---- */
 
 bool setting_open(struct setting *s, const char *isa, int n_thread)
 {
-    struct rxt_error err;
     *s = (struct setting){0};
-    assert_int_equal(setenv("RXT_ISA", isa, 1), 0);
-    const struct backend_config cfg = {.name = "cpu", .n_thread = n_thread};
-    enum rxt_status st = backend_create(&s->be, &cfg, &err);
-    unsetenv("RXT_ISA");
+    enum rxt_status st = open_backend(s, isa, n_thread);
     if (st == RXT_EUNSUPPORTED)
         return false;
     assert_ok(st);
@@ -40,6 +75,10 @@ bool setting_open(struct setting *s, const char *isa, int n_thread)
 bool setting_open_way(struct setting *s, int way)
 {
     static const char *const isa[] = {"scalar", "avx2", "avx512"};
+    if (test_on_cuda() && way > 1)
+        return false;
+    if (emulator_backwards)
+        emulator_backwards(way == 1);
     return setting_open(s, isa[way / 2], 1 + way % 2);
 }
 
@@ -71,41 +110,102 @@ struct host_vector vector_of(const float *data, int32_t n)
     return (struct host_vector){.data = data, .dtype = DTYPE_F32, .n = n};
 }
 
+/* ---- memory of the backend ---- */
+
+static struct lane *copy_lane(struct backend *be)
+{
+    const struct lane_limits least = {.max_rows = 1, .max_seq = 1, .max_keys = 1, .max_width = 1};
+    struct lane *ln;
+    assert_ok(lane_create(&ln, be, LANE_ANSWER, &least));
+    return ln;
+}
+
+void *to_backend(struct backend *be, const void *data, size_t bytes)
+{
+    struct lane *ln = copy_lane(be);
+    void *p = backend_alloc(be, bytes);
+    assert_non_null(p);
+    assert_ok(lane_upload(ln, p, data, bytes));
+    lane_destroy(&ln);
+    return p;
+}
+
+void from_backend(struct backend *be, void *data, const void *p, size_t bytes)
+{
+    struct lane *ln = copy_lane(be);
+    assert_ok(lane_download(ln, data, p, bytes));
+    lane_destroy(&ln);
+}
+
 /* ---- a tensor among guards ---- */
 
-static size_t guarded_floats(int32_t rows, int32_t cols)
+static size_t guarded_values(int32_t rows, int32_t cols)
 {
     return (size_t)rows * (size_t)(cols + PAD) + 2 * MARGIN;
 }
 
-struct tensor guarded(struct backend *be, const float *values, int32_t rows, int32_t cols)
+static void put_value(void *all, enum dtype dtype, size_t i, float v)
 {
-    size_t n = guarded_floats(rows, cols);
-    uint32_t *all = backend_alloc(be, n * sizeof *all);
+    if (dtype == DTYPE_BF16)
+        ((bf16 *)all)[i] = bf16_from_f32(v);
+    else
+        ((float *)all)[i] = v;
+}
+
+static void put_guard(void *all, enum dtype dtype, size_t i)
+{
+    if (dtype == DTYPE_BF16)
+        ((bf16 *)all)[i] = GUARD_BF16;
+    else
+        ((uint32_t *)all)[i] = GUARD;
+}
+
+static bool is_guard(const void *all, enum dtype dtype, size_t i)
+{
+    return dtype == DTYPE_BF16 ? ((const bf16 *)all)[i] == GUARD_BF16
+                               : ((const uint32_t *)all)[i] == GUARD;
+}
+
+struct tensor guarded_as(struct backend *be, enum dtype dtype, const float *values, int32_t rows,
+                         int32_t cols)
+{
+    size_t n = guarded_values(rows, cols), bytes = n * dtype_bytes(dtype);
+    struct tensor t = {NULL, dtype, rows, cols, cols + PAD};
+    void *all = malloc(bytes);
     assert_non_null(all);
     for (size_t i = 0; i < n; i++)
-        all[i] = GUARD;
-    struct tensor t = {all + MARGIN, DTYPE_F32, rows, cols, cols + PAD};
+        put_guard(all, dtype, i);
     for (int32_t r = 0; r < rows; r++)
-        memcpy((float *)t.data + r * t.stride, values + (size_t)r * (size_t)cols,
-               (size_t)cols * sizeof(float));
+        for (int32_t c = 0; c < cols; c++)
+            put_value(all, dtype, MARGIN + (size_t)(r * t.stride + c),
+                      values[(size_t)r * (size_t)cols + (size_t)c]);
+    t.data = (char *)to_backend(be, all, bytes) + MARGIN * dtype_bytes(dtype);
+    free(all);
     return t;
+}
+
+struct tensor guarded(struct backend *be, const float *values, int32_t rows, int32_t cols)
+{
+    return guarded_as(be, backend_act_dtype(be), values, rows, cols);
 }
 
 void guarded_take(struct backend *be, struct tensor t, float *values)
 {
-    uint32_t *all = (uint32_t *)t.data - MARGIN;
-    size_t n = guarded_floats(t.rows, t.cols);
+    size_t n = guarded_values(t.rows, t.cols), bytes = n * dtype_bytes(t.dtype);
+    char *at = (char *)t.data - MARGIN * dtype_bytes(t.dtype);
+    void *all = malloc(bytes);
+    assert_non_null(all);
+    from_backend(be, all, at, bytes);
     for (size_t i = 0; i < n; i++) {
-        int64_t at = (int64_t)i - MARGIN;
-        bool inside = at >= 0 && at / t.stride < t.rows && at % t.stride < t.cols;
+        int64_t place = (int64_t)i - MARGIN, r = place / t.stride, c = place % t.stride;
+        bool inside = place >= 0 && r < t.rows && c < t.cols;
         if (!inside)
-            assert_int_equal(all[i], GUARD);
+            assert_true(is_guard(all, t.dtype, i));
+        else if (values)
+            values[r * t.cols + c] = dtype_value(all, t.dtype, i);
     }
-    for (int32_t r = 0; values && r < t.rows; r++)
-        memcpy(values + (size_t)r * (size_t)t.cols, (float *)t.data + r * t.stride,
-               (size_t)t.cols * sizeof(float));
-    backend_free(be, all);
+    free(all);
+    backend_free(be, at);
 }
 
 /* ---- the properties ---- */
@@ -133,8 +233,9 @@ static void run_batch(const struct row_op *op, struct setting *s, const struct v
         assert_ok(lane_sync(s->ln));
         guarded_take(s->be, tx, out);
     } else {
+        enum dtype dtype = op->out_f32 ? DTYPE_F32 : backend_act_dtype(s->be);
         struct tensor to =
-            guarded(s->be, v->start + first * (size_t)op->out_cols, n_row, op->out_cols);
+            guarded_as(s->be, dtype, v->start + first * (size_t)op->out_cols, n_row, op->out_cols);
         assert_ok(op->run(op->arg, s->ln, to, tx));
         assert_ok(lane_sync(s->ln));
         guarded_take(s->be, to, out);
@@ -179,6 +280,47 @@ static void check_batches(const struct row_op *op, struct setting *s, const stru
     free(out);
 }
 
+/* One step of bf16 at x. */
+static double bf16_step(double x)
+{
+    int exponent;
+    (void)frexp(x, &exponent);
+    return ldexp(1.0, exponent - 8);
+}
+
+/* Design-gpu H. */
+static void assert_like_on_cuda(const float *got, const float *want, size_t n)
+{
+    double error = 0, size = 0, bound = test_mode() == REF_BF16 ? 4e-3 : 1e-5;
+    size_t apart = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)got[i] - (double)want[i]);
+        error += d * d;
+        size += (double)want[i] * want[i];
+        apart += !(d <= bf16_step(want[i]));
+    }
+    if (!(sqrt(error) <= bound * sqrt(size)))
+        fail_msg("%g relative to the reference, allowed %g", sqrt(error / size), bound);
+    if (apart > n / 1000)
+        fail_msg("%zu of %zu more than one step of bf16 from the reference", apart, n);
+}
+
+void assert_like(const float *got, const float *want, size_t n, double bound)
+{
+    if (test_on_cuda()) {
+        assert_like_on_cuda(got, want, n);
+        return;
+    }
+    double worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)got[i] - (double)want[i]);
+        if (!(d <= worst))
+            worst = d;
+    }
+    if (!(worst <= bound))
+        fail_msg("%g from the reference, allowed %g", worst, bound);
+}
+
 static void check_reference(const struct row_op *op, const struct values *v)
 {
     size_t n = ROW_OP_ROWS * (size_t)op->out_cols;
@@ -186,14 +328,7 @@ static void check_reference(const struct row_op *op, const struct values *v)
     assert_non_null(want);
     memcpy(want, op->kind == ROW_OP_IN_PLACE ? v->x : v->start, n * sizeof *want);
     op->ref(op->arg, want, v->x, ROW_OP_ROWS);
-    double worst = 0;
-    for (size_t i = 0; i < n; i++) {
-        double d = fabs((double)want[i] - (double)v->alone[i]);
-        if (!(d <= worst))
-            worst = d;
-    }
-    if (!(worst <= op->bound))
-        fail_msg("%g from the reference, allowed %g", worst, op->bound);
+    assert_like(v->alone, want, n, op->bound);
     free(want);
 }
 
@@ -210,7 +345,7 @@ static uint64_t hash_of(const float *v, size_t n)
 void assert_bits_recorded(const float *v, size_t n, uint64_t recorded)
 {
     uint64_t hash = hash_of(v, n);
-    if (hash != recorded)
+    if (hash != recorded && !test_on_cuda())
         fail_msg("the bits changed: hash 0x%" PRIX64 ", recorded 0x%" PRIX64
                  "; if that is meant, raise the kernel number and record the new one",
                  hash, recorded);

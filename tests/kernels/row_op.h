@@ -9,6 +9,7 @@
 #define RXT_TESTS_ROW_OP_H
 
 #include "kernels/backend.h"
+#include "tests/ref/ref.h"
 
 #define ROW_OP_ROWS 64 /* of the largest batch */
 
@@ -21,7 +22,8 @@ enum row_op_kind {
 struct row_op {
     enum row_op_kind kind;
     int32_t in_cols, out_cols;
-    void *arg; /* of the functions below */
+    bool out_f32; /* in every compute dtype */
+    void *arg;    /* of the functions below */
     /* Weights into arg (a failure leaves none there), and away again. */
     enum rxt_status (*create)(void *arg, struct backend *be, enum dtype storage);
     void (*destroy)(void *arg, struct backend *be);
@@ -33,6 +35,23 @@ struct row_op {
 };
 void row_op_check(const struct row_op *op);
 
+/* ---- the backend under test ---- */
+
+/* RXT_TEST_BACKEND: cuda-f32 or cuda-bf16, on a card or emulated (tests/emulator/); not set: the
+ * CPU. What it computes in, and how the reference does the same. */
+bool test_on_cuda(void);
+enum ref_mode test_mode(void);
+enum dtype test_dtype(void);
+
+/* got is near the reference want: on the CPU |got - want| <= bound everywhere; on CUDA within 1e-5
+ * (f32) or 4e-3 (bf16) in the Frobenius norm, and all but one in a thousand elements within one
+ * step of bf16. */
+void assert_like(const float *got, const float *want, size_t n, double bound);
+
+/* A copy in the backend's memory (backend_free ends it), and back. */
+void *to_backend(struct backend *be, const void *data, size_t bytes);
+void from_backend(struct backend *be, void *data, const void *p, size_t bytes);
+
 /* ---- what such tests are made of ---- */
 
 /* A backend with one lane, of an instruction set ("scalar", ...) that this machine may lack:
@@ -43,7 +62,8 @@ struct setting {
 };
 bool setting_open(struct setting *s, const char *isa, int n_thread);
 /* Every instruction set with one and with two threads: number way of N_WAY; 0 is scalar and one
- * thread, which every machine has. */
+ * thread, which every machine has. CUDA has two ways, the same but for the order in which the
+ * emulator runs threads. */
 enum { N_WAY = 6 };
 bool setting_open_way(struct setting *s, int way);
 void setting_close(struct setting *s);
@@ -55,13 +75,17 @@ float *random_values(int64_t n, float scale, uint64_t stream);
 struct host_matrix matrix_of(const float *data, int32_t rows, int32_t cols);
 struct host_vector vector_of(const float *data, int32_t n);
 
-/* A copy of values[rows,cols] with a padded stride, among guards; guarded_take copies it out (NULL:
+/* A copy of values[rows,cols] in the compute dtype (or another) with a padded stride, among guards;
+ * guarded_take copies it out (NULL:
  * not), fails if a guard was written, and frees it. */
 struct tensor guarded(struct backend *be, const float *values, int32_t rows, int32_t cols);
+struct tensor guarded_as(struct backend *be, enum dtype dtype, const float *values, int32_t rows,
+                         int32_t cols);
 void guarded_take(struct backend *be, struct tensor t, float *values);
 
 void assert_same_bits(const float *a, const float *b, int32_t n, const char *what, int32_t row);
-/* Fails, naming the new hash, if the values are not those whose hash was recorded. */
+/* Fails, naming the new hash, if the values are not those whose hash was recorded for the CPU. The
+ * classes of CUDA get theirs from a card. */
 void assert_bits_recorded(const float *v, size_t n, uint64_t recorded);
 
 #endif

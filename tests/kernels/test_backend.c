@@ -13,7 +13,7 @@ static void names(void **state)
     (void)state;
     struct backend *be;
     struct rxt_error err;
-    assert_ok(backend_create(&be, &(struct backend_config){"cpu", 2}, &err));
+    assert_ok(backend_create(&be, &(struct backend_config){.name = "cpu", .n_thread = 2}, &err));
     assert_string_equal(backend_name(be), "cpu");
     assert_string_equal(backend_bit_class(be), "cpu-f32/1");
     assert_non_null(strstr(backend_describe(be), "2 threads"));
@@ -21,7 +21,7 @@ static void names(void **state)
     backend_destroy(&be);
     assert_null(be);
     backend_destroy(&be);
-    assert_ok(backend_create(&be, &(struct backend_config){NULL, 0}, NULL));
+    assert_ok(backend_create(&be, &(struct backend_config){.name = NULL, .n_thread = 0}, NULL));
     backend_destroy(&be);
     assert_string_equal(dtype_name(DTYPE_BF16), "bf16");
     assert_int_equal(dtype_bytes(DTYPE_F32) + dtype_bytes(DTYPE_BF16) + dtype_bytes(DTYPE_F16), 8);
@@ -32,13 +32,21 @@ static void refusals(void **state)
     (void)state;
     struct backend *be;
     struct rxt_error err;
-    assert_status(RXT_EINVAL, backend_create(&be, &(struct backend_config){"abacus", 1}, &err));
+    assert_status(
+        RXT_EINVAL,
+        backend_create(&be, &(struct backend_config){.name = "abacus", .n_thread = 1}, &err));
     assert_non_null(strstr(err.text, "abacus"));
-    assert_status(RXT_EINVAL, backend_create(&be, &(struct backend_config){"cpu", -1}, &err));
-    assert_status(RXT_EINVAL, backend_create(&be, &(struct backend_config){"cpu", 100000}, &err));
+    assert_status(
+        RXT_EINVAL,
+        backend_create(&be, &(struct backend_config){.name = "cpu", .n_thread = -1}, &err));
+    assert_status(
+        RXT_EINVAL,
+        backend_create(&be, &(struct backend_config){.name = "cpu", .n_thread = 100000}, &err));
     assert_non_null(strstr(err.text, "threads"));
     assert_int_equal(setenv("RXT_ISA", "mmx", 1), 0);
-    assert_status(RXT_EINVAL, backend_create(&be, &(struct backend_config){"cpu", 1}, &err));
+    assert_status(
+        RXT_EINVAL,
+        backend_create(&be, &(struct backend_config){.name = "cpu", .n_thread = 1}, &err));
     unsetenv("RXT_ISA");
     assert_null(be);
 }
@@ -171,7 +179,7 @@ static enum rxt_status create_all(void *arg)
     struct backend *be;
     struct lane *ln = NULL;
     struct rxt_error err;
-    TRY(backend_create(&be, &(struct backend_config){"cpu", 2}, &err));
+    TRY(backend_create(&be, &(struct backend_config){.name = "cpu", .n_thread = 2}, &err));
     enum rxt_status st = lane_create(&ln, be, LANE_ANSWER, &limits);
     lane_destroy(&ln);
     backend_destroy(&be);

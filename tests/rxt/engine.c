@@ -17,9 +17,17 @@ void engine_open(struct engine *e, const char *dir, const struct engine_options 
     static const struct engine_options none;
     struct rxt_error err = {0};
     opt = opt ? opt : &none;
+    struct rxt_model_options model = opt->model;
+    const char *backend = getenv("RXT_TEST_BACKEND");
+    if (backend) {
+        model.backend = "cuda";
+        model.dtype = strcmp(backend, "cuda-f32") == 0 ? "f32" : "bf16";
+    }
     *e = (struct engine){0};
-    if (rxt_model_open(&e->m, dir, &opt->model, &err) != RXT_OK)
-        fail_msg("%s: %s", dir, err.text);
+    enum rxt_status st = opt->shape ? rxt_model_random(&e->m, opt->shape, opt->seed, &model, &err)
+                                    : rxt_model_open(&e->m, dir, &model, &err);
+    if (st != RXT_OK)
+        fail_msg("%s: %s", opt->shape ? opt->shape : dir, err.text);
     e->info = rxt_model_info(e->m);
     assert_ok(rxt_worker_create(&e->w, e->m, &opt->worker));
     assert_ok(rxt_read_create(&e->read, e->m));

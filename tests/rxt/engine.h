@@ -22,8 +22,10 @@ struct engine_options { /* zeroed = defaults */
     struct rxt_worker_config worker;
     enum dtype stm_dtype;
     uint64_t seed;
+    const char *shape; /* random weights of this shape; the folder is then not read */
 };
 
+/* On the backend cuda if RXT_TEST_BACKEND is set, cuda-f32 or cuda-bf16. */
 void engine_open(struct engine *e, const char *dir, const struct engine_options *opt);
 void engine_close(struct engine *e);
 

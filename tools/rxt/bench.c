@@ -13,16 +13,18 @@
 #include <string.h>
 
 static struct {
-    const char *shape;
-    int32_t batch, rounds_ms;
+    const char *shape, *batch, *query, *turn;
+    int32_t rounds_ms;
     uint64_t seed;
     bool json, front;
-} opt = {.rounds_ms = 700, .seed = 1};
+} opt = {.query = "16", .turn = "32", .rounds_ms = 700, .seed = 1};
 
 static const struct option options[] = {
     {"shape", OPTION_TEXT, &opt.shape, "NAME",
      "random weights of a named shape: beta-3b, alpha-12m, preview"},
-    {"batch", OPTION_INT, &opt.batch, "B", "only this batch (default: 1, 4 and 16 where they fit)"},
+    {"batch", OPTION_TEXT, &opt.batch, "B,...", "batches (default: 1,4,16 where they fit)"},
+    {"query", OPTION_TEXT, &opt.query, "T,...", "tokens of the first query (default: 16)"},
+    {"turn", OPTION_TEXT, &opt.turn, "T,...", "tokens of the turn of an update (default: 32)"},
     {"milliseconds", OPTION_INT, &opt.rounds_ms, "MS", "spent on each figure (default: 700)"},
     {"seed", OPTION_SEED, &opt.seed, "N", "of random weights and tokens"},
     {"json", OPTION_FLAG, &opt.json, NULL, "one object"},
@@ -32,43 +34,75 @@ static const struct option options[] = {
 };
 
 enum {
-    MAX_BATCH = 16,
-    QUERY_TOKENS = 16,
+    MAX_BATCH = 256,
+    MAX_MEMORIES = 16,  /* larger batches share one memory, each with its own K/V of it */
+    MAX_ROWS = 4096,    /* of one call; first tokens and updates of more are left out */
     ANSWER_TOKENS = 64, /* of ordinary length */
-    TURN_TOKENS = 32,   /* of the updates */
+    MAX_LIST = 8,
     MAX_ROUNDS = 4096
 };
+
+struct list {
+    int32_t n, v[MAX_LIST];
+};
+static struct list batches, queries, turns;
 
 /* A session for every place of the batch. */
 struct rig {
     const struct rxt_model *model;
-    int32_t batch;
+    int32_t batch, n_memory;
     struct rxt_worker *worker;
     struct stm_pool *pool;
-    struct stm *memory[MAX_BATCH];
+    struct stm *memory[MAX_MEMORIES];
     struct rxt_read *read[MAX_BATCH];
     struct rxt_slot *slot[MAX_BATCH];
-    int32_t ids[MAX_BATCH * TURN_TOKENS], offset[MAX_BATCH + 1], start[MAX_BATCH];
+    int32_t ids[MAX_ROWS], offset[MAX_BATCH + 1], start[MAX_BATCH];
     int32_t position;
+    uint64_t drawn;
 };
+
+static bool fits(int32_t batch, int32_t tokens)
+{
+    return batch * tokens <= MAX_ROWS;
+}
+
+/* The query that comes before the decode steps. */
+static int32_t prefix_tokens(int32_t batch)
+{
+    return fits(batch, queries.v[0]) ? queries.v[0] : MAX_ROWS / batch;
+}
+
+static int32_t most_rows(int32_t batch)
+{
+    int32_t tokens = prefix_tokens(batch);
+    for (int32_t i = 0; i < queries.n; i++)
+        if (queries.v[i] > tokens && fits(batch, queries.v[i]))
+            tokens = queries.v[i];
+    for (int32_t i = 0; i < turns.n; i++)
+        if (turns.v[i] > tokens && fits(batch, turns.v[i]))
+            tokens = turns.v[i];
+    return batch * tokens;
+}
 
 static enum rxt_status rig_open(struct rig *r, const struct rxt_model *m, int32_t batch)
 {
     const struct rxt_info *info = rxt_model_info(m);
-    const struct rxt_worker_config cfg = {
-        .work = RXT_WORK_ALL, .max_rows = batch * TURN_TOKENS, .max_seq = batch};
+    *r = (struct rig){.model = m, .batch = batch, .drawn = opt.seed};
+    r->n_memory = batch <= MAX_MEMORIES ? batch : 1;
+    const struct rxt_worker_config cfg = {.work =
+                                              r->n_memory == batch ? RXT_WORK_ALL : RXT_WORK_ANSWER,
+                                          .max_rows = most_rows(batch),
+                                          .max_seq = batch};
     struct stm_config stm = rxt_model_stm(m, DTYPE_F32);
-    *r = (struct rig){.model = m, .batch = batch};
     TRY(rxt_worker_create(&r->worker, m, &cfg));
-    TRY(stm_pool_create(&r->pool, rxt_model_backend(m), &stm, batch));
-    for (int32_t i = 0; i < batch; i++) {
+    TRY(stm_pool_create(&r->pool, rxt_model_backend(m), &stm, r->n_memory));
+    for (int32_t i = 0; i < r->n_memory; i++)
         TRY(stm_create(&r->memory[i], rxt_worker_lane(r->worker), &stm, info->stm_init, opt.seed));
+    for (int32_t i = 0; i < batch; i++) {
         TRY(rxt_read_create(&r->read[i], m));
         TRY(rxt_slot_create(&r->slot[i], m));
-        TRY(rxt_read_build(r->read[i], r->worker, r->memory[i]));
+        TRY(rxt_read_build(r->read[i], r->worker, r->memory[i % r->n_memory]));
     }
-    for (int32_t i = 0; i < MAX_BATCH * TURN_TOKENS; i++)
-        r->ids[i] = (int32_t)((opt.seed * 7919 + (uint64_t)i * 104729) % (uint64_t)info->n_vocab);
     return RXT_OK;
 }
 
@@ -77,10 +111,21 @@ static void rig_close(struct rig *r)
     for (int32_t i = 0; i < r->batch; i++) {
         rxt_slot_destroy(&r->slot[i]);
         rxt_read_destroy(&r->read[i]);
-        stm_destroy(&r->memory[i]);
     }
+    for (int32_t i = 0; i < r->n_memory; i++)
+        stm_destroy(&r->memory[i]);
     stm_pool_destroy(&r->pool);
     rxt_worker_destroy(&r->worker);
+}
+
+/* Other tokens in every call: the experts they choose then change too. */
+static void draw(struct rig *r, int32_t n)
+{
+    const uint64_t n_vocab = (uint64_t)rxt_model_info(r->model)->n_vocab;
+    for (int32_t i = 0; i < n; i++) {
+        r->drawn = r->drawn * 6364136223846793005u + 1442695040888963407u;
+        r->ids[i] = (int32_t)((r->drawn >> 33) % n_vocab);
+    }
 }
 
 static enum rxt_status forward(struct rig *r, int32_t tokens, int32_t position)
@@ -94,6 +139,7 @@ static enum rxt_status forward(struct rig *r, int32_t tokens, int32_t position)
         read[i] = r->read[i];
         how[i] = RXT_GREEDY;
     }
+    draw(r, r->batch * tokens);
     const struct rxt_batch b = {
         .rows = {.n_seq = r->batch, .offset = r->offset, .start = r->start},
         .ids = r->ids,
@@ -106,28 +152,29 @@ static enum rxt_status forward(struct rig *r, int32_t tokens, int32_t position)
 
 /* ---- one round of each figure ------------------------------------------------------------- */
 
-static enum rxt_status first_token(struct rig *r)
+static enum rxt_status first_token(struct rig *r, int32_t tokens)
 {
-    r->position = QUERY_TOKENS;
-    return forward(r, QUERY_TOKENS, 0);
+    r->position = tokens;
+    return forward(r, tokens, 0);
 }
 
-static enum rxt_status one_token(struct rig *r)
+static enum rxt_status one_token(struct rig *r, int32_t prefix)
 {
     enum rxt_status st = forward(r, 1, r->position);
-    if (++r->position == QUERY_TOKENS + ANSWER_TOKENS) /* again and again */
-        r->position = QUERY_TOKENS;
+    if (++r->position == prefix + ANSWER_TOKENS) /* again and again */
+        r->position = prefix;
     return st;
 }
 
-static enum rxt_status memory_update(struct rig *r)
+static enum rxt_status memory_update(struct rig *r, int32_t tokens)
 {
-    struct stm_spare *spare[MAX_BATCH];
+    struct stm_spare *spare[MAX_MEMORIES];
     for (int32_t i = 0; i < r->batch; i++) {
-        r->offset[i + 1] = r->offset[i] + TURN_TOKENS;
+        r->offset[i + 1] = r->offset[i] + tokens;
         spare[i] = stm_spare_take(r->pool);
     }
     const struct ragged rows = {.n_seq = r->batch, .offset = r->offset};
+    draw(r, r->batch * tokens);
     /* Not committed: every round updates the same memory. */
     enum rxt_status st = rxt_update(r->worker, r->memory, spare, &rows, r->ids, NULL);
     for (int32_t i = 0; i < r->batch; i++)
@@ -135,21 +182,24 @@ static enum rxt_status memory_update(struct rig *r)
     return st;
 }
 
-static enum rxt_status kv_build(struct rig *r)
+static enum rxt_status kv_build(struct rig *r, int32_t tokens)
 {
+    (void)tokens;
     for (int32_t i = 0; i < r->batch; i++)
-        TRY(rxt_read_build(r->read[i], r->worker, r->memory[i]));
+        TRY(rxt_read_build(r->read[i], r->worker, r->memory[i % r->n_memory]));
     return RXT_OK;
 }
 
 /* ---- measuring ----------------------------------------------------------------------------- */
 
 struct figure {
-    const char *name, *key;
-    enum rxt_status (*round)(struct rig *r);
+    char name[48], key[32];
+    enum rxt_status (*round)(struct rig *r, int32_t tokens);
+    int32_t tokens;
     bool by_cache; /* its floor is bytes, not flops */
     double ms, gb_s, gflop_s;
 };
+enum { MAX_FIGURES = 2 * MAX_LIST + 2 };
 
 static int by_value(const void *a, const void *b)
 {
@@ -161,13 +211,13 @@ static enum rxt_status measure(struct rig *r, struct figure *f)
 {
     static double us[MAX_ROUNDS];
     int n = 0;
-    TRY(first_token(r)); /* K/V for the steps to come */
-    TRY(f->round(r));
+    TRY(first_token(r, prefix_tokens(r->batch))); /* K/V for the steps to come */
+    TRY(f->round(r, f->tokens));
     struct count before = count_read();
     uint64_t end = clock_us() + (uint64_t)opt.rounds_ms * 1000;
     while (n < MAX_ROUNDS && (n < 3 || clock_us() < end)) {
         uint64_t start = clock_ns();
-        TRY(f->round(r));
+        TRY(f->round(r, f->tokens));
         us[n++] = (double)(clock_ns() - start) / 1e3;
     }
     struct count after = count_read();
@@ -214,25 +264,48 @@ static json_t *figures_json(const struct figure *f, size_t n, int32_t batch)
     return o;
 }
 
-static enum rxt_status run_batch(const struct rxt_model *m, int32_t batch,
-                                 const struct backend_ceiling *c, json_t *batches)
+/* A figure for every length in the list that fits, named `name`, length, `unit`; its key names the
+ * length if there are more. */
+static int figures_of(struct figure *f, const struct list *tokens, int32_t batch, const char *name,
+                      const char *unit, const char *key,
+                      enum rxt_status (*round)(struct rig *r, int32_t tokens))
 {
-    struct figure figures[] = {
-        {"first token, 16-token query", "first_token", first_token, false, 0, 0, 0},
-        {"time per token", "time_per_token", one_token, batch == 1, 0, 0, 0},
-        {"memory update, 32 tokens", "memory_update", memory_update, false, 0, 0, 0},
-        {"K/V of the new memory", "kv_build", kv_build, false, 0, 0, 0},
-    };
-    const size_t n = sizeof figures / sizeof *figures;
+    int n = 0;
+    for (int32_t i = 0; i < tokens->n; i++) {
+        if (!fits(batch, tokens->v[i]))
+            continue;
+        f[n] = (struct figure){.round = round, .tokens = tokens->v[i]};
+        (void)snprintf(f[n].name, sizeof f[n].name, "%s, %d%s", name, tokens->v[i], unit);
+        if (tokens->n > 1)
+            (void)snprintf(f[n].key, sizeof f[n].key, "%s_%d", key, tokens->v[i]);
+        else
+            (void)snprintf(f[n].key, sizeof f[n].key, "%s", key);
+        n++;
+    }
+    return n;
+}
+
+static enum rxt_status run_batch(const struct rxt_model *m, int32_t batch,
+                                 const struct backend_ceiling *c, json_t *done)
+{
+    struct figure figures[MAX_FIGURES];
+    int n = figures_of(figures, &queries, batch, "first token", "-token query", "first_token",
+                       first_token);
+    figures[n++] = (struct figure){"time per token", "time_per_token", .round = one_token,
+                                   .tokens = prefix_tokens(batch), .by_cache = batch == 1};
+    if (batch <= MAX_MEMORIES)
+        n += figures_of(figures + n, &turns, batch, "memory update", " tokens", "memory_update",
+                        memory_update);
+    figures[n++] = (struct figure){"K/V of the new memory", "kv_build", .round = kv_build};
     struct rig r;
     enum rxt_status st = rig_open(&r, m, batch);
-    for (size_t i = 0; i < n && st == RXT_OK; i++) {
+    for (int i = 0; i < n && st == RXT_OK; i++) {
         st = measure(&r, &figures[i]);
         if (st == RXT_OK && !opt.json)
             print_figure(&figures[i], batch, c);
     }
     if (st == RXT_OK)
-        (void)json_array_append_new(batches, figures_json(figures, n, batch));
+        (void)json_array_append_new(done, figures_json(figures, (size_t)n, batch));
     rig_close(&r);
     return st;
 }
@@ -265,12 +338,11 @@ static json_t *ceilings_json(const struct backend_ceiling *c)
 
 static enum rxt_status bench(const struct rxt_model *m)
 {
-    static const int32_t all[] = {1, 4, 16};
     const struct rxt_info *info = rxt_model_info(m);
     struct backend *be = rxt_model_backend(m);
     struct backend_ceiling c, again;
     double ready_ms = 0;
-    json_t *batches = json_array();
+    json_t *done = json_array();
     enum rxt_status st = time_to_ready(m, &ready_ms);
     size_t rss = resident_bytes();
     if (st == RXT_OK)
@@ -283,11 +355,9 @@ static enum rxt_status bench(const struct rxt_model *m)
                (double)rss / 1e6, (double)info->weight_bytes / 1e6, c.flops / 1e9,
                c.cache_bytes_s / 1e9, c.dram_bytes_s / 1e9, "", "B", "median");
     /* Sixteen memories of the largest shape would not fit beside its weights. */
-    int n = info->stm_bytes > (size_t)16 << 20 ? 1 : 3;
-    if (opt.batch && st == RXT_OK)
-        st = run_batch(m, opt.batch, &c, batches);
-    for (int i = 0; i < n && !opt.batch && st == RXT_OK; i++)
-        st = run_batch(m, all[i], &c, batches);
+    int n = !opt.batch && info->stm_bytes > (size_t)16 << 20 ? 1 : batches.n;
+    for (int i = 0; i < n && st == RXT_OK; i++)
+        st = run_batch(m, batches.v[i], &c, done);
     if (st == RXT_OK)
         st = backend_measure(be, 300, &again);
     if (st == RXT_OK)
@@ -298,9 +368,9 @@ static enum rxt_status bench(const struct rxt_model *m)
                       dtype_name(info->storage), "backend", backend_describe(be), "ready_ms",
                       ready_ms, "rss_bytes", (json_int_t)rss, "weight_bytes",
                       (json_int_t)info->weight_bytes, "rss_bytes_end", (json_int_t)resident_bytes(),
-                      "ceilings", ceilings_json(&c), "batches", json_incref(batches));
+                      "ceilings", ceilings_json(&c), "batches", json_incref(done));
         /* The figures of a lone session stand at the top as well. */
-        (void)json_object_update_missing(o, json_array_get(batches, 0));
+        (void)json_object_update_missing(o, json_array_get(done, 0));
         print_json(o);
     } else if (st == RXT_OK) {
         printf("\nceilings afterwards: %.0f GFLOP/s, cache %.0f GB/s, memory %.0f GB/s; %.0f MB "
@@ -308,8 +378,35 @@ static enum rxt_status bench(const struct rxt_model *m)
                again.flops / 1e9, again.cache_bytes_s / 1e9, again.dram_bytes_s / 1e9,
                (double)resident_bytes() / 1e6);
     }
-    json_decref(batches);
+    json_decref(done);
     return st;
+}
+
+/* "1,8,64" as numbers from 1 to max; false with a message if it is none. */
+static bool parse_list(struct list *l, const char *name, const char *text, int32_t max)
+{
+    char *end;
+    for (l->n = 0; l->n < MAX_LIST; text = end + 1) {
+        long v = strtol(text, &end, 10);
+        if (end == text || v < 1 || v > max)
+            break;
+        l->v[l->n++] = (int32_t)v;
+        if (*end == '\0')
+            return true;
+        if (*end != ',')
+            break;
+    }
+    (void)fprintf(stderr, "rxt: --%s wants up to %d numbers from 1 to %d, such as 1,8\n", name,
+                  MAX_LIST, max);
+    return false;
+}
+
+static int32_t longest(const struct list *l)
+{
+    int32_t most = 0;
+    for (int32_t i = 0; i < l->n; i++)
+        most = l->v[i] > most ? l->v[i] : most;
+    return most;
 }
 
 int command_bench(int argc, char **argv)
@@ -318,16 +415,25 @@ int command_bench(int argc, char **argv)
         .usage = "rxt bench [--model DIR | --shape NAME] [OPTIONS]",
         .about = "Measures first token, time per token, memory update and K/V build at batch 1, 4 "
                  "and 16,\n"
-                 "with bytes and flops beside the ceilings measured in the same run.",
+                 "with bytes and flops beside the ceilings measured in the same run. Calls of more "
+                 "than 4096\n"
+                 "rows and updates of more than 16 memories are left out.",
         .options = options,
     };
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
         return code;
-    if (opt.batch < 0 || opt.batch > MAX_BATCH || opt.rounds_ms < 1) {
-        (void)fprintf(stderr, "rxt: --batch is 1 to %d, --milliseconds 1 or more\n", MAX_BATCH);
+    if (!parse_list(&batches, "batch", opt.batch ? opt.batch : "1,4,16", MAX_BATCH) ||
+        !parse_list(&queries, "query", opt.query, MAX_ROWS) ||
+        !parse_list(&turns, "turn", opt.turn, MAX_ROWS))
+        return EXIT_USAGE;
+    if (opt.rounds_ms < 1) {
+        (void)fprintf(stderr, "rxt: --milliseconds is 1 or more\n");
         return EXIT_USAGE;
     }
+    int32_t needed = longest(&queries) + ANSWER_TOKENS;
+    if (longest(&turns) > needed)
+        needed = longest(&turns);
     struct rxt_error err = {0};
     struct rxt_model *m = NULL;
     enum rxt_status st;
@@ -339,16 +445,17 @@ int command_bench(int argc, char **argv)
         const struct rxt_model_options o = {.backend = common.backend,
                                             .n_thread = common.threads,
                                             .dtype = common.dtype,
-                                            .max_seq_len =
-                                                common.max_seq_len ? common.max_seq_len : 256};
+                                            .max_seq_len = common.max_seq_len ? common.max_seq_len
+                                                           : needed > 256     ? needed
+                                                                              : 256};
         st = rxt_model_random(&m, opt.shape, opt.seed, &o, &err);
     } else {
         st = open_model(&m, &err);
     }
-    if (st == RXT_OK && rxt_model_info(m)->max_seq_len < QUERY_TOKENS + ANSWER_TOKENS)
+    if (st == RXT_OK && rxt_model_info(m)->max_seq_len < needed)
         st = rxt_fail(&err, RXT_ELIMIT,
-                      "the benchmark needs turns of %d tokens, here %d are allowed",
-                      QUERY_TOKENS + ANSWER_TOKENS, rxt_model_info(m)->max_seq_len);
+                      "the benchmark needs turns of %d tokens, here %d are allowed", needed,
+                      rxt_model_info(m)->max_seq_len);
     if (st == RXT_OK)
         st = bench(m);
     rxt_model_close(&m);

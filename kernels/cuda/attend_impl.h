@@ -1,0 +1,68 @@
+/* Attention over keys and values in blocks of 64 (pack_impl.h): what the three ops share.
+ *
+ * Order of a query head's sums. The keys are cut into splits of fixed size, counted from key 0: 64
+ * of a turn, 512 of a memory or of a full attention. Inside a split, blocks of 64 keys follow one
+ * another: a score is one fmaf chain over hd; the block's maximum; p = 2^(score - maximum); the sum
+ * of p is that of lane l (keys l and l + 32) through the xor tree 16, 8, 4, 2, 1; sum and p.v (one
+ * chain a column, key by key) go on from the block before, faded by the rise of the maximum. The
+ * splits are then merged by rising index, the same way. */
+#ifndef RXT_CUDA_ATTEND_IMPL_H
+#define RXT_CUDA_ATTEND_IMPL_H
+
+#include "kernels/cuda/cuda_impl.h"
+#include "kernels/cuda/pack_impl.h"
+#include "kernels/cuda/table_impl.h"
+
+#define ATTEND_SEQ 64 /* sequences of one launch, as parameters */
+#define ATTEND_SPLIT_TURN 64
+#define ATTEND_SPLIT_MEMORY 512
+
+/* Where the blocks of a sequence's layer lie. Block b of a head: table ? table[b] : base + b *
+ * block_step, then + head * head_step; bytes. */
+struct attend_keys {
+    char *base;
+    char *const *table;                   /* device memory */
+    int64_t block_step, head_step, layer; /* layer: added where there is a table */
+};
+
+struct attend_seq {
+    struct attend_keys keys;
+    int32_t first_row, n_row;
+    int32_t start; /* position of its first row */
+    int32_t n_key; /* that every row sees; causal: its own position and those before */
+};
+
+/* Rows of k and v into their blocks; row i of a sequence becomes key at + i. */
+struct store_job {
+    struct tensor k, v; /* [R, n_head*hd] */
+    const float *cos, *sin;
+    int32_t n_head, dim, n_seq, n_row;
+    bool from_zero; /* at = 0, else at = start */
+    struct attend_seq seq[ATTEND_SEQ];
+};
+CUDA_API void store_launch(struct cuda_lane *ln, struct store_job *job);
+
+struct attend_job {
+    struct tensor out, q, gate;
+    const float *cos, *sin;
+    struct heads heads;
+    int32_t split, n_seq, n_row;
+    bool causal;
+    struct attend_seq seq[ATTEND_SEQ];
+};
+CUDA_API void attend_launch(struct cuda_lane *ln, struct attend_job *job);
+
+/* Sequences [first, first + up to ATTEND_SEQ) of g as those of a job, whose row 0 is the first row
+ * of `first`; their number. keys and n_key are still to be filled. */
+int32_t attend_sequences(struct attend_seq *seq, const struct ragged *g, int32_t first);
+
+static inline const float *rope_cos(const struct weight *rope)
+{
+    return rope ? ((const struct cuda_rope_table *)rope)->cos : NULL;
+}
+static inline const float *rope_sin(const struct weight *rope)
+{
+    return rope ? ((const struct cuda_rope_table *)rope)->sin : NULL;
+}
+
+#endif

@@ -1,0 +1,205 @@
+/* What the kernels share: elements of either dtype, the activations of spec 2.6, sums of a block.
+ *
+ * The compiler contracts nothing (-fmad=false): a fused multiply-add is written fmaf. exp and the
+ * like are the polynomials of kernels/cpu/math_impl.h, so that the f32 mode has no libm in its
+ * bits. */
+#ifndef RXT_CUDA_DEVICE_IMPL_CUH
+#define RXT_CUDA_DEVICE_IMPL_CUH
+
+#include "kernels/cuda/cuda_impl.h"
+
+#include <cuda_runtime.h>
+#include <math.h>
+
+/* LAUNCH(kernel, grid, block, shared bytes, lane, arguments...); tests/emulator/ has its own. */
+#ifndef LAUNCH
+#define LAUNCH(kernel, grid, block, shared, ln, ...) \
+    kernel<<<(grid), (block), (shared), (ln)->stream>>>(__VA_ARGS__)
+#define DYNAMIC_SHARED(type, name)                                \
+    extern __shared__ __align__(16) unsigned char name##_bytes[]; \
+    type *name = reinterpret_cast<type *>(name##_bytes)
+#endif
+
+/* Rows of a grid whose blocks take every gridDim.y-th row. */
+static inline unsigned grid_rows(int64_t n)
+{
+    return n < 65535 ? (unsigned)n : 65535u;
+}
+
+/* ---- elements ---- */
+
+template <class T> struct dtype_of;
+template <> struct dtype_of<float> {
+    static const enum dtype value = DTYPE_F32;
+};
+template <> struct dtype_of<bf16> {
+    static const enum dtype value = DTYPE_BF16;
+};
+
+__device__ inline float widen(float x)
+{
+    return x;
+}
+__device__ inline float widen(bf16 h)
+{
+    return __uint_as_float((uint32_t)h << 16);
+}
+
+/* To nearest even; NaN stays a NaN. */
+__device__ inline bf16 bf16_of(float f)
+{
+    uint32_t u = __float_as_uint(f);
+    if ((u & 0x7FFFFFFFu) > 0x7F800000u)
+        return (bf16)((u >> 16) | 0x0040u);
+    return (bf16)((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
+}
+
+template <class T> __device__ inline T narrow(float f);
+template <> __device__ inline float narrow<float>(float f)
+{
+    return f;
+}
+template <> __device__ inline bf16 narrow<bf16>(float f)
+{
+    return bf16_of(f);
+}
+
+/* f as T stores it. */
+template <class T> __device__ inline float rounded(float f)
+{
+    return widen(narrow<T>(f));
+}
+
+/* Element i of a row of either dtype. */
+__device__ inline float element(const void *row, enum dtype dtype, int64_t i)
+{
+    return dtype == DTYPE_BF16 ? widen(((const bf16 *)row)[i]) : ((const float *)row)[i];
+}
+
+/* ---- exp and what is made of it ---- */
+
+/* The larger one; b if either is NaN. */
+__device__ inline float max_or_b(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+/* 2^n of a number n >= -127 that 1.5 * 2^23 was added to. */
+__device__ inline float pow2_of(float biased)
+{
+    return __uint_as_float((__float_as_uint(biased) + 127u) << 23);
+}
+
+/* 2^x for x <= 0; 0 below -126.5. */
+__device__ inline float exp2_below(float x)
+{
+    const float magic = 0x1.8p23f;
+    x = max_or_b(-127.0f, x);
+    float bias = x + magic;
+    float f = x - (bias - magic);
+    float p = 0x1.470b48p-13f;
+    p = fmaf(p, f, 0x1.5f7276p-10f);
+    p = fmaf(p, f, 0x1.3b270ep-7f);
+    p = fmaf(p, f, 0x1.c6ae72p-5f);
+    p = fmaf(p, f, 0x1.ebfbe2p-3f);
+    p = fmaf(p, f, 0x1.62e432p-1f);
+    p = fmaf(p, f, 1.0f);
+    return p * pow2_of(bias);
+}
+
+/* e^x for x <= 0; 0 below -87.3. */
+__device__ inline float exp_below(float x)
+{
+    const float magic = 0x1.8p23f;
+    float low = max_or_b(-87.5f, x);
+    float bias = fmaf(low, 0x1.715476p0f, magic);
+    float n = bias - magic;
+    float r = fmaf(n, -0x1.62e4p-1f, low);
+    r = fmaf(n, -0x1.7f7d1cp-20f, r);
+    float p = 0x1.6d75e6p-10f;
+    p = fmaf(p, r, 0x1.120be6p-7f);
+    p = fmaf(p, r, 0x1.5554b8p-5f);
+    p = fmaf(p, r, 0x1.5554dcp-3f);
+    p = fmaf(p, r, 0x1.0p-1f);
+    p = fmaf(r * r, p, r);
+    p = (p + 1.0f) * pow2_of(bias);
+    return x < -87.3f ? 0.0f : p;
+}
+
+__device__ inline float sigmoid_of(float x)
+{
+    float e = exp_below(0.0f - fabsf(x));
+    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+
+__device__ inline float tanh_of(float x)
+{
+    float t = fabsf(x), z = x * x;
+    float p = -0x1.8d4b84p-8f;
+    p = fmaf(p, z, 0x1.57a79ep-6f);
+    p = fmaf(p, z, -0x1.b91cb6p-5f);
+    p = fmaf(p, z, 0x1.110dfep-3f);
+    p = fmaf(p, z, -0x1.555552p-2f);
+    float e = exp_below(t * -2.0f);
+    return t < 0.625f ? fmaf(x * z, p, x) : copysignf((1.0f - e) / (1.0f + e), x);
+}
+
+__device__ inline float erf_of(float x)
+{
+    float t = fabsf(x), z = x * x;
+    float p = 0x1.5ebd84p-14f;
+    p = fmaf(p, z, -0x1.aad912p-11f);
+    p = fmaf(p, z, 0x1.54da22p-8f);
+    p = fmaf(p, z, -0x1.b8108cp-6f);
+    p = fmaf(p, z, 0x1.ce2e22p-4f);
+    p = fmaf(p, z, -0x1.812744p-2f);
+    p = fmaf(p, z, 0x1.06eba80p-3f);
+    float u = t < 4.0f ? t : 4.0f;
+    float q = -0x1.07e132p-16f;
+    q = fmaf(q, u, 0x1.77f6f6p-12f);
+    q = fmaf(q, u, -0x1.e840dap-9f);
+    q = fmaf(q, u, 0x1.8478fap-6f);
+    q = fmaf(q, u, -0x1.b0eff2p-4f);
+    q = fmaf(q, u, -0x1.45adccp-1f);
+    q = fmaf(q, u, -0x1.20c144p0f);
+    q = fmaf(q, u, -0x1.99ea66p-13f);
+    float far = copysignf(1.0f - exp_below(q), x);
+    return !(t >= 0.92f) ? fmaf(p, x, x) : far;
+}
+
+/* act(x), not rounded. */
+__device__ inline float act_of(enum act act, float x)
+{
+    switch (act) {
+    case ACT_RELU:
+        return max_or_b(0.0f, x);
+    case ACT_GELU:
+        return x * 0.5f * (erf_of(x * 0x1.6a09e6p-1f) + 1.0f);
+    case ACT_SILU:
+        return x * sigmoid_of(x);
+    case ACT_SIGMOID:
+        return sigmoid_of(x);
+    default:
+        return x;
+    }
+}
+
+/* ---- sums of a block ---- */
+
+/* The sum of v over the N threads of a block, in a fixed tree; all threads get it. place: N floats
+ * of shared memory, free again when all have returned. */
+template <int N> __device__ inline float block_sum(float v, float *place)
+{
+    place[threadIdx.x] = v;
+    for (int apart = N / 2; apart > 0; apart /= 2) {
+        __syncthreads();
+        if ((int)threadIdx.x < apart)
+            place[threadIdx.x] = place[threadIdx.x] + place[threadIdx.x + apart];
+    }
+    __syncthreads();
+    float sum = place[0];
+    __syncthreads();
+    return sum;
+}
+
+#endif

@@ -1,0 +1,17 @@
+/* The scratch memory of a lane: what each op cuts at the most, from the limits. Plain C. */
+#ifndef RXT_CUDA_SCRATCH_IMPL_H
+#define RXT_CUDA_SCRATCH_IMPL_H
+
+#include "kernels/backend.h"
+
+#define SCRATCH_ALIGN 256 /* of device memory and of scratch cuts */
+
+/* Bytes that count items of size bytes take, alignment included. */
+size_t scratch_cut(size_t count, size_t size);
+/* Bytes of the op that needs most. */
+size_t scratch_need(const struct lane_limits *l, enum dtype act);
+
+/* Slots of a mixture call: each chosen expert's rows, filled up to groups of 8. */
+size_t scratch_slots(size_t n_row, size_t n_chosen, size_t n_expert);
+
+#endif

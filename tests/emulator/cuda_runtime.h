@@ -1,0 +1,99 @@
+/* What a .cu file uses of CUDA C++, for the host's compiler; see emulator.h. */
+#ifndef RXT_EMULATOR_CUDA_RUNTIME_H
+#define RXT_EMULATOR_CUDA_RUNTIME_H
+
+#include <math.h>
+#include <string.h>
+
+#include "tests/emulator/cuda_runtime_api.h"
+#include "tests/emulator/emulator.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __grid_constant__
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x_, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
+};
+struct uint2 {
+    uint32_t x, y;
+};
+struct uint4 {
+    uint32_t x, y, z, w;
+};
+struct float4 {
+    float x, y, z, w;
+};
+
+#define threadIdx emulated_thread
+#define blockIdx emulated_block
+#define blockDim emulated_block_dim
+#define gridDim emulated_grid_dim
+
+static inline void __syncthreads()
+{
+    emulator_sync_block();
+}
+static inline void __syncwarp()
+{
+    emulator_sync_warp();
+}
+static inline uint32_t __float_as_uint(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
+static inline float __uint_as_float(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+static inline float __shfl_xor_sync(uint32_t, float v, int mask)
+{
+    unsigned lane = emulated_thread.x % 32;
+    return __uint_as_float((uint32_t)emulator_exchange(__float_as_uint(v), lane ^ (unsigned)mask));
+}
+static inline unsigned long long atomicAdd(unsigned long long *p, unsigned long long v)
+{
+    unsigned long long old = *p;
+    *p += v;
+    return old;
+}
+
+static inline void emulate_mma_k16(float c[4], uint4 a, uint32_t b0, uint32_t b1)
+{
+    const uint32_t aw[4] = {a.x, a.y, a.z, a.w}, bw[2] = {b0, b1};
+    emulator_mma(c, aw, bw, 16);
+}
+static inline void emulate_mma_k8(float c[4], uint2 a, uint32_t b)
+{
+    const uint32_t aw[2] = {a.x, a.y};
+    emulator_mma(c, aw, &b, 8);
+}
+
+template <class Body> static void emulator_call(const void *body)
+{
+    (*(const Body *)body)();
+}
+template <class Body>
+static void emulator_run(dim3 grid, dim3 block, size_t shared, const Body &body)
+{
+    emulator_launch({grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared,
+                    emulator_call<Body>, &body);
+}
+
+#define LAUNCH(kernel, grid, block, shared, ln, ...)                             \
+    do {                                                                         \
+        (void)(ln);                                                              \
+        emulator_run((grid), (block), (shared), [&]() { kernel(__VA_ARGS__); }); \
+    } while (0)
+#define DYNAMIC_SHARED(type, name) type *name = (type *)emulator_shared()
+
+#endif

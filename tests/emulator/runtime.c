@@ -1,0 +1,190 @@
+#include "tests/emulator/cuda_runtime_api.h"
+
+#include "kernels/base/clock.h"
+#include "kernels/base/mem.h"
+#include "tests/emulator/emulator.h"
+
+#include <string.h>
+
+const char *cudaGetErrorString(cudaError_t e)
+{
+    return e == cudaSuccess ? "no error" : "emulated error";
+}
+
+static cudaError_t failure; /* every wait gives it */
+
+void emulator_fail(bool fails)
+{
+    failure = fails ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *n)
+{
+    *n = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
+{
+    (void)device;
+    *prop = (struct cudaDeviceProp){"emulator", 9, 0};
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int device)
+{
+    (void)attr;
+    (void)device;
+    *value = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *pool, int device)
+{
+    (void)device;
+    *pool = NULL;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, enum cudaMemPoolAttr attr, void *value)
+{
+    (void)pool;
+    (void)attr;
+    (void)value;
+    return cudaSuccess;
+}
+
+/* ---- streams and events: allocated, so that a leak is seen ---- */
+
+struct emulated_stream {
+    int priority;
+};
+struct emulated_event {
+    uint64_t us;
+};
+
+static cudaError_t or_no_memory(const void *p)
+{
+    return p ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority)
+{
+    (void)flags;
+    *s = mem_alloc(sizeof **s);
+    if (*s)
+        (*s)->priority = priority;
+    return or_no_memory(*s);
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
+{
+    return cudaStreamCreateWithPriority(s, flags, 0);
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high)
+{
+    *low = 0;
+    *high = -5;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    return s ? failure : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags)
+{
+    (void)flags;
+    return s && e ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    mem_free(s);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
+{
+    (void)flags;
+    *e = mem_alloc(sizeof **e);
+    return or_no_memory(*e);
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
+{
+    if (!e || !s)
+        return cudaErrorInvalidValue;
+    e->us = clock_us();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
+{
+    return e ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+    *ms = (float)(end->us - begin->us) / 1000.0f;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    mem_free(e);
+    return cudaSuccess;
+}
+
+/* ---- memory: counted and able to fail, as all of the project's ---- */
+
+cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t s)
+{
+    (void)s;
+    *p = mem_alloc(bytes);
+    if (*p)
+        memset(*p, 0xFF, bytes); /* as dirty as a card's: NaN */
+    return or_no_memory(*p);
+}
+
+cudaError_t cudaFreeAsync(void *p, cudaStream_t s)
+{
+    (void)s;
+    mem_free(p);
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags)
+{
+    (void)flags;
+    *p = mem_alloc(bytes);
+    return or_no_memory(*p);
+}
+
+cudaError_t cudaFreeHost(void *p)
+{
+    return cudaFreeAsync(p, NULL);
+}
+
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
+{
+    (void)s;
+    memset(p, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t s)
+{
+    (void)kind;
+    (void)s;
+    memcpy(dst, src, bytes);
+    return cudaSuccess;
+}
