@@ -413,7 +413,7 @@ size_t session_stm_bytes(const struct session *s);
 /* load.c */
 void session_load(struct session *s); /* COLD -> LOADING */
 void session_load_free(struct session *s);
-/* EMISMATCH: it was made with another model than the one described. */
+/* EMISMATCH: it was made with another model than the one described, or has not its shape. */
 enum rxt_status session_check_model(const struct store_session *row, const struct rxt_info *info,
                                     struct rxt_error *err);
 

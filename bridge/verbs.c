@@ -269,9 +269,14 @@ static enum rxt_status run_export(struct work *w, struct store *store, struct rx
     return st;
 }
 
+struct importing {
+    int fd;
+    const struct rxt_info *model;
+};
+
 static enum rxt_status read_all(void *arg, void *bytes, size_t n)
 {
-    int fd = *(int *)arg;
+    int fd = ((const struct importing *)arg)->fd;
     for (char *p = bytes; n > 0;) {
         ssize_t done = read(fd, p, n);
         if (done < 0 && errno == EINTR)
@@ -286,15 +291,22 @@ static enum rxt_status read_all(void *arg, void *bytes, size_t n)
     return RXT_OK;
 }
 
+static enum rxt_status check_import(void *arg, const struct store_session *x, struct rxt_error *err)
+{
+    return session_check_model(x, ((const struct importing *)arg)->model, err);
+}
+
 static enum rxt_status run_import(struct work *w, struct store *store, struct rxt_error *err)
 {
     struct task *t = w->owner;
-    int fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    struct importing in = {.model = rxt_model_info(t->bridge->model)};
+    const struct store_source from = {.read = read_all, .accept = check_import, .arg = &in};
+    in.fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
+    if (in.fd < 0)
         return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));
     enum rxt_status st =
-        store_import(store, t->r.tenant, t->r.session, read_all, &fd, &t->write.session, err);
-    (void)close(fd);
+        store_import(store, t->r.tenant, t->r.session, &from, &t->write.session, err);
+    (void)close(in.fd);
     return st;
 }
 

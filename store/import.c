@@ -16,8 +16,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the store's formats ar
 
 struct in {
     struct store *s;
-    store_read read;
-    void *arg;
+    const struct store_source *from;
     struct rxt_error *err;
     crypto_generichash_state seal;
     uint64_t n_record;
@@ -49,7 +48,7 @@ static enum rxt_status take(struct in *in, void *out, size_t n)
 {
     if (n == 0)
         return RXT_OK;
-    enum rxt_status st = in->read(in->arg, out, n);
+    enum rxt_status st = in->from->read(in->from->arg, out, n);
     if (st == RXT_EFORMAT)
         return bad(in, "it ends too early");
     if (st == RXT_OK)
@@ -167,7 +166,7 @@ static enum rxt_status session(struct in *in, const char *tenant, const char *na
     /* create and set_state check the lengths of these and the flags */
     (void)memccpy(x->tenant, tenant, 0, sizeof x->tenant);
     (void)memccpy(x->name, name, 0, sizeof x->name);
-    return RXT_OK;
+    return in->from->accept ? in->from->accept(in->from->arg, x, in->err) : RXT_OK;
 }
 
 static enum rxt_status image_order(struct in *in, const struct store_image *im)
@@ -302,7 +301,7 @@ static enum rxt_status end(struct in *in)
         return bad(in, "its end is damaged");
     TRY(take(in, &n, sizeof n));
     (void)crypto_generichash_final(&in->seal, want, sizeof want);
-    enum rxt_status st = in->read(in->arg, got, sizeof got);
+    enum rxt_status st = in->from->read(in->from->arg, got, sizeof got);
     if (st != RXT_OK)
         return st == RXT_EFORMAT ? bad(in, "it ends without its seal") : st;
     if (memcmp(want, got, sizeof want) != 0)
@@ -371,10 +370,11 @@ static void give_up(struct in *in)
         ;
 }
 
-enum rxt_status store_import(struct store *s, const char *tenant, const char *name, store_read read,
-                             void *arg, struct store_session *out, struct rxt_error *err)
+enum rxt_status store_import(struct store *s, const char *tenant, const char *name,
+                             const struct store_source *from, struct store_session *out,
+                             struct rxt_error *err)
 {
-    struct in in = {.s = s, .read = read, .arg = arg, .err = err};
+    struct in in = {.s = s, .from = from, .err = err};
     if (strnlen(tenant, STORE_NAME_MAX) == STORE_NAME_MAX ||
         strnlen(name, STORE_NAME_MAX) == STORE_NAME_MAX)
         return rxt_fail(err, RXT_ELIMIT, "name is longer than %d bytes", STORE_NAME_MAX - 1);

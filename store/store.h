@@ -315,11 +315,21 @@ enum rxt_status store_export(struct store *s, const char *tenant, const char *na
 
 /* Reads exactly n bytes; EFORMAT when there are not so many. */
 typedef enum rxt_status (*store_read)(void *arg, void *bytes, size_t n);
+/* Whether a session with such a fixed part may come in; asked as soon as that was read, so that
+ * nothing of what nobody here can use goes to the disk. */
+typedef enum rxt_status (*store_accept)(void *arg, const struct store_session *x,
+                                        struct rxt_error *err);
+struct store_source {
+    store_read read;
+    store_accept accept; /* NULL: any */
+    void *arg;           /* of both */
+};
 /* Makes a session (tenant, name) from such bytes, which may be hostile. Nothing is there before the
- * seal was checked. *out may be NULL. EFORMAT, ECORRUPT (seal), ENEWER (format), EEXIST, ELIMIT.
- * Not in a batch. */
-enum rxt_status store_import(struct store *s, const char *tenant, const char *name, store_read read,
-                             void *arg, struct store_session *out, struct rxt_error *err);
+ * seal was checked. *out may be NULL. EFORMAT, ECORRUPT (seal), ENEWER (format), EEXIST, ELIMIT,
+ * and what the two functions return. Not in a batch. */
+enum rxt_status store_import(struct store *s, const char *tenant, const char *name,
+                             const struct store_source *from, struct store_session *out,
+                             struct rxt_error *err);
 
 /* ---- care ------------------------------------------------------------------------------- */
 

@@ -43,7 +43,8 @@ static enum rxt_status import_of(struct fixture *fx, struct bytes *b, const char
 {
     b->at = 0;
     fx->err.text[0] = '\0';
-    return store_import(fx->s, "acme", name, supply, b, NULL, &fx->err);
+    return store_import(fx->s, "acme", name, &(struct store_source){.read = supply, .arg = b}, NULL,
+                        &fx->err);
 }
 
 /* Eight versions with images of 4 and 7, a rewind, a chosen candidate, texts, one row not applied,
@@ -130,7 +131,8 @@ static void round_trip(struct fixture *fx, bool history, size_t image_size, uint
 {
     struct store_session a = rich_session(fx, image_size), b;
     struct bytes e = export_of(fx, "rich", history);
-    must(fx, store_import(fx->s, "other", "copy", supply, &e, &b, &fx->err));
+    must(fx, store_import(fx->s, "other", "copy", &(struct store_source){.read = supply, .arg = &e},
+                          &b, &fx->err));
     assert_true(e.at == e.n); /* read to its end, not further */
     assert_true(b.base == base && b.head == 8 && b.applied == 7 && b.flags == STORE_HELD);
     assert_true(b.origin_version == 8 && b.seed == a.seed && b.dtype == a.dtype &&
@@ -148,8 +150,28 @@ static void round_trip(struct fixture *fx, bool history, size_t image_size, uint
     if (base || history)
         assert_true(again.n == e.n);
     assert_refused(fx, RXT_EEXIST, "copy",
-                   store_import(fx->s, "other", "copy", supply, &e, &b, &fx->err));
+                   store_import(fx->s, "other", "copy",
+                                &(struct store_source){.read = supply, .arg = &e}, &b, &fx->err));
     free(again.p);
+    free(e.p);
+}
+
+static enum rxt_status not_of_here(void *arg, const struct store_session *x, struct rxt_error *err)
+{
+    assert_int_equal(((struct bytes *)arg)->at, 16 + 16 + EXPORT_SESSION_BYTES); /* no further */
+    return rxt_fail(err, RXT_EMISMATCH, "session %s is not of here", x->origin);
+}
+
+static void whom_nobody_can_use_is_not_taken(void **state)
+{
+    struct fixture *fx = *state;
+    rich_session(fx, 5000);
+    struct bytes e = export_of(fx, "rich", true);
+    const struct store_source from = {.read = supply, .accept = not_of_here, .arg = &e};
+    struct store_session x;
+    assert_refused(fx, RXT_EMISMATCH, "rich is not of here",
+                   store_import(fx->s, "acme", "copy", &from, &x, &fx->err));
+    assert_status(RXT_ENOTFOUND, store_session_get(fx->s, "acme", "copy", &x, NULL));
     free(e.p);
 }
 
@@ -385,6 +407,7 @@ static void sealed_lies_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        store_unit_test(whom_nobody_can_use_is_not_taken),
         store_unit_test(with_history),
         store_unit_test(without_history),
         store_unit_test(a_large_image),

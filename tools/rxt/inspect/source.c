@@ -45,7 +45,8 @@ static enum rxt_status open_export(struct source *s, FILE *f, const char *path, 
     name_of(s->session, path);
     rewind(f);
     struct rxt_error why = {0};
-    enum rxt_status st = store_import(s->store, tenant, s->session, read_file, f, NULL, &why);
+    const struct store_source from = {.read = read_file, .arg = f};
+    enum rxt_status st = store_import(s->store, tenant, s->session, &from, NULL, &why);
     return st == RXT_OK ? st : rxt_fail(err, st, "%.100s: %s", path, why.text);
 }
 
