@@ -52,7 +52,9 @@ struct task_work {
 /* A LIST on its way. */
 struct listing {
     struct work work;
-    char after[BRIDGE_NAME_MAX]; /* where the next page begins */
+    char after[BRIDGE_NAME_MAX];   /* where the next page begins */
+    char (*held)[BRIDGE_NAME_MAX]; /* sorted: held in the table; the store may not know yet */
+    size_t n_held;
     struct bridge_session_info info[BRIDGE_LIST_MAX];
     int32_t n;
     bool more;
@@ -90,6 +92,7 @@ struct task {
     bool accepted;      /* ACCEPTED is out */
     bool staged;        /* its session is brought in for it; it has not started */
     bool waits_memory;  /* of earlier turns */
+    bool waits_store;   /* until that knows what is applied */
     bool to_fork;       /* on_busy = FORK, and it was busy: its session is the fork ... */
     bool forked;        /* ... which is there */
     bool fork_searched; /* it was not busy, and no earlier try has been answered in the fork */
@@ -421,7 +424,8 @@ enum rxt_status session_check_model(const struct store_session *row, const struc
 bool verb_start(struct task *t);
 bool verb_go(struct task *t); /* its turn has come; false = no room */
 
-/* diff.c, list.c */
+/* diff.c, list.c; list_prepare: before it is sure that the list is begun */
+enum rxt_status list_prepare(struct task *t, struct rxt_error *err);
 void diff_start(struct task *t);
 void diff_destroy(struct diff **d);
 void list_start(struct task *t);

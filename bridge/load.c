@@ -122,8 +122,10 @@ static void load_failed(struct session *s, enum rxt_status st, const char *sente
     bool own_damage =
         row_fits && (st == RXT_ECORRUPT || st == RXT_EMISMATCH || st == RXT_ENONFINITE);
     (void)snprintf(why.text, sizeof why.text, "%s", sentence);
-    if (row_fits)
+    if (row_fits) {
         s->row = s->load->row;
+        s->version = s->row.applied;
+    }
     session_load_free(s);
     session_drop(s);
     s->n_retry = 0;

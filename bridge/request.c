@@ -220,6 +220,8 @@ void task_destroy(struct task **task)
         mem_free(s);
     }
     diff_destroy(&t->diff);
+    if (t->listing)
+        mem_free(t->listing->held);
     mem_free(t->listing);
     mem_free(t->write.found_ids);
     mem_free(t->text);

@@ -63,8 +63,9 @@ enum rxt_status session_find(struct bridge *b, const char *tenant, const char *n
 
 bool session_forgettable(const struct session *s)
 {
+    bool unsaid = s->held && s->flags_dirty; /* the store could not be told */
     return s->phase == SESSION_COLD && !s->active && !s->queue && !s->remember && !s->undecided &&
-           !s->job_out && !s->apply_out && s->retry_us == 0;
+           !s->job_out && !s->apply_out && s->retry_us == 0 && !unsaid;
 }
 
 void session_forget(struct session *s)

@@ -202,6 +202,8 @@ enum rxt_status bridge_submit(struct bridge *b, const struct bridge_request *r,
         st = rxt_fail(err, RXT_EIO, "the system gave no random bytes for a request id");
     } else if (r->verb == BRIDGE_LIST) {
         st = check_queue(b, NULL, false, err);
+        if (st == RXT_OK)
+            st = list_prepare(t, err);
         if (st == RXT_OK) {
             enter(t);
             list_start(t);
