@@ -400,6 +400,8 @@ static void apply_done(struct work *w)
         /* The journal has the turns: the next apply, or a replay, makes up for it. */
         log_event(LOG_ERROR, "apply_failed", "\"status\":\"%s\"", rxt_status_name(w->status));
         s->flags_dirty |= a->has_flags;
+        if (s->queue && s->queue->waits_store)
+            task_fail(s->queue, w->status, w->error.text);
     }
     if (a->values)
         b->image_buffer[b->n_image_buffer++] = a->values;

@@ -11,11 +11,23 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What has been journaled is in the memory, and the store knows it. */
-static bool settled(const struct session *s)
+/* What has been journaled is in the memory. */
+static bool remembered(const struct session *s)
 {
-    return !s->remember && !s->job_out && !s->apply_out && s->phase != SESSION_LOADING &&
-           (s->phase != SESSION_RESIDENT || s->row.applied == s->version);
+    return !s->remember && !s->job_out && s->phase != SESSION_LOADING;
+}
+
+/* ... and the store knows it. If it could not be told it is told again; when that fails, so does
+ * the task. */
+static bool settled(struct task *t)
+{
+    struct session *s = t->session;
+    bool known = (s->phase != SESSION_RESIDENT || s->row.applied == s->version) &&
+                 !(s->held && s->flags_dirty);
+    t->waits_store = remembered(s) && (s->apply_out || !known);
+    if (t->waits_store && !s->apply_out)
+        session_apply(s);
+    return remembered(s) && !t->waits_store;
 }
 
 /* Every verb but TURN, REMEMBER and GET is one piece of work for the writer, and DONE after it. */
@@ -355,7 +367,7 @@ static bool start_get(struct task *t)
     struct session *s = t->session;
     if (s->phase == SESSION_COLD)
         schedule_task(t, LIST_BYTES);
-    if (s->phase != SESSION_RESIDENT || (!s->held && !settled(s)))
+    if (s->phase != SESSION_RESIDENT || (!s->held && !remembered(s)))
         return false;
     event_done(t, true);
     task_end(t);
@@ -374,22 +386,22 @@ bool verb_start(struct task *t)
     case BRIDGE_GET:
         return start_get(t);
     case BRIDGE_FORK:
-        if (settled(s))
+        if (settled(t))
             post(t, run_fork, finish_or_fail, true);
         break;
     case BRIDGE_REWIND:
     case BRIDGE_RESET:
-        if (settled(s))
+        if (settled(t))
             schedule_task(t, LIST_BYTES);
         break;
     case BRIDGE_ERASE:
-        if (settled(s)) {
+        if (settled(t)) {
             session_drop(s);
             post(t, run_erase, erase_done, true);
         }
         break;
     case BRIDGE_EXPORT:
-        if (settled(s)) {
+        if (settled(t)) {
             t->work_out = true;
             bridge_post_read(t->bridge, &t->write.work, run_export, finish_or_fail, t);
         }
@@ -398,7 +410,7 @@ bool verb_start(struct task *t)
         post(t, run_import, open_done, true);
         break;
     case BRIDGE_DIFF:
-        if (settled(s))
+        if (settled(t))
             diff_start(t);
         break;
     case BRIDGE_LIST: /* of no session */

@@ -174,7 +174,6 @@ def a_disk_that_fails(make):
         peer = s.peer()
         peer.open("s")
         before = peer.turn("s", "hi, i'm Anna").remembered()
-        peer.open("later")  # the writer works in order: that turn is all on the disk
         s.disk.write_text(word)
         turn = peer.turn("s", "my pet is called Bruno")
         check(turn.error and turn.error["code"] in codes, word, turn.names, turn.error)
