@@ -47,6 +47,7 @@ struct task_work {
     struct store_turn row;        /* of all candidates, save what differs */
     struct store_session session; /* in: names and fixed part; out: the row */
     int32_t *found_ids;           /* out of a find: the ids of the stored turn */
+    uint64_t max_sessions;        /* of the tenant, when it was sent */
 };
 
 /* A LIST on its way. */
@@ -127,6 +128,7 @@ struct tenant {
     int32_t n_session, n_task;
     int32_t n_listed; /* tasks and sessions in the lists below */
     int64_t balance;
+    size_t reserved;                       /* bytes, of its sessions */
     struct task *ready, **ready_last;      /* turns whose session is in: wait for slots and bytes */
     struct task *bytes, **bytes_last;      /* wait for bytes, and their session to be brought in */
     struct session *update, **update_last; /* wait for the lane */
@@ -349,6 +351,7 @@ void schedule_charge(struct tenant *t, int64_t tokens); /* < 0: gives back */
 
 /* room.c: what is held in bytes, and who must go. */
 size_t room_price(const struct bridge *b, int32_t n_answer);
+bool room_tenant_has(const struct task *t); /* what the task needs, in its tenant's share */
 size_t room_minimum(const struct bridge *b);
 bool room_take(struct session *s, int32_t n_answer); /* false = does not fit now */
 void room_rest(struct session *s);                   /* it has nothing to do any more */

@@ -323,13 +323,18 @@ static void reload(struct front_socket *s)
 {
     const struct server_config *c = s->cfg.server;
     struct server_config fresh = {0};
-    if (c->reload && c->reload(c->reload_arg, &fresh)) {
+    struct order *o = mem_alloc(sizeof *o);
+    if (c->reload && o && c->reload(c->reload_arg, &fresh, &o->limits)) {
         server_defaults(&fresh);
         const struct front_limits limits = limits_of(&fresh);
         front_set_limits(s->front, &limits);
+        o->kind = ORDER_LIMITS;
+        s->cfg.order(s->cfg.arg, o);
         log_event(LOG_INFO, "limits_read", NULL);
-    } else if (c->reload) {
-        log_event(LOG_ERROR, "limits_kept", NULL);
+    } else {
+        mem_free(o);
+        if (c->reload)
+            log_event(LOG_ERROR, "limits_kept", NULL);
     }
     if (s->zap) {
         struct rxt_error err = {""};

@@ -142,10 +142,10 @@ static enum rxt_status check_queue(const struct bridge *b, const struct tenant *
     if (b->n_sink >= (repeat ? 2 : 1) * cfg->max_queue)
         return rxt_fail(err, RXT_EBUSY, "%d requests are on their way, the limit is %d", b->n_sink,
                         cfg->max_queue);
-    if (!repeat && x && x->n_task >= cfg->max_tenant_queue)
+    if (!repeat && x && x->n_task >= cfg->tenant.max_queue)
         return rxt_fail(err, RXT_EBUSY,
                         "%d requests of the tenant are on their way, the limit is %d", x->n_task,
-                        cfg->max_tenant_queue);
+                        cfg->tenant.max_queue);
     return RXT_OK;
 }
 

@@ -34,6 +34,7 @@ static bool settled(struct task *t)
 static void post(struct task *t, work_run run, work_done done, bool alone)
 {
     t->work_out = true;
+    t->write.max_sessions = t->bridge->cfg.tenant.max_sessions;
     t->write.work.alone = alone;
     bridge_post(t->bridge, &t->write.work, run, done, t);
 }
@@ -52,6 +53,20 @@ static void finish_or_fail(struct work *w)
 
 /* ---- open ------------------------------------------------------------------------------- */
 
+/* On the writer's thread, before a session is made. */
+static enum rxt_status check_sessions(const struct task *t, struct store *store,
+                                      struct rxt_error *err)
+{
+    uint64_t n = 0, most = t->write.max_sessions;
+    if (most == UINT64_MAX)
+        return RXT_OK;
+    TRY(store_session_count(store, t->r.tenant, &n, err));
+    if (n < most)
+        return RXT_OK;
+    return rxt_fail(err, RXT_ELIMIT, "the tenant has %" PRIu64 " sessions, the limit is %" PRIu64,
+                    n, most);
+}
+
 /* A new session that begins where another one of the tenant is. */
 static enum rxt_status fork_from(struct task *t, struct store *store, const char *from,
                                  const char *to, uint64_t version, struct rxt_error *err)
@@ -59,6 +74,7 @@ static enum rxt_status fork_from(struct task *t, struct store *store, const char
     struct store_session row;
     TRY(store_session_get(store, t->r.tenant, from, &row, err));
     TRY(session_check_model(&row, rxt_model_info(t->bridge->model), err));
+    TRY(check_sessions(t, store, err));
     if (version == BRIDGE_HEAD)
         version = row.applied;
     return store_session_fork(store, row.id, version, to, &t->write.session, err);
@@ -75,6 +91,7 @@ static enum rxt_status run_open(struct work *w, struct store *store, struct rxt_
     t->write.session = want;
     if (t->r.from[0])
         return fork_from(t, store, t->r.from, t->r.session, t->r.version, err);
+    TRY(check_sessions(t, store, err));
     return store_session_create(store, &t->write.session, err);
 }
 
@@ -311,6 +328,7 @@ static enum rxt_status check_import(void *arg, const struct store_session *x, st
 static enum rxt_status run_import(struct work *w, struct store *store, struct rxt_error *err)
 {
     struct task *t = w->owner;
+    TRY(check_sessions(t, store, err));
     struct importing in = {.model = rxt_model_info(t->bridge->model)};
     const struct store_source from = {.read = read_all, .accept = check_import, .arg = &in};
     in.fd = open(t->r.path, O_RDONLY | O_CLOEXEC);

@@ -134,6 +134,9 @@ enum rxt_status store_session_get(struct store *s, const char *tenant, const cha
 enum rxt_status store_session_list(struct store *s, const char *tenant, const char *after,
                                    struct store_session *out, size_t cap, size_t *n,
                                    struct rxt_error *err);
+/* *n = sessions of a tenant; walks their names. */
+enum rxt_status store_session_count(struct store *s, const char *tenant, uint64_t *n,
+                                    struct rxt_error *err);
 /* Sets the flags; reason only with STORE_HELD (else NULL or ""). ENOTFOUND. */
 enum rxt_status store_session_set_state(struct store *s, int64_t session, uint32_t flags,
                                         const char *reason, struct rxt_error *err);

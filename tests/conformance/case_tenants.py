@@ -4,6 +4,7 @@ import os
 
 import zmq
 
+from case_bulk import export, import_
 from rxtp import NO_ID, check
 from suite import case
 
@@ -70,6 +71,43 @@ def a_tenant_has_its_share_of_connections(s):
     check(third.error(NO_ID, 304).body["retryable"], "tenant_limit")
     s.peer(tenant="b").open("s")
     first.open("s")
+
+
+@case(own=True)
+def a_tenant_has_its_share_of_sessions(make):
+    """Each way to make one is refused beyond; ERASE makes room; RELOAD brings another limit."""
+    s = make(tenants=["a", "b"])
+    s.configure(max_tenant_sessions=2)
+    s.start()
+    a, b, state = s.peer(tenant="a"), s.peer(tenant="b"), s.peer("state", tenant="a")
+    a.open("one")
+    a.turn("one", "hi, i'm Anna").remembered()
+    data = export(state, "one")
+    a.open("two")
+    a.open("one")  # it is there: nothing new
+    detail = a.refused("OPEN", {"session": "three"}, 209).body["detail"]
+    check("2 sessions" in detail, detail)
+    a.refused("OPEN", {"session": "three", "from": "one"}, 209)
+    a.refused("FORK", {"session": "one", "to": "three"}, 209)
+    check(import_(state, "three", data).body["code"] == 209, "IMPORT")
+    long = a.keep_busy("one")
+    busy = {"session": "one", "query": "hi", "on_busy": "fork", "fork_to": "three"}
+    a.refused("TURN", busy, 209)
+    a.let_go("one", long)
+    check([i["session"] for i in a.call("LIST", {})["sessions"]] == ["one", "two"], "LIST")
+    b.open("one")
+    b.open("two")
+    a.call("ERASE", {"session": "two"})
+    a.call("FORK", {"session": "one", "to": "three"})
+    a.refused("OPEN", {"session": "four"}, 209)
+    s.configure(max_tenant_sessions=3, max_tenant_bytes=1)  # not one turn has room: both stay
+    s.peer("admin").call("RELOAD", {})
+    a.refused("OPEN", {"session": "four"}, 209)
+    s.configure(max_tenant_sessions=3)
+    s.peer("admin").call("RELOAD", {})
+    a.open("four")
+    a.refused("OPEN", {"session": "five"}, 209)
+    s.stop()
 
 
 @case(rows=[OTHER], tenants=MANY)

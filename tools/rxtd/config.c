@@ -16,7 +16,7 @@ static struct {
     bool check_config, keep_text;
     int32_t threads, max_seq_len, max_live, max_queue;
     uint64_t max_bytes, credit_max, max_inflight, max_connections, max_requests, max_kept_bytes;
-    uint64_t max_tenant_connections, max_tenant_queue;
+    uint64_t max_tenant_connections, max_tenant_queue, max_tenant_sessions, max_tenant_bytes;
     uint64_t max_import_bytes, max_bulk;
     uint64_t heartbeat_ms, grace_ms, stall_ms, handshake_ms, high_water, drain_ms;
 } in;
@@ -54,6 +54,10 @@ static const struct option options[] = {
      "of one tenant (default: max-connections)"},
     {"max-tenant-queue", OPTION_SEED, &in.max_tenant_queue, "N",
      "requests on their way of one tenant (default: max-queue)"},
+    {"max-tenant-sessions", OPTION_SEED, &in.max_tenant_sessions, "N",
+     "that one tenant may have (default: any number)"},
+    {"max-tenant-bytes", OPTION_SEED, &in.max_tenant_bytes, "N",
+     "of one tenant's sessions with something to do (default: max-bytes)"},
     {"max-requests", OPTION_SEED, &in.max_requests, "N", "of the server (default 16384)"},
     {"max-kept-bytes", OPTION_SEED, &in.max_kept_bytes, "N",
      "of answers that can be resumed (default 64 MiB)"},
@@ -222,7 +226,11 @@ static int take_numbers(struct rxtd_config *c)
     if (in.threads < 0 || in.max_seq_len < 0 || in.max_live < 0 || in.max_queue < 0)
         return wrong("configuration", "threads, max-seq-len, max-live, max-queue", "below 0",
                      "use 1 or more, 0 = default");
-    c->bridge.max_tenant_queue = (int32_t)tenant_queue;
+    c->bridge.tenant = (struct bridge_limits){
+        .max_queue = (int32_t)tenant_queue,
+        .max_sessions = in.max_tenant_sessions,
+        .max_bytes = in.max_tenant_bytes,
+    };
     s->credit_max = in.credit_max;
     s->max_kept_bytes = in.max_kept_bytes;
     s->max_import_bytes = in.max_import_bytes;
