@@ -4,7 +4,7 @@ import os
 
 import zmq
 
-from case_bulk import export, import_
+from case_bulk import export, import_, refused
 from rxtp import NO_ID, check
 from suite import case
 
@@ -110,32 +110,46 @@ def a_tenant_has_its_share_of_sessions(make):
     s.stop()
 
 
-@case(rows=[OTHER], tenants=MANY)
+@case(rows=[OTHER], tenants=MANY, sync="normal")
 def canaries(s):
-    """Each tenant puts its own string wherever one can be put; no frame, log or metric of another
-    one ever holds it."""
-    peers = {t: (s.peer(tenant=t), s.peer("state", tenant=t)) for t in MANY}
+    """Each tenant puts its own string wherever one can be put: names, text, answers, what it calls
+    itself, what it sends wrongly. No frame, export, listing, log or metric of another one ever holds
+    it, and the log and the metrics hold none at all."""
+    peers = {}
+    for t in MANY:
+        hello = {"client": canary(t)}.items()
+        peers[t] = s.peer(tenant=t, hello=hello), s.peer("state", tenant=t, hello=hello)
+    exports, ids = {}, {t: os.urandom(16) for t in MANY}
     for t, (turn, state) in peers.items():
         name = canary(t)
         turn.open(name)
-        id = os.urandom(16)
-        turn.turn(name, f"my secret is {name}", id=id, max_tokens=3).remembered()
+        turn.turn(name, f"my secret is {name}", id=ids[t], max_tokens=3).remembered()
         turn.call("FORK", {"session": name, "to": f"{name}.fork"})
         turn.finish(turn.send("REMEMBER", {"session": name, "query": name, "answer": name}))
-        turn.finish(turn.send("TURN", {"session": name, "query": "x" * 2000}))
-        state.send("EXPORT", {"session": name})
+        turn.finish(turn.send("TURN", {"session": name, "query": name * 200}))
+        turn.refused("TURN", {"session": name, "query": "hi", name: 1}, 104)
         turn.refused("GET", {"session": f"{name}.nobody"}, 201)
+        exports[t] = export(state, name)
+        check(import_(state, f"{name}.copy", exports[t]).name == "DONE", "IMPORT")
+        refused(state, f"{name}.bad", exports[t][:-1] + bytes([exports[t][-1] ^ 1]), 405)
+        state.call("DIFF", {"session": name, "version": 0})
     admin = s.peer("admin")
     metrics = admin.call("STATS", {})["metrics"]
     for t, (turn, state) in peers.items():
+        other = MANY[MANY.index(t) - 1]
+        name = canary(other)
+        turn.refused("GET", {"session": name}, 201)
+        turn.refused("RESUME", {"session": name}, 202, id=ids[other])
+        turn.refused("OPEN", {"session": "x", "from": name}, 201)
         names = [i["session"] for i in turn.call("LIST", {"limit": 256})["sessions"]]
-        check(names == [canary(t), f"{canary(t)}.fork"], t, "sees", names)
-        for id in [i for i, stream in state.streams.items() if not stream.ended]:
-            state.finish(id)
+        check(names == [canary(t), f"{canary(t)}.copy", f"{canary(t)}.fork"], t, "sees", names)
     for t, own in peers.items():
-        everything = b"".join(b"".join(p.raw_frames) for p in own)
+        # What a refusal says of a name is what this tenant has asked for itself.
+        everything = b"".join(f for p in own for f in p.raw_frames if b"there is no session" not in f)
         check(canary(t).encode() in everything, "this test looks in the wrong place")
         for other in MANY:
-            check(other == t or canary(other).encode() not in everything, t, "saw", other)
+            word = canary(other).encode()
+            check(other == t or word not in everything, t, "saw", other)
+            check(other == t or word not in exports[t], other, "is in the export of", t)
         check(canary(t) not in s.read_log(), "in the log:", t)
         check(canary(t) not in metrics, "in the metrics:", t)
