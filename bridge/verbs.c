@@ -1,6 +1,7 @@
 #define _DEFAULT_SOURCE /* getentropy */
 #include "bridge/bridge_impl.h"
 
+#include "kernels/base/clock.h"
 #include "kernels/base/random.h"
 
 #include <assert.h>
@@ -228,6 +229,7 @@ static void start_rewind(struct task *t)
         .kind = t->r.verb == BRIDGE_REWIND ? STORE_REWIND : STORE_RESET,
         .state = STORE_LIVE,
         .top_p = 1,
+        .wall_us = clock_wall_us(),
     };
     memcpy(row->request, t->r.id, sizeof row->request);
     (void)snprintf(row->bit_class, sizeof row->bit_class, "%s",
