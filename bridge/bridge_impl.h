@@ -48,6 +48,8 @@ struct task_work {
     struct store_session session; /* in: names and fixed part; out: the row */
     int32_t *found_ids;           /* out of a find: the ids of the stored turn */
     uint64_t max_sessions;        /* of the tenant, when it was sent */
+    struct store_import *import;  /* under way, from fd; both the writer's */
+    int fd;
 };
 
 /* A LIST on its way. */

@@ -300,16 +300,11 @@ static enum rxt_status run_export(struct work *w, struct store *store, struct rx
     return st;
 }
 
-struct importing {
-    int fd;
-    const struct rxt_info *model;
-};
-
 static enum rxt_status read_all(void *arg, void *bytes, size_t n)
 {
-    int fd = ((const struct importing *)arg)->fd;
+    const struct task *t = arg;
     for (char *p = bytes; n > 0;) {
-        ssize_t done = read(fd, p, n);
+        ssize_t done = read(t->write.fd, p, n);
         if (done < 0 && errno == EINTR)
             continue;
         if (done < 0)
@@ -324,21 +319,37 @@ static enum rxt_status read_all(void *arg, void *bytes, size_t n)
 
 static enum rxt_status check_import(void *arg, const struct store_session *x, struct rxt_error *err)
 {
-    return session_check_model(x, ((const struct importing *)arg)->model, err);
+    const struct task *t = arg;
+    return session_check_model(x, rxt_model_info(t->bridge->model), err);
 }
 
+static enum rxt_status begin_import(struct task *t, struct store *store, struct rxt_error *err)
+{
+    const struct store_source from = {.read = read_all, .accept = check_import, .arg = t};
+    TRY(check_sessions(t, store, err));
+    t->write.fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
+    if (t->write.fd < 0)
+        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));
+    enum rxt_status st =
+        store_import_begin(&t->write.import, store, t->r.tenant, t->r.session, &from, err);
+    if (st != RXT_OK)
+        (void)close(t->write.fd);
+    return st;
+}
+
+/* A large image goes in pieces, and the turns of others between them. */
 static enum rxt_status run_import(struct work *w, struct store *store, struct rxt_error *err)
 {
     struct task *t = w->owner;
-    TRY(check_sessions(t, store, err));
-    struct importing in = {.model = rxt_model_info(t->bridge->model)};
-    const struct store_source from = {.read = read_all, .accept = check_import, .arg = &in};
-    in.fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
-    if (in.fd < 0)
-        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));
-    enum rxt_status st =
-        store_import(store, t->r.tenant, t->r.session, &from, &t->write.session, err);
-    (void)close(in.fd);
+    if (!t->write.import)
+        TRY(begin_import(t, store, err));
+    enum rxt_status st = store_import_step(t->write.import, &w->again, err);
+    if (w->again)
+        return RXT_OK;
+    store_import_end(&t->write.import);
+    (void)close(t->write.fd);
+    if (st == RXT_OK)
+        st = store_session_get(store, t->r.tenant, t->r.session, &t->write.session, err);
     return st;
 }
 

@@ -334,6 +334,17 @@ enum rxt_status store_import(struct store *s, const char *tenant, const char *na
                              const struct store_source *from, struct store_session *out,
                              struct rxt_error *err);
 
+/* The same in steps that write at most STORE_CHUNK_BYTES of an image each, so that journal rows go
+ * between them; the last one writes all rows. */
+struct store_import; /* opaque: one under way */
+enum rxt_status store_import_begin(struct store_import **out, struct store *s, const char *tenant,
+                                   const char *name, const struct store_source *from,
+                                   struct rxt_error *err);
+/* *more: there is another one. After a failure there is none. */
+enum rxt_status store_import_step(struct store_import *in, bool *more, struct rxt_error *err);
+/* Gives up what was not finished. NULL-safe; sets *in to NULL. On the thread of the handle. */
+void store_import_end(struct store_import **in);
+
 /* ---- care ------------------------------------------------------------------------------- */
 
 /* Removes at most one chunk that no image needs, for a writer with nothing else to do. *more =

@@ -175,6 +175,48 @@ static void whom_nobody_can_use_is_not_taken(void **state)
     free(e.p);
 }
 
+static int64_t leftovers(struct fixture *fx)
+{
+    return fixture_number(fx, "SELECT (SELECT count(*) FROM orphan) + (SELECT count(*) FROM chunk) "
+                              "- (SELECT count(*) FROM image)");
+}
+
+/* Rows of others go between the steps, nothing is there before the last one, and what was given up
+ * leaves nothing. */
+static void an_import_goes_in_steps(void **state)
+{
+    struct fixture *fx = *state;
+    rich_session(fx, 3 * STORE_CHUNK_BYTES + 5);
+    struct store_session other = session_make(fx, "other"), x;
+    struct bytes e = export_of(fx, "rich", false);
+    const struct store_source from = {.read = supply, .arg = &e};
+    int64_t before_all = leftovers(fx);
+    for (int whole = 0; whole < 2; whole++) {
+        struct store_import *in = NULL;
+        uint64_t n = 0;
+        bool more = true;
+        e.at = 0;
+        must(fx, store_import_begin(&in, fx->s, "acme", "copy", &from, &fx->err));
+        while (more && (whole || n < 4)) {
+            size_t before = e.at;
+            assert_status(RXT_ENOTFOUND, store_session_get(fx->s, "acme", "copy", &x, NULL));
+            must(fx, store_import_step(in, &more, &fx->err));
+            assert_true(e.at - before <= STORE_CHUNK_BYTES + 1000 || !more);
+            turn_add(fx, other.id, (uint64_t)whole * 100 + ++n);
+        }
+        assert_true(n >= 4 && more == !whole);
+        for (; !whole && n < 100; n++)
+            turn_add(fx, other.id, n + 1);
+        store_import_end(&in);
+        assert_null(in);
+        if (!whole)
+            assert_int_equal(leftovers(fx), before_all);
+        enum rxt_status st = store_session_get(fx->s, "acme", "copy", &x, NULL);
+        assert_status(whole ? RXT_OK : RXT_ENOTFOUND, st);
+    }
+    free(e.p);
+}
+
 static void with_history(void **state)
 {
     round_trip(*state, true, 5000, 0);
@@ -244,12 +286,6 @@ static void writers_may_fail(void **state)
     }
     free(all.p);
     session_make(fx, "after"); /* no view is left open */
-}
-
-static int64_t leftovers(struct fixture *fx)
-{
-    return fixture_number(fx, "SELECT (SELECT count(*) FROM orphan) + (SELECT count(*) FROM chunk) "
-                              "- (SELECT count(*) FROM image)");
 }
 
 static void cut_short_it_is_nothing(void **state)
@@ -408,6 +444,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         store_unit_test(whom_nobody_can_use_is_not_taken),
+        store_unit_test(an_import_goes_in_steps),
         store_unit_test(with_history),
         store_unit_test(without_history),
         store_unit_test(a_large_image),
