@@ -3,6 +3,7 @@
  * Medians of many rounds; the ceilings are measured before and after, on the same threads, since
  * machines are shared and clocks move. Bytes and flops are those the ops themselves count. */
 #include "tools/rxt/bench_front.h"
+#include "tools/rxt/bench_images.h"
 #include "tools/rxt/cli.h"
 
 #include "kernels/base/clock.h"
@@ -16,17 +17,19 @@ static struct {
     const char *shape;
     int32_t batch, rounds_ms;
     uint64_t seed;
-    bool json, front;
+    bool json, front, images;
 } opt = {.rounds_ms = 700, .seed = 1};
 
 static const struct option options[] = {
     {"shape", OPTION_TEXT, &opt.shape, "NAME",
-     "random weights of a named shape: beta-3b, alpha-12m, preview"},
+     "random weights of a named shape: beta-3b, alpha-12m, preview, wide-memory"},
     {"batch", OPTION_INT, &opt.batch, "B", "only this batch (default: 1, 4 and 16 where they fit)"},
     {"milliseconds", OPTION_INT, &opt.rounds_ms, "MS", "spent on each figure (default: 700)"},
     {"seed", OPTION_SEED, &opt.seed, "N", "of random weights and tokens"},
     {"json", OPTION_FLAG, &opt.json, NULL, "one object"},
     {"front", OPTION_FLAG, &opt.front, NULL, "only the front of the server, without a model"},
+    {"images", OPTION_FLAG, &opt.images, NULL,
+     "only what images of one session cost others (ten times --milliseconds each)"},
     OPTION_MORE(model_options),
     {0},
 };
@@ -350,7 +353,7 @@ int command_bench(int argc, char **argv)
                       "the benchmark needs turns of %d tokens, here %d are allowed",
                       QUERY_TOKENS + ANSWER_TOKENS, rxt_model_info(m)->max_seq_len);
     if (st == RXT_OK)
-        st = bench(m);
+        st = opt.images ? bench_images(m, opt.json, (double)opt.rounds_ms / 100, &err) : bench(m);
     rxt_model_close(&m);
     return st == RXT_OK ? 0 : complain(st, &err);
 }
