@@ -1,6 +1,7 @@
 #include "tools/rxt/connect.h"
 
 #include "tools/rxt/cli.h"
+#include "tools/rxt/secret.h"
 #include "tools/rxt/terminal.h"
 
 #include <errno.h>
@@ -206,27 +207,15 @@ static int run_terminal(struct talk *t, const struct client_event *start)
 
 /* ---- start ------------------------------------------------------------------------------ */
 
-static enum rxt_status read_key(char key[64], const char *path, struct rxt_error *err)
-{
-    FILE *f = fopen(path, "re");
-    bool ok = f && fgets(key, 64, f);
-    if (f)
-        (void)fclose(f);
-    if (!ok)
-        return rxt_fail(err, RXT_EIO, "cannot read the secret key in %.150s", path);
-    key[strcspn(key, "\r\n")] = '\0';
-    return RXT_OK;
-}
-
 static enum rxt_status begin(const struct connect_options *o, struct client **client,
                              struct client_event *start, struct rxt_error *err)
 {
-    char key[64];
+    char key[SERVER_KEY_TEXT + 1];
     struct client_config cfg = {.endpoint = o->endpoint, .name = "rxt chat", .timeout_ms = 30000};
     if (o->server_key || o->secret_key_file) {
         if (!o->server_key || !o->secret_key_file)
             return rxt_fail(err, RXT_EINVAL, "CURVE wants --server-key and --secret-key-file");
-        TRY(read_key(key, o->secret_key_file, err));
+        TRY(secret_read(key, o->secret_key_file, err));
         cfg.server_key = o->server_key;
         cfg.secret_key = key;
     }

@@ -1,13 +1,13 @@
 #include "tools/rxtd/config.h"
 
 #include "tools/rxt/options.h"
+#include "tools/rxt/secret.h"
 
 #include <ctype.h>
 #include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* Numbers are read as 64 bits and brought into the narrower fields afterwards, limits checked. */
 static struct {
@@ -160,24 +160,14 @@ static int narrow(uint32_t *out, uint64_t value, const char *name, uint32_t max)
     return -1;
 }
 
-/* The key stands in a file of its own, which only its owner may read. */
 static int read_secret(const char **out, const char *path)
 {
-    static char key[64];
-    struct stat s;
-    FILE *f = fopen(path, "re");
-    if (!f || fstat(fileno(f), &s) != 0 || !fgets(key, sizeof key, f)) {
-        (void)fprintf(stderr, "rxtd: cannot read the secret key in %s\n", path);
-        if (f)
-            (void)fclose(f);
+    static char key[SERVER_KEY_TEXT + 1];
+    struct rxt_error err = {""};
+    if (secret_read(key, path, &err) != RXT_OK) {
+        (void)fprintf(stderr, "rxtd: %s\n", err.text);
         return EXIT_USAGE;
     }
-    (void)fclose(f);
-    if (s.st_mode & 077) {
-        (void)fprintf(stderr, "rxtd: %s can be read by others: chmod 600 it\n", path);
-        return EXIT_USAGE;
-    }
-    key[strcspn(key, "\r\n")] = '\0';
     *out = key;
     return -1;
 }
