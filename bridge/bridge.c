@@ -21,8 +21,6 @@ static void set_defaults(struct bridge_config *cfg)
         cfg->n_spare = 4;
     if (!cfg->image_budget_us)
         cfg->image_budget_us = 250000;
-    if (!cfg->max_tenant_queue)
-        cfg->max_tenant_queue = cfg->max_queue;
     if (!cfg->choose_us)
         cfg->choose_us = 60000000;
 }
@@ -131,12 +129,28 @@ static void destroy(struct bridge *b)
     mem_free(b);
 }
 
-static enum rxt_status check_room(const struct bridge *b, struct rxt_error *err)
+static enum rxt_status check_room(const struct bridge *b, size_t max_bytes, const char *name,
+                                  struct rxt_error *err)
 {
-    if (room_minimum(b) <= b->cfg.max_bytes)
+    if (room_minimum(b) <= max_bytes)
         return RXT_OK;
-    return rxt_fail(err, RXT_ELIMIT, "one turn of this model needs %zu bytes, max_bytes is %zu",
-                    room_minimum(b), b->cfg.max_bytes);
+    return rxt_fail(err, RXT_ELIMIT, "one turn of this model needs %zu bytes, %s is %zu",
+                    room_minimum(b), name, max_bytes);
+}
+
+enum rxt_status bridge_set_limits(struct bridge *b, const struct bridge_limits *tenant,
+                                  struct rxt_error *err)
+{
+    struct bridge_limits t = *tenant;
+    if (!t.max_queue)
+        t.max_queue = b->cfg.max_queue;
+    if (!t.max_sessions)
+        t.max_sessions = UINT64_MAX;
+    if (!t.max_bytes)
+        t.max_bytes = b->cfg.max_bytes;
+    TRY(check_room(b, t.max_bytes, "max_bytes of a tenant", err));
+    b->cfg.tenant = t;
+    return RXT_OK;
 }
 
 enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
@@ -164,7 +178,8 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
         .max_rows = b->cfg.prefill_rows + b->cfg.max_live,
         .max_seq = b->cfg.max_live,
     };
-    TRY_OR(fail, check_room(b, err));
+    TRY_OR(fail, check_room(b, b->cfg.max_bytes, "max_bytes", err));
+    TRY_OR(fail, bridge_set_limits(b, &cfg->tenant, err));
     TRY_OR(fail, open_writer(b, err));
     TRY_OR(fail, open_reader(b, err));
     TRY_OR(fail, plan_pass_buffers(b));

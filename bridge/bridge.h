@@ -32,15 +32,22 @@ struct bridge;
 
 /* ---- open, run, close ------------------------------------------------------------------- */
 
-struct bridge_config {        /* zeroed = defaults */
-    const char *store_path;   /* SQLite file; its folder must exist */
-    enum dtype stm_dtype;     /* of sessions made from now on */
-    enum store_sync sync;     /* what a turn survives: power loss (default), or only kill -9 */
-    bool keep_text;           /* store transcripts beside the token ids */
-    size_t max_bytes;         /* of all sessions: STM, K/V, slots, rows; 0 = 4 GiB */
-    int32_t max_live;         /* answers that decode at the same time; 0 = 16 */
-    int32_t max_queue;        /* requests on their way, memory included; 0 = 1024 */
-    int32_t max_tenant_queue; /* of them for one tenant; 0 = max_queue */
+struct bridge_limits { /* of one tenant; 0 = none but those of all */
+    int32_t max_queue; /* of its requests on their way */
+    uint64_t
+        max_sessions; /* that it may have, in memory or not; OPEN, FORK and IMPORT beyond: ELIMIT */
+    size_t max_bytes; /* that its sessions with something to do hold; others wait their turn */
+};
+
+struct bridge_config {      /* zeroed = defaults */
+    const char *store_path; /* SQLite file; its folder must exist */
+    enum dtype stm_dtype;   /* of sessions made from now on */
+    enum store_sync sync;   /* what a turn survives: power loss (default), or only kill -9 */
+    bool keep_text;         /* store transcripts beside the token ids */
+    size_t max_bytes;       /* of all sessions: STM, K/V, slots, rows; 0 = 4 GiB */
+    int32_t max_live;       /* answers that decode at the same time; 0 = 16 */
+    int32_t max_queue;      /* requests on their way, memory included; 0 = 1024 */
+    struct bridge_limits tenant;
     int32_t prefill_rows;     /* prompt tokens a step beside the decoding turns; 0 = 256 */
     int32_t n_spare;          /* updates in flight; 0 = 4 */
     uint32_t image_budget_us; /* replay work that is cheaper than an image; 0 = 250,000 */
@@ -56,6 +63,10 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
  * the time that is left, images are written of what a replay would have to compute again.
  * Turns that are still answering are cancelled. NULL-safe. */
 void bridge_close(struct bridge **b, uint64_t deadline_us);
+
+/* From now on. ELIMIT: not even one turn has room; then the limits stay as they were. */
+enum rxt_status bridge_set_limits(struct bridge *b, const struct bridge_limits *tenant,
+                                  struct rxt_error *err);
 
 /* One engine step: takes in what lane and writer have finished, starts requests, runs at most one
  * pass of the decoder over all live turns, delivers events. True if it did anything. */

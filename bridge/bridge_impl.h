@@ -47,12 +47,17 @@ struct task_work {
     struct store_turn row;        /* of all candidates, save what differs */
     struct store_session session; /* in: names and fixed part; out: the row */
     int32_t *found_ids;           /* out of a find: the ids of the stored turn */
+    uint64_t max_sessions;        /* of the tenant, when it was sent */
+    struct store_import *import;  /* under way, from fd; both the writer's */
+    int fd;
 };
 
 /* A LIST on its way. */
 struct listing {
     struct work work;
-    char after[BRIDGE_NAME_MAX]; /* where the next page begins */
+    char after[BRIDGE_NAME_MAX];   /* where the next page begins */
+    char (*held)[BRIDGE_NAME_MAX]; /* sorted: held in the table; the store may not know yet */
+    size_t n_held;
     struct bridge_session_info info[BRIDGE_LIST_MAX];
     int32_t n;
     bool more;
@@ -90,6 +95,7 @@ struct task {
     bool accepted;      /* ACCEPTED is out */
     bool staged;        /* its session is brought in for it; it has not started */
     bool waits_memory;  /* of earlier turns */
+    bool waits_store;   /* until that knows what is applied */
     bool to_fork;       /* on_busy = FORK, and it was busy: its session is the fork ... */
     bool forked;        /* ... which is there */
     bool fork_searched; /* it was not busy, and no earlier try has been answered in the fork */
@@ -124,6 +130,7 @@ struct tenant {
     int32_t n_session, n_task;
     int32_t n_listed; /* tasks and sessions in the lists below */
     int64_t balance;
+    size_t reserved;                       /* bytes, of its sessions */
     struct task *ready, **ready_last;      /* turns whose session is in: wait for slots and bytes */
     struct task *bytes, **bytes_last;      /* wait for bytes, and their session to be brought in */
     struct session *update, **update_last; /* wait for the lane */
@@ -346,6 +353,7 @@ void schedule_charge(struct tenant *t, int64_t tokens); /* < 0: gives back */
 
 /* room.c: what is held in bytes, and who must go. */
 size_t room_price(const struct bridge *b, int32_t n_answer);
+bool room_tenant_has(const struct task *t); /* what the task needs, in its tenant's share */
 size_t room_minimum(const struct bridge *b);
 bool room_take(struct session *s, int32_t n_answer); /* false = does not fit now */
 void room_rest(struct session *s);                   /* it has nothing to do any more */
@@ -413,7 +421,7 @@ size_t session_stm_bytes(const struct session *s);
 /* load.c */
 void session_load(struct session *s); /* COLD -> LOADING */
 void session_load_free(struct session *s);
-/* EMISMATCH: it was made with another model than the one described. */
+/* EMISMATCH: it was made with another model than the one described, or has not its shape. */
 enum rxt_status session_check_model(const struct store_session *row, const struct rxt_info *info,
                                     struct rxt_error *err);
 
@@ -421,7 +429,8 @@ enum rxt_status session_check_model(const struct store_session *row, const struc
 bool verb_start(struct task *t);
 bool verb_go(struct task *t); /* its turn has come; false = no room */
 
-/* diff.c, list.c */
+/* diff.c, list.c; list_prepare: before it is sure that the list is begun */
+enum rxt_status list_prepare(struct task *t, struct rxt_error *err);
 void diff_start(struct task *t);
 void diff_destroy(struct diff **d);
 void list_start(struct task *t);

@@ -22,6 +22,7 @@ enum order_kind {
     ORDER_SUBMIT, /* r, for stream */
     ORDER_CANCEL, /* ticket */
     ORDER_QUIET,  /* no more orders to submit will come: the front drains */
+    ORDER_LIMITS, /* limits, from now on */
     ORDER_BATCH,  /* a batch comes back to be used again */
     /* To the thread that reads and writes spool files, so that the front waits for no disk. */
     ORDER_READ,  /* n_bytes at `offset` of file `spool`, for stream: NOTE_CHUNK */
@@ -33,7 +34,8 @@ struct order { /* made by the front, freed by whom it is for */
     struct mail mail;
     enum order_kind kind;
     struct bridge_request r; /* its texts and ids stand behind the struct */
-    struct stream *stream;   /* only a name for the engine */
+    struct bridge_limits limits;
+    struct stream *stream; /* only a name for the engine */
     uint64_t ticket;
     uint64_t spool, offset; /* SUBMIT of export and import: the file they use, 0 = none */
     uint8_t *bytes;         /* WRITE: behind the struct */

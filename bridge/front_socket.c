@@ -1,6 +1,7 @@
 #define _GNU_SOURCE /* eventfd flags, thread names */
 #include "bridge/server_impl.h"
 
+#include "bridge/front_guard_impl.h"
 #include "bridge/front_zap_impl.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
@@ -16,12 +17,21 @@
 
 #define MESSAGES_A_ROUND 256 /* of one endpoint, then the others and the engine have a turn */
 #define PARTS_MAX 4          /* frames that are looked at; a message has at most 3 */
+#define PARTS_A_ROUND 4096   /* of a message that has more */
+
+struct parts { /* of a message that is being received; the first PARTS_MAX are kept */
+    zmq_msg_t part[PARTS_MAX];
+    int n_kept;
+    size_t n;
+};
 
 struct front_socket {
     struct front_socket_config cfg;
     struct front *front;
     struct zap_keys keys;
-    void *context, *zap, *socket[FRONT_ENDPOINTS];
+    struct guard guard;
+    void *context, *zap, *socket[FRONT_ENDPOINTS], *monitor[FRONT_ENDPOINTS];
+    struct parts parts[FRONT_ENDPOINTS];
     char endpoint[FRONT_ENDPOINTS][256]; /* as bound: a port of * is a number now */
     int wake_fd;
     pthread_t thread;
@@ -147,6 +157,8 @@ static enum rxt_status bind_endpoint(struct front_socket *s, enum front_endpoint
     size_t n = sizeof s->endpoint[at];
     if (zmq_getsockopt(s->socket[at], ZMQ_LAST_ENDPOINT, s->endpoint[at], &n) != 0)
         return rxt_fail(err, RXT_EIO, "cannot tell where %.150s listens", endpoint);
+    if (starts(endpoint, "tcp://"))
+        TRY(guard_watch(s->context, s->socket[at], &s->monitor[at], err));
     return RXT_OK;
 }
 
@@ -166,56 +178,68 @@ static enum rxt_status bind_zap(struct front_socket *s, struct rxt_error *err)
 
 /* ---- in ---------------------------------------------------------------------------------- */
 
-struct parts {
-    zmq_msg_t part[PARTS_MAX];
-    int n_kept, n;
-};
+enum received { RECEIVED_NOTHING, RECEIVED_PARTS, RECEIVED_ALL };
 
 static void close_parts(struct parts *m)
 {
     for (int i = 0; i < m->n_kept; i++)
         (void)zmq_msg_close(&m->part[i]);
+    *m = (struct parts){0};
 }
 
-/* All parts of a message: the first PARTS_MAX are kept, the rest counted. False: there is none. */
-static bool receive_parts(void *socket, struct parts *m)
+/* The parts of a message. One of very many takes several rounds, so that the other endpoints and
+ * the engine have their turn. */
+static enum received receive_parts(void *socket, struct parts *m)
 {
-    *m = (struct parts){0};
-    for (;;) {
+    for (size_t i = 0; i < PARTS_A_ROUND; i++) {
         zmq_msg_t rest;
-        zmq_msg_t *part = m->n < PARTS_MAX ? &m->part[m->n] : &rest;
+        bool keep = m->n_kept < PARTS_MAX;
+        zmq_msg_t *part = keep ? &m->part[m->n_kept] : &rest;
         (void)zmq_msg_init(part);
         if (zmq_msg_recv(part, socket, ZMQ_DONTWAIT) < 0) {
             (void)zmq_msg_close(part);
             close_parts(m);
-            return false;
+            return RECEIVED_NOTHING;
         }
         bool more = zmq_msg_more(part);
-        if (part == &rest)
-            (void)zmq_msg_close(part);
-        else
+        if (keep)
             m->n_kept++;
+        else
+            (void)zmq_msg_close(part);
         m->n++;
         if (!more)
-            return true;
+            return RECEIVED_ALL;
     }
+    return RECEIVED_PARTS;
 }
 
-static bool receive_one(struct front_socket *s, enum front_endpoint at)
+static enum received receive_one(struct front_socket *s, enum front_endpoint at)
 {
-    struct parts m;
+    struct parts *m = &s->parts[at];
     struct wire_text frame[PARTS_MAX] = {0};
-    if (!receive_parts(s->socket[at], &m))
-        return false;
-    for (int i = 0; i < m.n_kept; i++)
-        frame[i] = wire_bytes(zmq_msg_data(&m.part[i]), zmq_msg_size(&m.part[i]));
+    enum received got = receive_parts(s->socket[at], m);
+    if (got != RECEIVED_ALL)
+        return got;
+    for (int i = 0; i < m->n_kept; i++)
+        frame[i] = wire_bytes(zmq_msg_data(&m->part[i]), zmq_msg_size(&m->part[i]));
     const char *tenant = "default";
     if (s->zap && at != FRONT_ADMIN)
-        tenant = zmq_msg_gets(&m.part[m.n_kept - 1], "User-Id");
+        tenant = zmq_msg_gets(&m->part[m->n_kept - 1], "User-Id");
+    if (s->monitor[at])
+        guard_message(&s->guard, zmq_msg_get(&m->part[m->n_kept - 1], ZMQ_SRCFD));
     if (tenant && *tenant)
-        front_receive(s->front, at, frame[0], tenant, frame + 1, (size_t)(m.n - 1), clock_us());
-    close_parts(&m);
-    return true;
+        front_receive(s->front, at, frame[0], tenant, frame + 1, m->n - 1, clock_us());
+    close_parts(m);
+    return RECEIVED_ALL;
+}
+
+/* A round of one endpoint; true: nothing waits there now. */
+static bool receive(struct front_socket *s, enum front_endpoint at)
+{
+    enum received got = RECEIVED_ALL;
+    for (int i = 0; i < MESSAGES_A_ROUND && got == RECEIVED_ALL; i++)
+        got = receive_one(s, at);
+    return got == RECEIVED_NOTHING;
 }
 
 /* ---- out --------------------------------------------------------------------------------- */
@@ -299,13 +323,18 @@ static void reload(struct front_socket *s)
 {
     const struct server_config *c = s->cfg.server;
     struct server_config fresh = {0};
-    if (c->reload && c->reload(c->reload_arg, &fresh)) {
+    struct order *o = mem_alloc(sizeof *o);
+    if (c->reload && o && c->reload(c->reload_arg, &fresh, &o->limits)) {
         server_defaults(&fresh);
         const struct front_limits limits = limits_of(&fresh);
         front_set_limits(s->front, &limits);
+        o->kind = ORDER_LIMITS;
+        s->cfg.order(s->cfg.arg, o);
         log_event(LOG_INFO, "limits_read", NULL);
-    } else if (c->reload) {
-        log_event(LOG_ERROR, "limits_kept", NULL);
+    } else {
+        mem_free(o);
+        if (c->reload)
+            log_event(LOG_ERROR, "limits_kept", NULL);
     }
     if (s->zap) {
         struct rxt_error err = {""};
@@ -347,6 +376,22 @@ static void publish_counts(struct front_socket *s)
     s->published = c;
 }
 
+/* What waits at the endpoints; then, if that was all, the guard's look at what does not end. */
+static void take_messages(struct front_socket *s, const zmq_pollitem_t *item, const int *at_item)
+{
+    bool all = true;
+    for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++) {
+        if (s->monitor[at] && !guard_events(&s->guard, s->monitor[at]))
+            log_event(LOG_WARN, "connection_unwatched", NULL);
+        if (at_item[at] >= 0 && item[at_item[at]].revents)
+            all &= receive(s, at);
+    }
+    size_t n_closed = all ? guard_check(&s->guard, clock_us()) : 0;
+    if (n_closed)
+        log_event(LOG_WARN, "message_without_end", "\"connections\":%zu,\"bytes\":%u", n_closed,
+                  GUARD_BYTES);
+}
+
 static void *run(void *arg)
 {
     struct front_socket *s = arg;
@@ -369,17 +414,15 @@ static void *run(void *arg)
         if (now >= tick_us)
             tick_us = now + front_tick(s->front, now);
         publish_counts(s);
-        (void)zmq_poll(item, n_item, (long)((tick_us - now) / 1000 + 1));
+        uint64_t next_us = tick_us < now + GUARD_PERIOD_US ? tick_us : now + GUARD_PERIOD_US;
+        (void)zmq_poll(item, n_item, (long)((next_us - now) / 1000 + 1));
         if (item[0].revents) {
             uint64_t n;
             (void)!read(s->wake_fd, &n, sizeof n);
         }
         if (zap_item >= 0 && item[zap_item].revents)
             zap_answer(s->zap, &s->keys);
-        for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++)
-            if (at_item[at] >= 0 && item[at_item[at]].revents)
-                for (int i = 0; i < MESSAGES_A_ROUND && receive_one(s, at); i++)
-                    ;
+        take_messages(s, item, at_item);
         look_at_flags(s);
         if (take_batches(s) && tick_us > clock_us() + 20000)
             tick_us = clock_us() + 20000; /* something may wait for room now */
@@ -465,9 +508,13 @@ void front_socket_close(struct front_socket **socket)
         front_socket_wake(s);
         (void)pthread_join(s->thread, NULL);
     }
-    for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++)
+    for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++) {
+        close_parts(&s->parts[at]);
+        if (s->monitor[at])
+            (void)zmq_close(s->monitor[at]);
         if (s->socket[at])
             (void)zmq_close(s->socket[at]);
+    }
     if (s->zap)
         (void)zmq_close(s->zap);
     if (s->context)
@@ -475,6 +522,7 @@ void front_socket_close(struct front_socket **socket)
     if (s->wake_fd >= 0)
         (void)close(s->wake_fd);
     front_destroy(&s->front);
+    guard_free(&s->guard);
     zap_free(&s->keys);
     mem_free(s);
     *socket = NULL;

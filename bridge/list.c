@@ -4,11 +4,23 @@
 #include "kernels/base/mem.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { PAGE = 64 }; /* rows of one piece of the reader's work */
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
 /* ---- on the reader's thread ------------------------------------------------------------- */
+
+static bool is_held(const struct listing *l, const struct store_session *row)
+{
+    return (row->flags & STORE_HELD) ||
+           (l->n_held && bsearch(row->name, l->held, l->n_held, sizeof *l->held, by_name));
+}
 
 /* The next page of rows that are asked for; *end = there are no more. */
 static enum rxt_status read_page(struct task *t, struct store *s, bool *end, struct rxt_error *err)
@@ -28,7 +40,7 @@ static enum rxt_status read_page(struct task *t, struct store *s, bool *end, str
             *end = true;
             break;
         }
-        if (order < 0 || (t->r.only_held && !(row[i].flags & STORE_HELD)))
+        if (order < 0 || (t->r.only_held && !is_held(l, &row[i])))
             continue;
         if (l->n == t->r.limit) {
             l->more = *end = true;
@@ -51,6 +63,12 @@ static enum rxt_status run_list(struct work *w, struct store *s, struct rxt_erro
 
 /* ---- on the engine's -------------------------------------------------------------------- */
 
+/* Than its row in the store. */
+static bool knows_more(const struct session *s)
+{
+    return s->held || s->phase == SESSION_RESIDENT;
+}
+
 static void list_done(struct work *w)
 {
     struct task *t = w->owner;
@@ -60,12 +78,16 @@ static void list_done(struct work *w)
         task_fail(t, w->status, w->error.text);
         return;
     }
+    int32_t n = 0;
     for (int32_t i = 0; i < l->n; i++) {
         struct session *live = NULL;
-        if (session_peek(t->bridge, t->r.tenant, l->info[i].session, &live) &&
-            live->phase == SESSION_RESIDENT)
+        if (session_peek(t->bridge, t->r.tenant, l->info[i].session, &live) && knows_more(live))
             session_info(live, &l->info[i]);
+        if (t->r.only_held && l->info[i].state != BRIDGE_HELD) /* repaired meanwhile */
+            continue;
+        l->info[n++] = l->info[i];
     }
+    l->n = n;
     event_list(t);
     task_end(t);
 }
@@ -113,6 +135,35 @@ enum rxt_status bridge_list(struct bridge *b, const char *tenant, const char *af
             (void)snprintf(r.session, sizeof r.session, "%s", out[c.n - 1].session);
     }
     *n = c.n;
+    return RXT_OK;
+}
+
+/* Notes what the table knows to be held: whoever was told so finds it listed, be the store slow or
+ * its disk full. */
+enum rxt_status list_prepare(struct task *t, struct rxt_error *err)
+{
+    struct listing *l = t->listing;
+    const struct bridge *b = t->bridge;
+    for (int pass = 0; pass < 2 && t->r.only_held; pass++) {
+        size_t n = 0;
+        for (size_t i = 0; i < BRIDGE_BUCKETS; i++)
+            for (const struct session *s = b->bucket[i]; s; s = s->chain) {
+                if (!s->held || strcmp(s->tenant->name, t->r.tenant) != 0)
+                    continue;
+                if (l->held)
+                    (void)snprintf(l->held[n], sizeof l->held[n], "%s", s->name);
+                n++;
+            }
+        if (n == 0 || l->held) {
+            l->n_held = n;
+            break;
+        }
+        l->held = mem_alloc_n(n, sizeof *l->held);
+        if (!l->held)
+            return rxt_fail(err, RXT_ENOMEM, "no memory for the names of %zu held sessions", n);
+    }
+    if (l->n_held)
+        qsort(l->held, l->n_held, sizeof *l->held, by_name);
     return RXT_OK;
 }
 

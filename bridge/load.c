@@ -5,6 +5,7 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/random.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -21,11 +22,28 @@ static void hex(char out[33], const uint8_t hash[16])
         (void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
 }
 
+/* The hash of the model fixes all of it but dtype and init: a row that says otherwise is of an
+ * export that somebody has made by hand. */
+static enum rxt_status check_shape(const struct store_session *row, const struct rxt_info *info,
+                                   struct rxt_error *err)
+{
+    if (row->n_layer == (uint32_t)info->n_layer && row->n_slot == (uint32_t)info->n_slot &&
+        row->embed_dim == (uint32_t)info->embed_dim && row->generator == RANDOM_GENERATOR &&
+        (row->dtype == DTYPE_F32 || row->dtype == DTYPE_BF16) && row->init <= STM_ZEROS)
+        return RXT_OK;
+    return rxt_fail(err, RXT_EMISMATCH,
+                    "session \"%.40s\" has a memory of %" PRIu32 " x %" PRIu32 " x %" PRIu32
+                    ", dtype %" PRIu32 ", init %" PRIu32 ", generator %" PRIu32
+                    ": not one of this model",
+                    row->name, row->n_layer, row->n_slot, row->embed_dim, row->dtype, row->init,
+                    row->generator);
+}
+
 enum rxt_status session_check_model(const struct store_session *row, const struct rxt_info *info,
                                     struct rxt_error *err)
 {
     if (memcmp(row->model_hash, info->hash, sizeof info->hash) == 0)
-        return RXT_OK;
+        return check_shape(row, info, err);
     char was[33], is[33];
     hex(was, row->model_hash);
     hex(is, info->hash);
@@ -104,8 +122,10 @@ static void load_failed(struct session *s, enum rxt_status st, const char *sente
     bool own_damage =
         row_fits && (st == RXT_ECORRUPT || st == RXT_EMISMATCH || st == RXT_ENONFINITE);
     (void)snprintf(why.text, sizeof why.text, "%s", sentence);
-    if (row_fits)
+    if (row_fits) {
         s->row = s->load->row;
+        s->version = s->row.applied;
+    }
     session_load_free(s);
     session_drop(s);
     s->n_retry = 0;

@@ -174,9 +174,12 @@ static enum rxt_status check_candidates(const struct bridge *b, const struct bri
     int32_t most = b->cfg.max_live < BRIDGE_CANDIDATES ? b->cfg.max_live : BRIDGE_CANDIDATES;
     if (r->n_candidate < 0 || r->n_candidate > most)
         return rxt_fail(err, RXT_EINVAL, "%d candidates: use 1 to %d", r->n_candidate, most);
-    if (room_price(b, r->n_candidate) > b->cfg.max_bytes)
+    size_t price = room_price(b, r->n_candidate), max_bytes = b->cfg.max_bytes;
+    if (max_bytes > b->cfg.tenant.max_bytes)
+        max_bytes = b->cfg.tenant.max_bytes;
+    if (price > max_bytes)
         return rxt_fail(err, RXT_ELIMIT, "%d candidates need %zu bytes, the limit is %zu",
-                        r->n_candidate, room_price(b, r->n_candidate), b->cfg.max_bytes);
+                        r->n_candidate, price, max_bytes);
     return RXT_OK;
 }
 
@@ -220,6 +223,8 @@ void task_destroy(struct task **task)
         mem_free(s);
     }
     diff_destroy(&t->diff);
+    if (t->listing)
+        mem_free(t->listing->held);
     mem_free(t->listing);
     mem_free(t->write.found_ids);
     mem_free(t->text);

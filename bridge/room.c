@@ -6,7 +6,8 @@
  *
  * A session with something to do reserves the most it can need (room_price) until it has nothing to
  * do, so that nothing that was begun ever lacks memory. What it then keeps is counted as it is, and
- * given up, the longest unused first, when others need room. */
+ * given up, the longest unused first, when others need room. A tenant may have a share of its own,
+ * of what is reserved: what it keeps without anything to do is in nobody's way. */
 #include "bridge/bridge_impl.h"
 
 #include "kernels/base/mem.h"
@@ -193,6 +194,14 @@ static bool make_room(struct bridge *b)
 
 /* ---- reserve ---------------------------------------------------------------------------- */
 
+bool room_tenant_has(const struct task *t)
+{
+    const struct session *s = t->session;
+    size_t price = room_price(t->bridge, t->state == TASK_UNDECIDED ? 1 : t->n_answer);
+    size_t others = s->tenant->reserved - s->reserved;
+    return s->reserved >= price || others == 0 || others + price <= t->bridge->cfg.tenant.max_bytes;
+}
+
 bool room_take(struct session *s, int32_t n_answer)
 {
     struct bridge *b = s->bridge;
@@ -212,6 +221,7 @@ bool room_take(struct session *s, int32_t n_answer)
         }
     b->bytes += price - s->reserved;
     b->reserved += price - s->reserved;
+    s->tenant->reserved += price - s->reserved;
     s->reserved = price;
     return true;
 }
@@ -223,6 +233,7 @@ void room_rest(struct session *s)
         return;
     b->bytes -= s->reserved;
     b->reserved -= s->reserved;
+    s->tenant->reserved -= s->reserved;
     s->reserved = 0;
     if (s->phase == SESSION_RESIDENT)
         enter_idle(s);

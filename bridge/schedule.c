@@ -164,12 +164,12 @@ typedef bool (*wants)(const struct tenant *t);
 
 static bool wants_slots(const struct tenant *t)
 {
-    return t->ready != NULL;
+    return t->ready && room_tenant_has(t->ready);
 }
 
 static bool wants_bytes(const struct tenant *t)
 {
-    return t->bytes != NULL;
+    return t->bytes && room_tenant_has(t->bytes);
 }
 
 static bool wants_lane(const struct tenant *t)

@@ -149,6 +149,15 @@ static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct
 
 /* ---- the engine -------------------------------------------------------------------------- */
 
+static void take_limits(struct server *s, const struct bridge_limits *limits)
+{
+    struct rxt_error err = {""};
+    char why[600];
+    if (bridge_set_limits(s->bridge, limits, &err) != RXT_OK)
+        log_event(LOG_ERROR, "limits_kept", "\"why\":\"%s\"",
+                  log_escape(why, sizeof why, err.text));
+}
+
 static void take_order(struct server *s, struct order *o)
 {
     switch (o->kind) {
@@ -160,6 +169,9 @@ static void take_order(struct server *s, struct order *o)
         break;
     case ORDER_QUIET:
         s->quiet = true;
+        break;
+    case ORDER_LIMITS:
+        take_limits(s, &o->limits);
         break;
     case ORDER_BATCH:
         teller_take_back(&s->teller, (struct batch *)o);

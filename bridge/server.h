@@ -35,9 +35,9 @@ struct server_config { /* zeroed = defaults; the texts are lent while the server
     uint32_t high_water;             /* messages queued to a connection; 0 = 10000 */
     uint32_t drain_ms;               /* 0 = 30000 */
 
-    /* Asked at server_reload, in the thread of the front, for the limits of *out; false: they stay.
-     * NULL: they never change. */
-    bool (*reload)(void *arg, struct server_config *out);
+    /* Asked at server_reload, in the thread of the front, for the limits of *out and those of a
+     * tenant; false: they stay. NULL: they never change. */
+    bool (*reload)(void *arg, struct server_config *out, struct bridge_limits *tenant);
     void *reload_arg;
 };
 

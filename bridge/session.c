@@ -63,8 +63,9 @@ enum rxt_status session_find(struct bridge *b, const char *tenant, const char *n
 
 bool session_forgettable(const struct session *s)
 {
+    bool unsaid = s->held && s->flags_dirty; /* the store could not be told */
     return s->phase == SESSION_COLD && !s->active && !s->queue && !s->remember && !s->undecided &&
-           !s->job_out && !s->apply_out && s->retry_us == 0;
+           !s->job_out && !s->apply_out && s->retry_us == 0 && !unsaid;
 }
 
 void session_forget(struct session *s)
@@ -399,6 +400,8 @@ static void apply_done(struct work *w)
         /* The journal has the turns: the next apply, or a replay, makes up for it. */
         log_event(LOG_ERROR, "apply_failed", "\"status\":\"%s\"", rxt_status_name(w->status));
         s->flags_dirty |= a->has_flags;
+        if (s->queue && s->queue->waits_store)
+            task_fail(s->queue, w->status, w->error.text);
     }
     if (a->values)
         b->image_buffer[b->n_image_buffer++] = a->values;

@@ -142,10 +142,10 @@ static enum rxt_status check_queue(const struct bridge *b, const struct tenant *
     if (b->n_sink >= (repeat ? 2 : 1) * cfg->max_queue)
         return rxt_fail(err, RXT_EBUSY, "%d requests are on their way, the limit is %d", b->n_sink,
                         cfg->max_queue);
-    if (!repeat && x && x->n_task >= cfg->max_tenant_queue)
+    if (!repeat && x && x->n_task >= cfg->tenant.max_queue)
         return rxt_fail(err, RXT_EBUSY,
                         "%d requests of the tenant are on their way, the limit is %d", x->n_task,
-                        cfg->max_tenant_queue);
+                        cfg->tenant.max_queue);
     return RXT_OK;
 }
 
@@ -202,6 +202,8 @@ enum rxt_status bridge_submit(struct bridge *b, const struct bridge_request *r,
         st = rxt_fail(err, RXT_EIO, "the system gave no random bytes for a request id");
     } else if (r->verb == BRIDGE_LIST) {
         st = check_queue(b, NULL, false, err);
+        if (st == RXT_OK)
+            st = list_prepare(t, err);
         if (st == RXT_OK) {
             enter(t);
             list_start(t);

@@ -1,6 +1,7 @@
 /* States 5 to 8 of a turn: journaled, remembered; and what a repeated request gets. */
 #include "bridge/bridge_impl.h"
 
+#include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 
 #include <stdio.h>
@@ -54,6 +55,7 @@ void turn_fill_row(const struct task *t, const struct answer *a, struct store_tu
         .top_p = how->top_p,
         .top_k = (uint32_t)how->top_k,
         .seed = a->seed,
+        .wall_us = clock_wall_us(),
     };
     memcpy(row->request, t->r.id, sizeof row->request);
     (void)snprintf(row->finish, sizeof row->finish, "%s", decoded ? finish_name(a->finish) : "");
@@ -223,6 +225,7 @@ void turn_journaled(struct task *t)
     if (t->answered_us)
         t->usage.journal_us = t->durable_us - t->answered_us;
     s->row.head = t->version;
+    s->row.used_us = t->write.row.wall_us;
     turn_note_id(s, t, STORE_LIVE);
     if (a->n_ids > 0) {
         memcpy(s->last_ids, a->ids, (size_t)a->n_ids * sizeof *a->ids);

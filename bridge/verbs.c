@@ -1,6 +1,7 @@
 #define _DEFAULT_SOURCE /* getentropy */
 #include "bridge/bridge_impl.h"
 
+#include "kernels/base/clock.h"
 #include "kernels/base/random.h"
 
 #include <assert.h>
@@ -11,17 +12,30 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What has been journaled is in the memory, and the store knows it. */
-static bool settled(const struct session *s)
+/* What has been journaled is in the memory. */
+static bool remembered(const struct session *s)
 {
-    return !s->remember && !s->job_out && !s->apply_out && s->phase != SESSION_LOADING &&
-           (s->phase != SESSION_RESIDENT || s->row.applied == s->version);
+    return !s->remember && !s->job_out && s->phase != SESSION_LOADING;
+}
+
+/* ... and the store knows it. If it could not be told it is told again; when that fails, so does
+ * the task. */
+static bool settled(struct task *t)
+{
+    struct session *s = t->session;
+    bool known = (s->phase != SESSION_RESIDENT || s->row.applied == s->version) &&
+                 !(s->held && s->flags_dirty);
+    t->waits_store = remembered(s) && (s->apply_out || !known);
+    if (t->waits_store && !s->apply_out)
+        session_apply(s);
+    return remembered(s) && !t->waits_store;
 }
 
 /* Every verb but TURN, REMEMBER and GET is one piece of work for the writer, and DONE after it. */
 static void post(struct task *t, work_run run, work_done done, bool alone)
 {
     t->work_out = true;
+    t->write.max_sessions = t->bridge->cfg.tenant.max_sessions;
     t->write.work.alone = alone;
     bridge_post(t->bridge, &t->write.work, run, done, t);
 }
@@ -40,6 +54,20 @@ static void finish_or_fail(struct work *w)
 
 /* ---- open ------------------------------------------------------------------------------- */
 
+/* On the writer's thread, before a session is made. */
+static enum rxt_status check_sessions(const struct task *t, struct store *store,
+                                      struct rxt_error *err)
+{
+    uint64_t n = 0, most = t->write.max_sessions;
+    if (most == UINT64_MAX)
+        return RXT_OK;
+    TRY(store_session_count(store, t->r.tenant, &n, err));
+    if (n < most)
+        return RXT_OK;
+    return rxt_fail(err, RXT_ELIMIT, "the tenant has %" PRIu64 " sessions, the limit is %" PRIu64,
+                    n, most);
+}
+
 /* A new session that begins where another one of the tenant is. */
 static enum rxt_status fork_from(struct task *t, struct store *store, const char *from,
                                  const char *to, uint64_t version, struct rxt_error *err)
@@ -47,6 +75,7 @@ static enum rxt_status fork_from(struct task *t, struct store *store, const char
     struct store_session row;
     TRY(store_session_get(store, t->r.tenant, from, &row, err));
     TRY(session_check_model(&row, rxt_model_info(t->bridge->model), err));
+    TRY(check_sessions(t, store, err));
     if (version == BRIDGE_HEAD)
         version = row.applied;
     return store_session_fork(store, row.id, version, to, &t->write.session, err);
@@ -63,6 +92,7 @@ static enum rxt_status run_open(struct work *w, struct store *store, struct rxt_
     t->write.session = want;
     if (t->r.from[0])
         return fork_from(t, store, t->r.from, t->r.session, t->r.version, err);
+    TRY(check_sessions(t, store, err));
     return store_session_create(store, &t->write.session, err);
 }
 
@@ -199,6 +229,7 @@ static void start_rewind(struct task *t)
         .kind = t->r.verb == BRIDGE_REWIND ? STORE_REWIND : STORE_RESET,
         .state = STORE_LIVE,
         .top_p = 1,
+        .wall_us = clock_wall_us(),
     };
     memcpy(row->request, t->r.id, sizeof row->request);
     (void)snprintf(row->bit_class, sizeof row->bit_class, "%s",
@@ -271,9 +302,9 @@ static enum rxt_status run_export(struct work *w, struct store *store, struct rx
 
 static enum rxt_status read_all(void *arg, void *bytes, size_t n)
 {
-    int fd = *(int *)arg;
+    const struct task *t = arg;
     for (char *p = bytes; n > 0;) {
-        ssize_t done = read(fd, p, n);
+        ssize_t done = read(t->write.fd, p, n);
         if (done < 0 && errno == EINTR)
             continue;
         if (done < 0)
@@ -286,15 +317,39 @@ static enum rxt_status read_all(void *arg, void *bytes, size_t n)
     return RXT_OK;
 }
 
+static enum rxt_status check_import(void *arg, const struct store_session *x, struct rxt_error *err)
+{
+    const struct task *t = arg;
+    return session_check_model(x, rxt_model_info(t->bridge->model), err);
+}
+
+static enum rxt_status begin_import(struct task *t, struct store *store, struct rxt_error *err)
+{
+    const struct store_source from = {.read = read_all, .accept = check_import, .arg = t};
+    TRY(check_sessions(t, store, err));
+    t->write.fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
+    if (t->write.fd < 0)
+        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));
+    enum rxt_status st =
+        store_import_begin(&t->write.import, store, t->r.tenant, t->r.session, &from, err);
+    if (st != RXT_OK)
+        (void)close(t->write.fd);
+    return st;
+}
+
+/* A large image goes in pieces, and the turns of others between them. */
 static enum rxt_status run_import(struct work *w, struct store *store, struct rxt_error *err)
 {
     struct task *t = w->owner;
-    int fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));
-    enum rxt_status st =
-        store_import(store, t->r.tenant, t->r.session, read_all, &fd, &t->write.session, err);
-    (void)close(fd);
+    if (!t->write.import)
+        TRY(begin_import(t, store, err));
+    enum rxt_status st = store_import_step(t->write.import, &w->again, err);
+    if (w->again)
+        return RXT_OK;
+    store_import_end(&t->write.import);
+    (void)close(t->write.fd);
+    if (st == RXT_OK)
+        st = store_session_get(store, t->r.tenant, t->r.session, &t->write.session, err);
     return st;
 }
 
@@ -343,7 +398,7 @@ static bool start_get(struct task *t)
     struct session *s = t->session;
     if (s->phase == SESSION_COLD)
         schedule_task(t, LIST_BYTES);
-    if (s->phase != SESSION_RESIDENT || (!s->held && !settled(s)))
+    if (s->phase != SESSION_RESIDENT || (!s->held && !remembered(s)))
         return false;
     event_done(t, true);
     task_end(t);
@@ -362,22 +417,22 @@ bool verb_start(struct task *t)
     case BRIDGE_GET:
         return start_get(t);
     case BRIDGE_FORK:
-        if (settled(s))
+        if (settled(t))
             post(t, run_fork, finish_or_fail, true);
         break;
     case BRIDGE_REWIND:
     case BRIDGE_RESET:
-        if (settled(s))
+        if (settled(t))
             schedule_task(t, LIST_BYTES);
         break;
     case BRIDGE_ERASE:
-        if (settled(s)) {
+        if (settled(t)) {
             session_drop(s);
             post(t, run_erase, erase_done, true);
         }
         break;
     case BRIDGE_EXPORT:
-        if (settled(s)) {
+        if (settled(t)) {
             t->work_out = true;
             bridge_post_read(t->bridge, &t->write.work, run_export, finish_or_fail, t);
         }
@@ -386,7 +441,7 @@ bool verb_start(struct task *t)
         post(t, run_import, open_done, true);
         break;
     case BRIDGE_DIFF:
-        if (settled(s))
+        if (settled(t))
             diff_start(t);
         break;
     case BRIDGE_LIST: /* of no session */

@@ -96,7 +96,8 @@ enum rxt_status config_parse(struct rxt_config *out, const char *text, size_t n,
                              struct rxt_error *err);
 /* Parses DIR/config.json. ENOTFOUND, EIO and the above. */
 enum rxt_status config_read(struct rxt_config *out, const char *dir, struct rxt_error *err);
-/* A shape of spec 8: "beta-3b", "alpha-12m", "preview". ENOTFOUND naming those there are. */
+/* A shape of spec 8: "beta-3b", "alpha-12m", "preview"; and "wide-memory". ENOTFOUND naming those
+ * there are. */
 enum rxt_status config_named(struct rxt_config *out, const char *name, struct rxt_error *err);
 
 /* The layers of a decoder in the order they run: before, stateful, after. */

@@ -84,15 +84,41 @@ static const char preview[] =
     "\"query_token_id\":3,\"answer_token_id\":4},"
     "\"rope_layout\":\"interleaved\"}";
 
+/* A memory as large as that of beta-3b, 88 MB, and little else. */
+static const char wide_memory[] =
+    "{\"decoder_config\":{"
+    "\"num_layers\":6,\"vocab_size\":2048,\"embed_dim\":256,\"att_heads\":8,\"seq_len\":256,"
+    "\"stm_size\":14336,\"att_groups\":2,\"att_query_groups\":4,\"self_att_type\":\"sqa\","
+    "\"cross_att_type\":\"sqa\",\"ff_dim\":768,\"dense_layer_dim\":768},"
+    "\"encoder_config\":{"
+    "\"num_layers\":6,\"vocab_size\":2048,\"embed_dim\":256,\"att_heads\":8,\"seq_len\":256,"
+    "\"att_groups\":4,\"att_query_groups\":4,\"self_att_type\":\"sqa\",\"ff_dim\":768,"
+    "\"skip_memory_cross_attention\":true},"
+    "\"memory_attention_config\":{"
+    "\"num_layers\":6,\"embed_dim\":256,\"att_heads\":8,\"seq_len\":256,\"stm_size\":14336,"
+    "\"att_type\":\"sqa\",\"att_groups\":4,\"att_query_groups\":4,"
+    "\"norm_type\":\"classic-rms\",\"use_gated_residual\":true,"
+    "\"residual_gate_type\":\"linear\",\"residual_per_slot_gate\":true,"
+    "\"use_tanh_residual_gate\":false},"
+    "\"memory_attention_variant\":\"simple\","
+    "\"tokenizer_config\":{\"pad_token_id\":0,\"bos_token_id\":1,\"eos_token_id\":2,"
+    "\"query_token_id\":3,\"answer_token_id\":4},"
+    "\"rope_layout\":\"interleaved\"}";
+
 enum rxt_status config_named(struct rxt_config *out, const char *name, struct rxt_error *err)
 {
     static const struct {
         const char *name, *text;
-    } shape[] = {{"beta-3b", beta_3b}, {"alpha-12m", alpha_12m}, {"preview", preview}};
+    } shape[] = {{"beta-3b", beta_3b},
+                 {"alpha-12m", alpha_12m},
+                 {"preview", preview},
+                 {"wide-memory", wide_memory}};
     for (size_t i = 0; i < sizeof shape / sizeof shape[0]; i++) {
         if (strcmp(name, shape[i].name) == 0)
             return config_parse(out, shape[i].text, strlen(shape[i].text), err);
     }
     return rxt_fail(err, RXT_ENOTFOUND,
-                    "shape '%.32s' is not known; there are beta-3b, alpha-12m and preview", name);
+                    "shape '%.32s' is not known; there are beta-3b, alpha-12m, "
+                    "preview and wide-memory",
+                    name);
 }

@@ -36,9 +36,9 @@ struct rxt_model_options { /* zeroed = defaults */
  * EMISMATCH, ESHAPE, EINVAL, ENOMEM. Source: spec 3. */
 enum rxt_status rxt_model_open(struct rxt_model **out, const char *dir,
                                const struct rxt_model_options *opt, struct rxt_error *err);
-/* A model of a named shape (spec 8: "beta-3b", "alpha-12m", "preview") with random weights made
- * in memory, without a tokenizer: for benchmarks. Gives *out. ENOTFOUND: no such shape; EINVAL,
- * EUNSUPPORTED, ENOMEM. */
+/* A model of a named shape (spec 8: "beta-3b", "alpha-12m", "preview"; "wide-memory") with random
+ * weights made in memory, without a tokenizer: for benchmarks. Gives *out. ENOTFOUND: no such
+ * shape; EINVAL, EUNSUPPORTED, ENOMEM. */
 enum rxt_status rxt_model_random(struct rxt_model **out, const char *shape, uint64_t seed,
                                  const struct rxt_model_options *opt, struct rxt_error *err);
 void rxt_model_close(struct rxt_model **m); /* NULL-safe; after its sessions and workers */

@@ -15,11 +15,11 @@
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the store's formats are little endian");
 
-struct in {
+struct store_import {
     struct store *s;
-    store_read read;
-    void *arg;
-    struct rxt_error *err;
+    struct store_source from;
+    struct rxt_error *err; /* of the call that runs */
+    bool started, finished;
     crypto_generichash_state seal;
     XXH3_state_t sum; /* of the record under way */
     uint32_t format;
@@ -36,23 +36,24 @@ struct in {
     struct store_image image[EXPORT_IMAGES_MAX];
     struct store_upload upload[EXPORT_IMAGES_MAX];
     size_t n_upload; /* begun; the last of them perhaps not whole */
+    bool in_image;   /* its bytes are next */
 
     uint8_t *buf; /* a chunk, or ids and texts of a turn */
     size_t buf_bytes;
 };
 
-static enum rxt_status bad(struct in *in, const char *what)
+static enum rxt_status bad(struct store_import *in, const char *what)
 {
     return rxt_fail(in->err, RXT_EFORMAT,
                     "not an exported session, or cut short: %s (record %" PRIu64 ")", what,
                     in->n_record);
 }
 
-static enum rxt_status take(struct in *in, void *out, size_t n)
+static enum rxt_status take(struct store_import *in, void *out, size_t n)
 {
     if (n == 0)
         return RXT_OK;
-    enum rxt_status st = in->read(in->arg, out, n);
+    enum rxt_status st = in->from.read(in->from.arg, out, n);
     if (st == RXT_EFORMAT)
         return bad(in, "it ends too early");
     if (st == RXT_OK) {
@@ -98,7 +99,7 @@ static bool get_text(struct part *p, char *out, size_t size)
     return n < size;
 }
 
-static enum rxt_status reserve(struct in *in, size_t bytes)
+static enum rxt_status reserve(struct store_import *in, size_t bytes)
 {
     if (bytes <= in->buf_bytes)
         return RXT_OK;
@@ -110,7 +111,7 @@ static enum rxt_status reserve(struct in *in, size_t bytes)
     return RXT_OK;
 }
 
-static enum rxt_status header(struct in *in)
+static enum rxt_status header(struct store_import *in)
 {
     uint8_t head[EXPORT_HEADER_BYTES];
     struct part p = {head + 8};
@@ -126,7 +127,7 @@ static enum rxt_status header(struct in *in)
     return RXT_OK;
 }
 
-static enum rxt_status next(struct in *in)
+static enum rxt_status next(struct store_import *in)
 {
     uint8_t head[EXPORT_RECORD_BYTES];
     struct part p = {head};
@@ -141,7 +142,7 @@ static enum rxt_status next(struct in *in)
 }
 
 /* The sum behind a record. */
-static enum rxt_status record_end(struct in *in)
+static enum rxt_status record_end(struct store_import *in)
 {
     uint64_t want = XXH3_64bits_digest(&in->sum), got;
     if (in->format == EXPORT_FORMAT_WITHOUT_SUMS)
@@ -155,7 +156,7 @@ static enum rxt_status record_end(struct in *in)
                     in->n_record + (in->type == EXPORT_END));
 }
 
-static enum rxt_status session(struct in *in, const char *tenant, const char *name)
+static enum rxt_status session(struct store_import *in)
 {
     uint8_t body[EXPORT_SESSION_BYTES];
     struct store_session *x = &in->session;
@@ -186,13 +187,10 @@ static enum rxt_status session(struct in *in, const char *tenant, const char *na
         x->origin_version > STORE_VERSION_MAX)
         return bad(in, "the session's row is damaged");
     in->head = x->base;
-    /* create and set_state check the lengths of these and the flags */
-    (void)memccpy(x->tenant, tenant, 0, sizeof x->tenant);
-    (void)memccpy(x->name, name, 0, sizeof x->name);
-    return RXT_OK;
+    return in->from.accept ? in->from.accept(in->from.arg, x, in->err) : RXT_OK;
 }
 
-static enum rxt_status image_order(struct in *in, const struct store_image *im)
+static enum rxt_status image_order(struct store_import *in, const struct store_image *im)
 {
     uint64_t base = in->session.base;
     bool first = in->n_upload == 0;
@@ -202,7 +200,7 @@ static enum rxt_status image_order(struct in *in, const struct store_image *im)
     return RXT_OK;
 }
 
-static enum rxt_status image(struct in *in)
+static enum rxt_status image(struct store_import *in)
 {
     uint8_t body[EXPORT_IMAGE_BYTES];
     if (in->n_upload == EXPORT_IMAGES_MAX || in->left <= sizeof body)
@@ -224,20 +222,27 @@ static enum rxt_status image(struct in *in)
     assert(p.at == body + sizeof body);
     TRY(image_order(in, im));
     TRY(reserve(in, STORE_CHUNK_BYTES));
-    struct store_upload *u = &in->upload[in->n_upload];
-    TRY(store_image_begin(in->s, u, in->err));
+    TRY(store_image_begin(in->s, &in->upload[in->n_upload], in->err));
     in->n_upload++;
-    while (in->left > 0) {
-        size_t n = in->left < STORE_CHUNK_BYTES ? (size_t)in->left : STORE_CHUNK_BYTES;
-        TRY(take(in, in->buf, n));
-        TRY(store_image_chunk(in->s, u, in->buf, n, in->err));
-        in->left -= n;
-    }
-    return record_end(in);
+    in->in_image = true;
+    return RXT_OK;
+}
+
+static enum rxt_status image_chunk(struct store_import *in)
+{
+    size_t n = in->left < STORE_CHUNK_BYTES ? (size_t)in->left : STORE_CHUNK_BYTES;
+    TRY(take(in, in->buf, n));
+    TRY(store_image_chunk(in->s, &in->upload[in->n_upload - 1], in->buf, n, in->err));
+    in->left -= n;
+    if (in->left > 0)
+        return RXT_OK;
+    in->in_image = false;
+    TRY(record_end(in));
+    return next(in);
 }
 
 /* Reads a text of n bytes to *at, with a zero; NULL if it is absent. */
-static enum rxt_status text(struct in *in, uint32_t n, uint8_t **at, const char **out)
+static enum rxt_status text(struct store_import *in, uint32_t n, uint8_t **at, const char **out)
 {
     *out = NULL;
     if (n == EXPORT_NO_TEXT)
@@ -257,7 +262,7 @@ static uint64_t length(uint32_t n)
 }
 
 /* What the store refuses to take is the fault of the bytes; what the disk does is not. */
-static enum rxt_status content(struct in *in, enum rxt_status st, const char *what)
+static enum rxt_status content(struct store_import *in, enum rxt_status st, const char *what)
 {
     char why[sizeof in->err->text];
     switch (st) {
@@ -275,7 +280,7 @@ static enum rxt_status content(struct in *in, enum rxt_status st, const char *wh
     }
 }
 
-static enum rxt_status turn(struct in *in)
+static enum rxt_status turn(struct store_import *in)
 {
     uint8_t body[EXPORT_TURN_BYTES];
     if (in->left < sizeof body)
@@ -317,7 +322,7 @@ static enum rxt_status turn(struct in *in)
     return content(in, store_turn_put(in->s, in->session.id, &t, in->err), "a turn");
 }
 
-static enum rxt_status end(struct in *in)
+static enum rxt_status end(struct store_import *in)
 {
     uint64_t n;
     uint8_t want[EXPORT_SEAL_BYTES], got[EXPORT_SEAL_BYTES];
@@ -326,7 +331,7 @@ static enum rxt_status end(struct in *in)
     TRY(take(in, &n, sizeof n));
     TRY(record_end(in));
     (void)crypto_generichash_final(&in->seal, want, sizeof want);
-    enum rxt_status st = in->read(in->arg, got, sizeof got);
+    enum rxt_status st = in->from.read(in->from.arg, got, sizeof got);
     if (st != RXT_OK)
         return st == RXT_EFORMAT ? bad(in, "it ends without its seal") : st;
     if (memcmp(want, got, sizeof want) != 0)
@@ -340,7 +345,7 @@ static enum rxt_status end(struct in *in)
 }
 
 /* In a batch: the rows, and after the seal what makes them a session. */
-static enum rxt_status rows(struct in *in)
+static enum rxt_status rows(struct store_import *in)
 {
     struct store *s = in->s;
     TRY(store_session_create(s, &in->session, in->err));
@@ -360,33 +365,48 @@ static enum rxt_status rows(struct in *in)
                    "the session's state");
 }
 
-static enum rxt_status import_all(struct in *in, const char *tenant, const char *name)
+static enum rxt_status start(struct store_import *in)
 {
     struct store_session there;
     TRY(store_view_begin(in->s, in->err)); /* refuses to be inside of a batch */
-    enum rxt_status st = store_session_get(in->s, tenant, name, &there, in->err);
+    enum rxt_status st =
+        store_session_get(in->s, in->session.tenant, in->session.name, &there, in->err);
     store_view_end(in->s);
     if (st == RXT_OK)
-        return rxt_fail(in->err, RXT_EEXIST, "session %s is there already", name);
+        return rxt_fail(in->err, RXT_EEXIST, "session %s is there already", in->session.name);
     if (st != RXT_ENOTFOUND)
         return st;
     TRY(header(in));
-    TRY(session(in, tenant, name));
-    TRY(next(in));
-    while (in->type == EXPORT_IMAGE) {
-        TRY(image(in));
-        TRY(next(in));
-    }
+    TRY(session(in));
+    return next(in);
+}
+
+static enum rxt_status finish(struct store_import *in)
+{
     TRY(store_batch_begin(in->s, in->err));
-    st = rows(in);
-    if (st == RXT_OK)
-        return store_batch_commit(in->s, in->err);
-    store_batch_abort(in->s);
-    return st;
+    enum rxt_status st = rows(in);
+    if (st != RXT_OK) {
+        store_batch_abort(in->s);
+        return st;
+    }
+    TRY(store_batch_commit(in->s, in->err));
+    in->finished = true;
+    return RXT_OK;
+}
+
+static enum rxt_status step(struct store_import *in)
+{
+    if (!in->started) {
+        in->started = true;
+        return start(in);
+    }
+    if (in->type != EXPORT_IMAGE)
+        return finish(in);
+    return in->in_image ? image_chunk(in) : image(in);
 }
 
 /* What was uploaded for nothing; what cannot be removed now is swept when the lease is taken. */
-static void give_up(struct in *in)
+static void give_up(struct store_import *in)
 {
     bool more = in->n_upload > 0;
     for (size_t i = 0; i < in->n_upload; i++)
@@ -395,20 +415,59 @@ static void give_up(struct in *in)
         ;
 }
 
-enum rxt_status store_import(struct store *s, const char *tenant, const char *name, store_read read,
-                             void *arg, struct store_session *out, struct rxt_error *err)
+enum rxt_status store_import_begin(struct store_import **out, struct store *s, const char *tenant,
+                                   const char *name, const struct store_source *from,
+                                   struct rxt_error *err)
 {
-    struct in in = {.s = s, .read = read, .arg = arg, .err = err};
     if (strnlen(tenant, STORE_NAME_MAX) == STORE_NAME_MAX ||
         strnlen(name, STORE_NAME_MAX) == STORE_NAME_MAX)
         return rxt_fail(err, RXT_ELIMIT, "name is longer than %d bytes", STORE_NAME_MAX - 1);
     if (sodium_init() < 0)
         return rxt_fail(err, RXT_EUNSUPPORTED, "libsodium cannot be used on this machine");
-    (void)crypto_generichash_init(&in.seal, NULL, 0, EXPORT_SEAL_BYTES);
-    enum rxt_status st = import_all(&in, tenant, name);
-    if (st != RXT_OK)
-        give_up(&in);
-    mem_free(in.buf);
+    struct store_import *in = mem_alloc(sizeof *in);
+    if (!in)
+        return rxt_fail(err, RXT_ENOMEM, "out of memory for an import");
+    in->s = s;
+    in->from = *from;
+    /* create and set_state check the lengths of these and the flags */
+    (void)memccpy(in->session.tenant, tenant, 0, sizeof in->session.tenant);
+    (void)memccpy(in->session.name, name, 0, sizeof in->session.name);
+    (void)crypto_generichash_init(&in->seal, NULL, 0, EXPORT_SEAL_BYTES);
+    *out = in;
+    return RXT_OK;
+}
+
+enum rxt_status store_import_step(struct store_import *in, bool *more, struct rxt_error *err)
+{
+    in->err = err;
+    enum rxt_status st = step(in);
+    *more = st == RXT_OK && !in->finished;
+    return st;
+}
+
+void store_import_end(struct store_import **import)
+{
+    struct store_import *in = *import;
+    if (!in)
+        return;
+    if (!in->finished)
+        give_up(in);
+    mem_free(in->buf);
+    mem_free(in);
+    *import = NULL;
+}
+
+enum rxt_status store_import(struct store *s, const char *tenant, const char *name,
+                             const struct store_source *from, struct store_session *out,
+                             struct rxt_error *err)
+{
+    struct store_import *in = NULL;
+    bool more = true;
+    TRY(store_import_begin(&in, s, tenant, name, from, err));
+    enum rxt_status st = RXT_OK;
+    while (st == RXT_OK && more)
+        st = store_import_step(in, &more, err);
+    store_import_end(&in);
     if (st == RXT_OK && out)
         st = store_session_get(s, tenant, name, out, err);
     return st;

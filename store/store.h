@@ -134,6 +134,9 @@ enum rxt_status store_session_get(struct store *s, const char *tenant, const cha
 enum rxt_status store_session_list(struct store *s, const char *tenant, const char *after,
                                    struct store_session *out, size_t cap, size_t *n,
                                    struct rxt_error *err);
+/* *n = sessions of a tenant; walks their names. */
+enum rxt_status store_session_count(struct store *s, const char *tenant, uint64_t *n,
+                                    struct rxt_error *err);
 /* Sets the flags; reason only with STORE_HELD (else NULL or ""). ENOTFOUND. */
 enum rxt_status store_session_set_state(struct store *s, int64_t session, uint32_t flags,
                                         const char *reason, struct rxt_error *err);
@@ -315,11 +318,32 @@ enum rxt_status store_export(struct store *s, const char *tenant, const char *na
 
 /* Reads exactly n bytes; EFORMAT when there are not so many. */
 typedef enum rxt_status (*store_read)(void *arg, void *bytes, size_t n);
+/* Whether a session with such a fixed part may come in; asked as soon as that was read, so that
+ * nothing of what nobody here can use goes to the disk. */
+typedef enum rxt_status (*store_accept)(void *arg, const struct store_session *x,
+                                        struct rxt_error *err);
+struct store_source {
+    store_read read;
+    store_accept accept; /* NULL: any */
+    void *arg;           /* of both */
+};
 /* Makes a session (tenant, name) from such bytes, which may be hostile. Nothing is there before the
- * seal was checked. *out may be NULL. EFORMAT, ECORRUPT (seal), ENEWER (format), EEXIST, ELIMIT.
- * Not in a batch. */
-enum rxt_status store_import(struct store *s, const char *tenant, const char *name, store_read read,
-                             void *arg, struct store_session *out, struct rxt_error *err);
+ * seal was checked. *out may be NULL. EFORMAT, ECORRUPT (seal), ENEWER (format), EEXIST, ELIMIT,
+ * and what the two functions return. Not in a batch. */
+enum rxt_status store_import(struct store *s, const char *tenant, const char *name,
+                             const struct store_source *from, struct store_session *out,
+                             struct rxt_error *err);
+
+/* The same in steps that write at most STORE_CHUNK_BYTES of an image each, so that journal rows go
+ * between them; the last one writes all rows. */
+struct store_import; /* opaque: one under way */
+enum rxt_status store_import_begin(struct store_import **out, struct store *s, const char *tenant,
+                                   const char *name, const struct store_source *from,
+                                   struct rxt_error *err);
+/* *more: there is another one. After a failure there is none. */
+enum rxt_status store_import_step(struct store_import *in, bool *more, struct rxt_error *err);
+/* Gives up what was not finished. NULL-safe; sets *in to NULL. On the thread of the handle. */
+void store_import_end(struct store_import **in);
 
 /* A part of such bytes, as store_export_look finds it. */
 enum store_part_kind {

@@ -200,6 +200,20 @@ enum rxt_status store_session_list(struct store *s, const char *tenant, const ch
     return st == RXT_ENOTFOUND ? RXT_OK : st;
 }
 
+enum rxt_status store_session_count(struct store *s, const char *tenant, uint64_t *n,
+                                    struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_SESSION_COUNT);
+    bind_text(&q, tenant);
+    enum rxt_status st = query_row(&q, "count the sessions", err);
+    if (st == RXT_OK) {
+        *n = column_count(&q, 0, INT64_MAX);
+        st = query_check(&q, "count the sessions", err);
+    }
+    query_close(&q);
+    return st;
+}
+
 enum rxt_status session_write(struct store *s, const struct store_session *x, struct rxt_error *err)
 {
     struct query q = query_open(s, SQL_SESSION_STATE);

@@ -46,6 +46,7 @@
     X(SESSION_ID, "SELECT id FROM session WHERE tenant = ?1 AND name = ?2")                        \
     X(SESSION_BY_ID, SQL_SESSION " WHERE s.id = ?1")                                               \
     X(SESSION_LIST, SQL_SESSION " WHERE s.tenant = ?1 AND s.name > ?2 ORDER BY s.name LIMIT ?3")   \
+    X(SESSION_COUNT, "SELECT count(*) FROM session WHERE tenant = ?1")                             \
     X(SESSION_STATE, "UPDATE session SET flags = ?2, held_reason = ?3, applied = ?4, state_seal "  \
                      "= ?5 WHERE id = ?1")                                                         \
     X(SESSION_DELETE, "DELETE FROM session WHERE id = ?1")                                         \

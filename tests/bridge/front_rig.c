@@ -269,3 +269,69 @@ void rig_message(struct rig *r, struct stream *s, uint8_t type, uint16_t flags)
             .stream = s, .kind = NOTE_MESSAGE, .type = type, .flags = flags, .bytes = (uint32_t)n},
         body);
 }
+
+/* ---- for tests --------------------------------------------------------------------------- */
+
+static struct rig test_rig;
+
+int rig_test_open(void **state)
+{
+    *state = &test_rig;
+    rig_open(&test_rig);
+    return 0;
+}
+
+int rig_test_close(void **state)
+{
+    rig_close(*state);
+    return 0;
+}
+
+void rig_tick(struct rig *r, uint64_t ms)
+{
+    r->now_us += 1000 * ms;
+    (void)front_tick(r->front, r->now_us);
+}
+
+struct stream *rig_run_turn(struct rig *r, const char *route, uint8_t id)
+{
+    rig_turn(r, route, id, "s");
+    struct stream *s = rig_order(r, ORDER_SUBMIT)->stream;
+    rig_ticket(r, s, id);
+    rig_message(r, s, WIRE_ACCEPTED, 0);
+    rig_token(r, s, 10, "a", 0);
+    rig_token(r, s, 11, "b", 0);
+    rig_token(r, s, 12, "c", 0);
+    return s;
+}
+
+void rig_end_turn(struct rig *r, struct stream *s)
+{
+    rig_message(r, s, WIRE_DONE, 0);
+    rig_message(r, s, WIRE_MEMORY, WIRE_FINAL);
+}
+
+void rig_expect_stream(struct rig *r, const char *route, uint8_t id, uint32_t from)
+{
+    rig_expect(r, route, WIRE_ACCEPTED, id);
+    if (from < 3) {
+        struct rig_sent *t = rig_expect(r, route, WIRE_TOKEN, id);
+        assert_int_equal(t->h.sequence, from);
+        assert_int_equal(t->body.ids.n, 3 - from);
+        assert_memory_equal(t->body.text.p, &"abc"[from], 3 - from);
+    }
+    rig_expect(r, route, WIRE_DONE, id);
+    assert_int_equal(rig_expect(r, route, WIRE_MEMORY, id)->h.flags, WIRE_FINAL);
+}
+
+void rig_drop_sent(struct rig *r)
+{
+    r->n_read = r->n_sent;
+}
+
+void rig_lose(struct rig *r, const char *route)
+{
+    r->answer = FRONT_GONE;
+    memcpy(r->answer_to, route, strlen(route) + 1);
+    rig_tick(r, r->limits.heartbeat_ms + 1); /* asks, and finds out */
+}

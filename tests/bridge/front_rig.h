@@ -61,4 +61,21 @@ void rig_note(struct rig *r, struct stream *s, enum note_kind kind, uint64_t tic
               enum rxt_status st, const void *bytes, size_t n);
 void rig_message(struct rig *r, struct stream *s, uint8_t type, uint16_t flags);
 
+/* ---- for tests ---- */
+
+/* A fresh rig as *state of each test. */
+int rig_test_open(void **state);
+int rig_test_close(void **state);
+#define RIG_TEST(f) cmocka_unit_test_setup_teardown(f, rig_test_open, rig_test_close)
+
+void rig_tick(struct rig *r, uint64_t ms);       /* time passes */
+void rig_drop_sent(struct rig *r);               /* as if the test had read it */
+void rig_lose(struct rig *r, const char *route); /* the connection is gone, and it is noticed */
+
+/* A turn "abc" of three tokens in session "s" that has been answered, its end, and all of its
+ * stream from this token on. */
+struct stream *rig_run_turn(struct rig *r, const char *route, uint8_t id);
+void rig_end_turn(struct rig *r, struct stream *s);
+void rig_expect_stream(struct rig *r, const char *route, uint8_t id, uint32_t from);
+
 #endif

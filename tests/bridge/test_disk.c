@@ -53,8 +53,52 @@ static void full_disk_fails_the_turn_only(void **state)
     rig_close(&r);
 }
 
+static void full_at_done(void *user, const struct bridge_event *e)
+{
+    if (e->kind == BRIDGE_DONE)
+        limit_files(4096);
+    on_outcome(user, e);
+}
+
+/* The disk is full when the store is to learn what is in the memory. Nobody waits for ever: GET
+ * answers, a verb that needs the store fails with the reason, and works once there is room. */
+static void full_disk_between_done_and_applied(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome told = {0}, o = {0};
+    assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    rig_open(&r, NULL, NULL);
+    open_session(&r, "s");
+    struct bridge_request q = question("s", "My name is Anna.");
+    assert_ok(bridge_submit(r.bridge, &q, full_at_done, &told, NULL, NULL));
+    step_until_final(&r, &told);
+    assert_true(told.memory);
+    step_until_idle(&r);
+    get(&r, "s", &o);
+    assert_int_equal(o.info.version, 1);
+    assert_memory_equal(o.info.stm_hash, told.info.stm_hash, 16);
+    struct bridge_request fork = request(BRIDGE_FORK, "s"), rewind = request(BRIDGE_REWIND, "s");
+    fork.version = BRIDGE_HEAD;
+    (void)snprintf(fork.to, sizeof fork.to, "f");
+    for (int round = 0; round < 2; round++) {
+        assert_int_not_equal(call(&r, &fork, &o), RXT_OK);
+        assert_true(o.error[0]);
+        assert_int_not_equal(call(&r, &rewind, &o), RXT_OK);
+    }
+    limit_files(RLIM_INFINITY);
+    assert_ok(call(&r, &fork, &o));
+    get(&r, "f", &o);
+    assert_int_equal(o.info.version, 1);
+    assert_memory_equal(o.info.stm_hash, told.info.stm_hash, 16);
+    rig_close(&r);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(full_disk_fails_the_turn_only)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(full_disk_fails_the_turn_only),
+        cmocka_unit_test(full_disk_between_done_and_applied),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
 #include "tests/bridge/rig.h"
 
 #include <jansson.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -128,6 +130,54 @@ static void damage(const char *path, const void *bytes, size_t n)
     free(all);
 }
 
+static int32_t n_held(struct rig *r, const char *tenant, struct outcome *o)
+{
+    struct bridge_request q = request(BRIDGE_LIST, "");
+    (void)snprintf(q.tenant, sizeof q.tenant, "%s", tenant);
+    q.limit = 8;
+    q.only_held = true;
+    assert_ok(call(r, &q, o));
+    return o->n_list;
+}
+
+/* The session is held, cold, and the store cannot be told: who was told so finds it listed. */
+static void held_sessions_are_listed(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome turn = {0}, o = {0};
+    float values[16];
+    struct rlimit limit;
+    assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    rig_open(&r, NULL, NULL);
+    converse(&r, "damaged", (const char *const[]){"My name is Anna."}, 1, &turn);
+    open_session(&r, "sound");
+    values_after(&r, &turn, values);
+    bridge_close(&r.bridge, 10000000);
+    damage(r.store, values, sizeof values);
+    assert_ok(bridge_open(&r.bridge, r.model, &r.cfg, NULL));
+    const struct rlimit full = {.rlim_cur = 4096, .rlim_max = limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+    struct bridge_request q = question("damaged", "What is my name?");
+    assert_int_not_equal(call(&r, &q, &o), RXT_OK);
+    for (int settled = 0; settled < 2; settled++) {
+        assert_int_equal(n_held(&r, "default", &o), 1);
+        assert_string_equal(o.list[0].session, "damaged");
+        assert_int_equal(o.list[0].state, BRIDGE_HELD);
+        assert_int_equal(o.list[0].version, 1);
+        assert_true(o.list[0].held_reason[0]);
+        assert_int_equal(n_held(&r, "other", &o), 0);
+        step_until_idle(&r); /* the store has refused it by now */
+    }
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    struct bridge_request back = request(BRIDGE_REWIND, "damaged");
+    back.version = 0;
+    assert_ok(call(&r, &back, &o));
+    assert_int_equal(n_held(&r, "default", &o), 0);
+    rig_close(&r);
+}
+
 static void damaged_image_holds_the_session(void **state)
 {
     (void)state;
@@ -170,6 +220,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(damaged_image_holds_the_session),
+        cmocka_unit_test(held_sessions_are_listed),
         cmocka_unit_test(non_finite_update_holds_the_session),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

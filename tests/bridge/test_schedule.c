@@ -105,7 +105,7 @@ static void queues_are_bounded(void **state)
 {
     (void)state;
     struct rig r;
-    const struct bridge_config cfg = {.max_queue = 6, .max_tenant_queue = 2, .max_live = 1};
+    const struct bridge_config cfg = {.max_queue = 6, .tenant = {.max_queue = 2}, .max_live = 1};
     struct outcome o[8] = {{0}};
     rig_open(&r, NULL, &cfg);
     for (int i = 0; i < 3; i++) {
@@ -188,6 +188,63 @@ static void the_price_is_kept(void **state)
         assert_int_equal(o[i].price_bytes, room_price(r.bridge, 1));
         assert_same_memory(&o[i], &o[0]);
     }
+    rig_close(&r);
+}
+
+static struct bridge_request of_tenant(struct bridge_request q, const char *tenant)
+{
+    (void)snprintf(q.tenant, sizeof q.tenant, "%s", tenant);
+    return q;
+}
+
+/* A tenant that may hold one turn's bytes: its second turn waits for its first one, that of another
+ * tenant for neither, and what can never have room is refused. */
+static void a_tenant_has_its_share_of_bytes(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct rxt_error err = {0};
+    struct outcome first = {0}, second = {0}, other = {0}, both = {0};
+    rig_open(&r, NULL, NULL);
+    const struct bridge_limits one = {.max_bytes = room_price(r.bridge, 1)}, none = {0};
+    const struct bridge_limits less = {.max_bytes = one.max_bytes - 1};
+    assert_ok(bridge_set_limits(r.bridge, &one, &err));
+    assert_status(RXT_ELIMIT, bridge_set_limits(r.bridge, &less, &err));
+    for (int i = 0; i < 6; i++) { /* GET: it is in memory, so that nothing waits for the disk */
+        struct bridge_request there =
+            request(i % 2 ? BRIDGE_GET : BRIDGE_OPEN, i / 2 == 1 ? "s1" : "s0");
+        there = of_tenant(there, i / 2 == 2 ? "b" : "a");
+        assert_ok(call(&r, &there, &both));
+    }
+    struct bridge_request q = of_tenant(question("s0", "Tell me a story."), "a");
+    q.sampling = (struct sampling){.temperature = 50, .top_p = 1, .seed = 11}; /* has no end */
+    submit(&r, &q, &first);
+    while (first.n_token == 0)
+        if (!bridge_step(r.bridge))
+            bridge_wait(r.bridge, 1000000);
+    q = of_tenant(question("s1", "Hello!"), "a");
+    submit(&r, &q, &second);
+    q = of_tenant(question("s0", "Hello!"), "b");
+    submit(&r, &q, &other);
+    while (other.n_token == 0)
+        assert_true(bridge_step(r.bridge));
+    assert_true(!first.done && second.n_token == 0);
+    while (!bridge_idle(r.bridge)) {
+        if (!bridge_step(r.bridge))
+            bridge_wait(r.bridge, 1000000);
+        assert_room(r.bridge);
+        assert_true(r.bridge->n_live <= 2 && (first.done || second.n_token == 0));
+    }
+    assert_true(first.memory && second.memory && other.memory);
+    q = of_tenant(question("s0", "Hello!"), "a");
+    q.n_candidate = 2;
+    assert_status(RXT_ELIMIT, call(&r, &q, &both));
+    assert_ok(bridge_set_limits(r.bridge, &none, &err));
+    memset(&both, 0, sizeof both);
+    submit(&r, &q, &both);
+    while (!both.undecided)
+        if (!bridge_step(r.bridge))
+            bridge_wait(r.bridge, 1000000);
     rig_close(&r);
 }
 
@@ -414,6 +471,7 @@ int main(void)
         cmocka_unit_test(queues_are_bounded),
         cmocka_unit_test(too_little_room_is_refused_at_open),
         cmocka_unit_test(the_price_is_kept),
+        cmocka_unit_test(a_tenant_has_its_share_of_bytes),
         cmocka_unit_test(deadlines_of_a_turn),
         cmocka_unit_test(deadline_of_memory),
         cmocka_unit_test(what_waits_is_dropped),

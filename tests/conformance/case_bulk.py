@@ -112,8 +112,26 @@ def an_import_of_another_model(make):
     s.stop()
     model = another_model(s.folder)
     other = make(model=model).start()
-    refused(other.peer("state"), "s", data, 208)
+    turn, state = other.peer(), other.peer("state")
+    refused(state, "s", data, 208)
+    turn.refused("GET", {"session": "s"}, 201)
+    check(turn.call("LIST", {})["sessions"] == [], "something is there")
+    turn.open("s")  # the name is free
     other.stop()
+
+
+@case(rows=[IMAGE])
+def an_import_of_another_shape(s):
+    """Sealed as it should be, of this model, but its row says what no session of it has."""
+    turn, state = s.peer(), s.peer("state")
+    turn.open("s")
+    turn.turn("s", "hi, i'm Anna").remembered()
+    data = export(state, "s")
+    row = 16 + 16 + 16  # after header, record and the model's hash: dtype, n_layer, n_slot, ...
+    for field in range(6):
+        at = row + 4 * field
+        refused(state, "x", seal(data[:at] + struct.pack("<I", 77) + data[at + 4 :]), 208)
+    turn.refused("GET", {"session": "x"}, 201)
 
 
 @case(rows=[IMAGE], own=True)

@@ -6,17 +6,22 @@ import os
 import sqlite3
 import struct
 
-from rxtp import Turn, check
+from rxtp import LONG, Turn, check
 from server import MODEL
 from suite import case
 
 DISK = "disk full, I/O error, busy database"
 IMAGE = "image with wrong hash, model, tenant, session, shape, version"
 FINITE = "non-finite update"
+FROZEN = "disk that hangs"
+CLOCK = "wall clock that jumps"
 MODEL_FILE = (
     "model file: missing tensor, wrong shape, overlapping or out-of-file offsets, "
     "unknown config value, huge header"
 )
+PATIENT = {
+    "queue_ms": 600_000, "first_token_ms": 600_000, "total_ms": 600_000, "memory_ms": 600_000,
+}
 BIAS = "memory_attention.model.attention_layers.3.out_proj.bias"
 
 
@@ -174,7 +179,6 @@ def a_disk_that_fails(make):
         peer = s.peer()
         peer.open("s")
         before = peer.turn("s", "hi, i'm Anna").remembered()
-        peer.open("later")  # the writer works in order: that turn is all on the disk
         s.disk.write_text(word)
         turn = peer.turn("s", "my pet is called Bruno")
         check(turn.error and turn.error["code"] in codes, word, turn.names, turn.error)
@@ -187,6 +191,70 @@ def a_disk_that_fails(make):
         again = peer.turn("s", "my pet is called Bruno", id=turn.id)
         check(again.remembered().memory["version"] == 2, again.names)
         s.stop()
+
+
+@case(rows=[FROZEN], own=True)
+def a_disk_that_hangs(make):
+    """DONE waits for it. What needs no disk goes on, and then everything comes."""
+    s = with_disk(make)
+    peer, other = s.peer(), s.peer()
+    for name in ("s", "t"):
+        peer.open(name)
+        peer.turn(name, "hi, i'm Anna").remembered()
+    peer.call("FORK", {"session": "s", "to": "cold"})
+    s.disk.write_text("frozen")
+    id = peer.send("TURN", {"session": "s", "query": "tell me a joke", "max_tokens": 12})
+    while (m := peer.expect_any(id)).name != "TOKEN" or len(m.body["ids"]) + m.sequence < 12:
+        check(m.name in ("ACCEPTED", "TOKEN"), m.name)
+    for _ in range(3):
+        other.alive()
+        check(other.turn("t", "what's my name?", commit="never").ids, "a dry run")
+        check(other.call("GET", {"session": "t"})["info"]["version"] == 1, "GET")
+        check(other.call("GET", {"session": "cold"})["info"]["version"] == 1, "GET of a cold one")
+        check(len(other.call("LIST", {})["sessions"]) == 3, "LIST")
+        check(s.peer("admin").call("HEALTH", {})["live"], "HEALTH")
+    check(peer.receive(0) is None, "DONE, and not on the disk")
+    s.disk.unlink()
+    turn = Turn(peer.finish(id))
+    check(turn.remembered().memory["version"] == 2, turn.names)
+    s.stop()
+
+
+@case(rows=[CLOCK], own=True)
+def a_clock_that_jumps(make):
+    """Deadlines, order and memories know nothing of it."""
+    s = with_disk(make)
+    peer = s.peer()
+    peer.open("straight")
+    peer.open("s")
+    queries = ("hi, i'm Anna", "my pet is called Bruno", "tell me a joke", "what's my name?")
+    straight = [peer.turn("straight", q).remembered().memory["stm_hash"] for q in queries]
+    created = peer.call("GET", {"session": "s"})["info"]["created_us"]
+    kept, used = [], []
+    for k, (query, when) in enumerate(zip(queries, ("past", "future", "past", "now"))):
+        long = peer.send("TURN", {"session": "s", "query": query, "max_tokens": 12, **PATIENT})
+        peer.expect("ACCEPTED", long)
+        s.disk.write_text(when)  # while it runs
+        turn = Turn(peer.finish(long)).remembered()
+        check(turn.memory["version"] == k + 1, turn.memory)
+        check(turn.memory["stm_hash"] == straight[k], "another memory after a jump to the", when)
+        kept.append(turn)
+        used.append(peer.call("GET", {"session": "s"})["info"]["used_us"])
+        late = peer.send("TURN", {"session": "s", "query": "hi", **LONG, "total_ms": 1})
+        check(peer.finish(late)[-1].body["code"] == 302, "a deadline does not pass")
+    check(max(used) - min(used) > 1 << 48, "this test: the clock did not jump", used)
+    check(peer.call("GET", {"session": "s"})["info"]["created_us"] == created, "created_us")
+    for turn in kept:  # as long as grace_ms says
+        peer.send("RESUME", {"session": "s"}, id=turn.id)
+        check(Turn(peer.finish(turn.id)).ids == turn.ids, "a stream was forgotten")
+    s.stop()
+    s.disk.write_text("past")
+    s.start()
+    peer = s.peer()
+    check(peer.call("GET", {"session": "s"})["info"]["stm_hash"] == straight[-1], "after a restart")
+    repeat = peer.turn("s", queries[0], id=kept[0].id)
+    check(repeat.stored and repeat.ids == kept[0].ids, "the journal of another time")
+    s.stop()
 
 
 @case(rows=[DISK])

@@ -1,6 +1,8 @@
 """Frames, headers and bodies that are not as they should be: section 2 and 3 of PROTOCOL.md."""
 
 import os
+import socket
+import struct
 
 import msgpack
 
@@ -34,6 +36,63 @@ def the_number_and_size_of_frames(s):
     for flags in (FINAL, STORED, 4, 0x8000):
         peer.refused("OPEN", OPEN, 101, flags=flags)
     peer.open("s")
+
+
+class Stranger:
+    """ZMTP 3.0 by hand: it can begin a message and not end it, which libzmq's own sockets do not."""
+
+    def __init__(self, address):
+        host, port = address.removeprefix("tcp://").split(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+        self.take(64)
+        ready = b"\x05READY" + b"".join(
+            bytes([len(k)]) + k + struct.pack(">I", len(v)) + v
+            for k, v in ((b"Socket-Type", b"DEALER"), (b"Identity", b""))
+        )
+        self.socket.sendall(bytes([4, len(ready)]) + ready)
+        self.take(self.take(2)[1])
+
+    def take(self, n):
+        data = b""
+        while len(data) < n:
+            data += self.socket.recv(n - len(data))
+        return data
+
+
+def memory_of(s):
+    """Resident bytes of the server."""
+    with open(f"/proc/{s.process.pid}/status") as f:
+        (line,) = (line for line in f if line.startswith("VmRSS"))
+    return int(line.split()[1]) << 10
+
+
+@case(rows=[FRAMES])
+def a_message_of_very_many_frames(s):
+    """It is refused like any other of a wrong number, and the others do not wait for it."""
+    peer, other = s.peer(), s.peer()
+    id = os.urandom(16)
+    peer.send_frames(raw(CLIENT_TYPES["OPEN"], OPEN, id=id) + [b""] * 100_000)
+    other.open("other")
+    check("100002 frames" in peer.error(id, 101).body["detail"], "another number")
+    peer.open("s")
+
+
+@case(rows=[FRAMES])
+def a_message_without_end(s):
+    """Frames after frames of one message: the connection is closed, the server stays small."""
+    other, before, sent = s.peer(), memory_of(s), 0
+    stranger = Stranger(s.addresses["turn"])
+    try:
+        while sent < 1 << 30:
+            stranger.socket.sendall(b"\x01\0" * 65536)  # frames of no bytes, more to come
+            sent += 131072
+        check(False, "it took", sent, "bytes of a message")
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    check(sent > 4 << 20, "closed after", sent, "bytes")
+    check(memory_of(s) - before < 1 << 30, "the server grew to", memory_of(s))
+    other.open("s")
 
 
 @case(rows=[FRAMES])

@@ -121,7 +121,7 @@ def configurations_that_are_refused(make):
     check(code == 0 and "sound" in said, said)
 
 
-@case(own=True)
+@case(rows=["second server on one store file"], own=True)
 def two_servers_on_one_store(make):
     s = make().start()
     peer = s.peer()
@@ -130,6 +130,7 @@ def two_servers_on_one_store(make):
     second.addresses["admin"] = f"ipc://{s.folder}/other"
     code, said = second.refuses_to_start()
     check(code > 0 and "store" in said, "two servers write one store", code, said)
+    check(str(s.process.pid) in said, "who has it is not named:", said)
     peer.turn("s", "hi").remembered()
     s.stop()
 

@@ -4,6 +4,7 @@ import os
 
 import zmq
 
+from case_bulk import export, import_, refused
 from rxtp import NO_ID, check
 from suite import case
 
@@ -72,32 +73,83 @@ def a_tenant_has_its_share_of_connections(s):
     first.open("s")
 
 
-@case(rows=[OTHER], tenants=MANY)
+@case(own=True)
+def a_tenant_has_its_share_of_sessions(make):
+    """Each way to make one is refused beyond; ERASE makes room; RELOAD brings another limit."""
+    s = make(tenants=["a", "b"])
+    s.configure(max_tenant_sessions=2)
+    s.start()
+    a, b, state = s.peer(tenant="a"), s.peer(tenant="b"), s.peer("state", tenant="a")
+    a.open("one")
+    a.turn("one", "hi, i'm Anna").remembered()
+    data = export(state, "one")
+    a.open("two")
+    a.open("one")  # it is there: nothing new
+    detail = a.refused("OPEN", {"session": "three"}, 209).body["detail"]
+    check("2 sessions" in detail, detail)
+    a.refused("OPEN", {"session": "three", "from": "one"}, 209)
+    a.refused("FORK", {"session": "one", "to": "three"}, 209)
+    check(import_(state, "three", data).body["code"] == 209, "IMPORT")
+    long = a.keep_busy("one")
+    busy = {"session": "one", "query": "hi", "on_busy": "fork", "fork_to": "three"}
+    a.refused("TURN", busy, 209)
+    a.let_go("one", long)
+    check([i["session"] for i in a.call("LIST", {})["sessions"]] == ["one", "two"], "LIST")
+    b.open("one")
+    b.open("two")
+    a.call("ERASE", {"session": "two"})
+    a.call("FORK", {"session": "one", "to": "three"})
+    a.refused("OPEN", {"session": "four"}, 209)
+    s.configure(max_tenant_sessions=3, max_tenant_bytes=1)  # not one turn has room: both stay
+    s.peer("admin").call("RELOAD", {})
+    a.refused("OPEN", {"session": "four"}, 209)
+    s.configure(max_tenant_sessions=3)
+    s.peer("admin").call("RELOAD", {})
+    a.open("four")
+    a.refused("OPEN", {"session": "five"}, 209)
+    s.stop()
+
+
+@case(rows=[OTHER], tenants=MANY, sync="normal")
 def canaries(s):
-    """Each tenant puts its own string wherever one can be put; no frame, log or metric of another
-    one ever holds it."""
-    peers = {t: (s.peer(tenant=t), s.peer("state", tenant=t)) for t in MANY}
+    """Each tenant puts its own string wherever one can be put: names, text, answers, what it calls
+    itself, what it sends wrongly. No frame, export, listing, log or metric of another one ever holds
+    it, and the log and the metrics hold none at all."""
+    peers = {}
+    for t in MANY:
+        hello = {"client": canary(t)}.items()
+        peers[t] = s.peer(tenant=t, hello=hello), s.peer("state", tenant=t, hello=hello)
+    exports, ids = {}, {t: os.urandom(16) for t in MANY}
     for t, (turn, state) in peers.items():
         name = canary(t)
         turn.open(name)
-        id = os.urandom(16)
-        turn.turn(name, f"my secret is {name}", id=id, max_tokens=3).remembered()
+        turn.turn(name, f"my secret is {name}", id=ids[t], max_tokens=3).remembered()
         turn.call("FORK", {"session": name, "to": f"{name}.fork"})
         turn.finish(turn.send("REMEMBER", {"session": name, "query": name, "answer": name}))
-        turn.finish(turn.send("TURN", {"session": name, "query": "x" * 2000}))
-        state.send("EXPORT", {"session": name})
+        turn.finish(turn.send("TURN", {"session": name, "query": name * 200}))
+        turn.refused("TURN", {"session": name, "query": "hi", name: 1}, 104)
         turn.refused("GET", {"session": f"{name}.nobody"}, 201)
+        exports[t] = export(state, name)
+        check(import_(state, f"{name}.copy", exports[t]).name == "DONE", "IMPORT")
+        refused(state, f"{name}.bad", exports[t][:-1] + bytes([exports[t][-1] ^ 1]), 405)
+        state.call("DIFF", {"session": name, "version": 0})
     admin = s.peer("admin")
     metrics = admin.call("STATS", {})["metrics"]
     for t, (turn, state) in peers.items():
+        other = MANY[MANY.index(t) - 1]
+        name = canary(other)
+        turn.refused("GET", {"session": name}, 201)
+        turn.refused("RESUME", {"session": name}, 202, id=ids[other])
+        turn.refused("OPEN", {"session": "x", "from": name}, 201)
         names = [i["session"] for i in turn.call("LIST", {"limit": 256})["sessions"]]
-        check(names == [canary(t), f"{canary(t)}.fork"], t, "sees", names)
-        for id in [i for i, stream in state.streams.items() if not stream.ended]:
-            state.finish(id)
+        check(names == [canary(t), f"{canary(t)}.copy", f"{canary(t)}.fork"], t, "sees", names)
     for t, own in peers.items():
-        everything = b"".join(b"".join(p.raw_frames) for p in own)
+        # What a refusal says of a name is what this tenant has asked for itself.
+        everything = b"".join(f for p in own for f in p.raw_frames if b"there is no session" not in f)
         check(canary(t).encode() in everything, "this test looks in the wrong place")
         for other in MANY:
-            check(other == t or canary(other).encode() not in everything, t, "saw", other)
+            word = canary(other).encode()
+            check(other == t or word not in everything, t, "saw", other)
+            check(other == t or word not in exports[t], other, "is in the export of", t)
         check(canary(t) not in s.read_log(), "in the log:", t)
         check(canary(t) not in metrics, "in the metrics:", t)

@@ -17,16 +17,13 @@ from suite import CASES, run_case
 
 # Codes that no case brings about, and why.
 UNDRIVEN = {
-    208: "see PENDING",
     404: "an error of a device; the CPU backend has none",
     410: "a bug of the server",
 }
 
 # Cases that the server does not pass yet, and what it does instead. They count as failed nowhere and
 # as passed nowhere; one that passes must leave this table, or the suite fails.
-PENDING = {
-    "bulk.an_import_of_another_model": "IMPORT takes it; only the first use of the session refuses",
-}
+PENDING = {}
 
 for path in sorted(pathlib.Path(__file__).parent.glob("case_*.py")):
     importlib.import_module(path.stem)

@@ -44,7 +44,8 @@ class Server:
             "state": f"tcp://127.0.0.1:{free_port()}",
             "admin": f"ipc://{self.folder}/admin",
         }
-        self.options = {"threads": 2, **options}
+        self.options = {"threads": 2, "config": self.folder / "config", **options}
+        self.configure()
         self.keys = {}
         self.public_key = None
         if tenants:
@@ -66,6 +67,11 @@ class Server:
     def write_clients(self, tenants):
         lines = [f"{self.keys[t][0].decode()} {t}\n" for t in tenants]
         (self.folder / "clients").write_text("".join(lines))
+
+    def configure(self, **options):
+        """Writes its file; what stands there is read again at RELOAD."""
+        lines = [f"{k.replace('_', '-')} = {v}\n" for k, v in options.items()]
+        (self.folder / "config").write_text("".join(lines))
 
     def command(self, *more):
         flags = {"model": self.model, "store": self.store, **self.addresses, **self.options}

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -59,6 +60,32 @@ def usage_errors():
         done = run(arguments, check=False)
         assert done.returncode == 2 and word in done.stderr, (arguments, done.stderr)
     assert run(["session", "show", "nobody", "--store", "/nonexistent/x.db"], check=False).returncode == 1
+
+
+def secret_keys(folder):
+    """Server and client read them in the same way: a file that only its owner can read."""
+    path = folder / "secret"
+    made = subprocess.run([RXT, "keygen", "--out", path], capture_output=True, text=True)
+    assert made.returncode == 0 and len(made.stdout.strip()) == 40, made
+    server, client = folder / "clients", made.stdout.strip()
+    server.write_text(f"{client} anna\n")
+    programs = (
+        [os.environ["RXTD"], "--check-config", "--model", "m", "--store", "s", "--clients", server,
+         "--secret-key-file", path],
+        [RXT, "chat", "--connect", f"ipc://{folder}/nobody", "--script", os.devnull,
+         "--server-key", client, "--secret-key-file", path],
+    )
+    assert subprocess.run(programs[0], capture_output=True).returncode == 0
+    key = path.read_text()
+    for text, mode, word in ((key, 0o640, "read by others"), (key, 0o604, "read by others"),
+                             (key[:30], 0o600, "no secret key"), (key.strip() + "x\n", 0o600, "no secret"),
+                             ("", 0o600, "cannot read")):
+        path.write_text(text)
+        path.chmod(mode)
+        for program in programs:
+            done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+            assert done.returncode > 0 and word in done.stderr, (program, oct(mode), done)
+            assert str(path) in done.stderr and key[:30] not in done.stderr, done
 
 
 def sessions(folder):
@@ -170,6 +197,7 @@ def main():
         seeds_have_64_bits(folder)
         text_of_special_tokens_is_text(folder)
         usage_errors()
+        secret_keys(folder)
         sessions(folder)
         remember_equals_saying(folder)
         damaged_conversations(folder)

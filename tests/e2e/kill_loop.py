@@ -5,30 +5,20 @@ on where `rxt session show` says, and every memory on the way is bit-identical t
 nobody disturbed."""
 
 import json
-import os
 import pathlib
-import random
 import subprocess
 import sys
 import tempfile
 import time
 
+from kills import FULL, POINTS, SEED, check_versions, generator
 from run_rxt import MODEL, QUERIES, RXT, chat, run, show
-
-POINTS = ["token", "answered", "journaled", "updated", "imaged"]
-FULL = os.environ.get("RXT_FULL") == "1"
 
 
 def undisturbed(folder):
     _, turns = chat(folder / "straight.db", QUERIES)
     assert len(turns) == len(QUERIES)
     return [turn["stm_hash"] for turn in turns]
-
-
-def check_reported(turns, first, want):
-    for i, turn in enumerate(turns):
-        assert turn["version"] == first + i + 1, turn
-        assert turn["stm_hash"] == want[first + i], f"turn {first + i + 1} differs"
 
 
 def killed_at_point(store, done, point, nth):
@@ -64,7 +54,7 @@ def round_of(folder, number, want, kill):
         before = done
         killed, turns = kill(store, done, kills)
         kills += killed
-        check_reported(turns, done, want)
+        check_versions(turns, done, want)
         if killed:
             state = show(store) if store.exists() and has_session(store) else {"version": 0}
             done = state["version"]
@@ -86,8 +76,7 @@ def has_session(store):
 
 
 def main():
-    seed = int(os.environ.get("RXT_SEED", "1"))
-    rng = random.Random(seed)
+    rng = generator()
     rounds = kills = 0
     start = time.time()
     with tempfile.TemporaryDirectory() as name:
@@ -112,7 +101,7 @@ def main():
             )
             rounds += 1
     assert kills >= rounds, "too few kills to prove anything"
-    print(f"kill_loop: {rounds} rounds, {kills} kills, seed {seed}, {time.time() - start:.0f} s")
+    print(f"kill_loop: {rounds} rounds, {kills} kills, seed {SEED}, {time.time() - start:.0f} s")
 
 
 if __name__ == "__main__":

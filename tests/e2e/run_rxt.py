@@ -44,5 +44,12 @@ def chat(store, queries, *, session="s", env=None, options=(), check=True):
     return done, [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def remember(store, turns, session="s"):
+    """Absorbs lists of token ids into a new session; (version, stm_hash) of each."""
+    lines = "".join(json.dumps({"ids": ids}) + "\n" for ids in turns)
+    done = run(["remember", "-", "--store", store, "--session", session, "--json"], text=lines)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def show(store, session="s"):
     return json.loads(run(["session", "show", session, "--store", store, "--json"]).stdout)

@@ -92,9 +92,10 @@ static void try_import(const uint8_t *data, size_t size)
     char name[32];
     struct rxt_error err = {""};
     struct input in = {data, size};
+    const struct store_source from = {.read = supply, .arg = &in};
     struct store_session x;
     (void)snprintf(name, sizeof name, "s%u", n_session);
-    enum rxt_status st = store_import(s, "t", name, supply, &in, &x, &err);
+    enum rxt_status st = store_import(s, "t", name, &from, &x, &err);
     if (st != RXT_OK) {
         (void)looks_good(data, size);
         assert(st == RXT_EFORMAT || st == RXT_ECORRUPT || st == RXT_ENEWER);

@@ -475,7 +475,11 @@ static void test_named_shapes(void **state)
     assert_int_equal(c.memory.variant, STM_INTERLAYER);
     assert_int_equal(c.decoder.moe.n_shared, 0);
     assert_status(RXT_ENOTFOUND, config_named(&c, "gamma", &err));
-    assert_non_null(strstr(err.text, "beta-3b, alpha-12m and preview"));
+    assert_non_null(strstr(err.text, "beta-3b, alpha-12m, preview and wide-memory"));
+
+    assert_ok(config_named(&c, "wide-memory", &err));
+    assert_int_equal(
+        (int64_t)4 * config_n_layer(&c.decoder) * c.decoder.n_slot * c.decoder.embed_dim, 88080384);
 
     /* The shape of the bundled model, but for the vocabulary and the slots. */
     assert_ok(config_named(&c, "preview", &err));

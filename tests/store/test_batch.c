@@ -69,7 +69,8 @@ static void what_needs_a_transaction_of_its_own(void **state)
     snprintf(path, sizeof path, "%s.copy", fx->path);
     assert_status(RXT_EINVAL, store_backup(fx->s, path, NULL));
     assert_status(RXT_EINVAL, store_export(fx->s, "acme", "a", true, NULL, NULL, NULL));
-    assert_status(RXT_EINVAL, store_import(fx->s, "acme", "z", NULL, NULL, NULL, NULL));
+    assert_status(RXT_EINVAL,
+                  store_import(fx->s, "acme", "z", &(struct store_source){0}, NULL, NULL));
     turn_add(fx, a.id, 1);
     must(fx, store_batch_commit(fx->s, &fx->err));
     assert_true(session_load(fx, "a").applied == 1);

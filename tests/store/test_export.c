@@ -44,7 +44,8 @@ static enum rxt_status import_of(struct fixture *fx, struct bytes *b, const char
 {
     b->at = 0;
     fx->err.text[0] = '\0';
-    return store_import(fx->s, "acme", name, supply, b, NULL, &fx->err);
+    return store_import(fx->s, "acme", name, &(struct store_source){.read = supply, .arg = b}, NULL,
+                        &fx->err);
 }
 
 /* Eight versions with images of 4 and 7, a rewind, a chosen candidate, texts, one row not applied,
@@ -131,7 +132,8 @@ static void round_trip(struct fixture *fx, bool history, size_t image_size, uint
 {
     struct store_session a = rich_session(fx, image_size), b;
     struct bytes e = export_of(fx, "rich", history);
-    must(fx, store_import(fx->s, "other", "copy", supply, &e, &b, &fx->err));
+    must(fx, store_import(fx->s, "other", "copy", &(struct store_source){.read = supply, .arg = &e},
+                          &b, &fx->err));
     assert_true(e.at == e.n); /* read to its end, not further */
     assert_true(b.base == base && b.head == 8 && b.applied == 7 && b.flags == STORE_HELD);
     assert_true(b.origin_version == 8 && b.seed == a.seed && b.dtype == a.dtype &&
@@ -149,8 +151,70 @@ static void round_trip(struct fixture *fx, bool history, size_t image_size, uint
     if (base || history)
         assert_true(again.n == e.n);
     assert_refused(fx, RXT_EEXIST, "copy",
-                   store_import(fx->s, "other", "copy", supply, &e, &b, &fx->err));
+                   store_import(fx->s, "other", "copy",
+                                &(struct store_source){.read = supply, .arg = &e}, &b, &fx->err));
     free(again.p);
+    free(e.p);
+}
+
+static enum rxt_status not_of_here(void *arg, const struct store_session *x, struct rxt_error *err)
+{
+    assert_int_equal(((struct bytes *)arg)->at, 16 + 16 + EXPORT_SESSION_BYTES + EXPORT_SUM_BYTES);
+    return rxt_fail(err, RXT_EMISMATCH, "session %s is not of here", x->origin);
+}
+
+static void whom_nobody_can_use_is_not_taken(void **state)
+{
+    struct fixture *fx = *state;
+    rich_session(fx, 5000);
+    struct bytes e = export_of(fx, "rich", true);
+    const struct store_source from = {.read = supply, .accept = not_of_here, .arg = &e};
+    struct store_session x;
+    assert_refused(fx, RXT_EMISMATCH, "rich is not of here",
+                   store_import(fx->s, "acme", "copy", &from, &x, &fx->err));
+    assert_status(RXT_ENOTFOUND, store_session_get(fx->s, "acme", "copy", &x, NULL));
+    free(e.p);
+}
+
+static int64_t leftovers(struct fixture *fx)
+{
+    return fixture_number(fx, "SELECT (SELECT count(*) FROM orphan) + (SELECT count(*) FROM chunk) "
+                              "- (SELECT count(*) FROM image)");
+}
+
+/* Rows of others go between the steps, nothing is there before the last one, and what was given up
+ * leaves nothing. */
+static void an_import_goes_in_steps(void **state)
+{
+    struct fixture *fx = *state;
+    rich_session(fx, 3 * STORE_CHUNK_BYTES + 5);
+    struct store_session other = session_make(fx, "other"), x;
+    struct bytes e = export_of(fx, "rich", false);
+    const struct store_source from = {.read = supply, .arg = &e};
+    int64_t before_all = leftovers(fx);
+    for (int whole = 0; whole < 2; whole++) {
+        struct store_import *in = NULL;
+        uint64_t n = 0;
+        bool more = true;
+        e.at = 0;
+        must(fx, store_import_begin(&in, fx->s, "acme", "copy", &from, &fx->err));
+        while (more && (whole || n < 4)) {
+            size_t before = e.at;
+            assert_status(RXT_ENOTFOUND, store_session_get(fx->s, "acme", "copy", &x, NULL));
+            must(fx, store_import_step(in, &more, &fx->err));
+            assert_true(e.at - before <= STORE_CHUNK_BYTES + 1000 || !more);
+            turn_add(fx, other.id, (uint64_t)whole * 100 + ++n);
+        }
+        assert_true(n >= 4 && more == !whole);
+        for (; !whole && n < 100; n++)
+            turn_add(fx, other.id, n + 1);
+        store_import_end(&in);
+        assert_null(in);
+        if (!whole)
+            assert_int_equal(leftovers(fx), before_all);
+        enum rxt_status st = store_session_get(fx->s, "acme", "copy", &x, NULL);
+        assert_status(whole ? RXT_OK : RXT_ENOTFOUND, st);
+    }
     free(e.p);
 }
 
@@ -223,12 +287,6 @@ static void writers_may_fail(void **state)
     }
     free(all.p);
     session_make(fx, "after"); /* no view is left open */
-}
-
-static int64_t leftovers(struct fixture *fx)
-{
-    return fixture_number(fx, "SELECT (SELECT count(*) FROM orphan) + (SELECT count(*) FROM chunk) "
-                              "- (SELECT count(*) FROM image)");
 }
 
 static void cut_short_it_is_nothing(void **state)
@@ -424,7 +482,8 @@ static void format_1_is_read(void **state)
     struct fixture *fx = *state;
     struct store_session a = rich_session(fx, 5000), b;
     struct bytes e = export_of(fx, "rich", true), old = without_sums(&e);
-    must(fx, store_import(fx->s, "other", "rich", supply, &old, &b, &fx->err));
+    must(fx, store_import(fx->s, "other", "rich",
+                          &(struct store_source){.read = supply, .arg = &old}, &b, &fx->err));
     assert_true(old.at == old.n);
     check_turns(fx, &a, &b);
     struct bytes again = {0};
@@ -580,6 +639,8 @@ static void looking_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        store_unit_test(whom_nobody_can_use_is_not_taken),
+        store_unit_test(an_import_goes_in_steps),
         store_unit_test(with_history),
         store_unit_test(without_history),
         store_unit_test(a_large_image),

@@ -326,7 +326,8 @@ static enum rxt_status give(void *arg, void *p, size_t n)
 static enum rxt_status import_it(struct fixture *fx)
 {
     c.sealed_at = 0;
-    return store_import(fx->s, "acme", c.name, give, NULL, NULL, &fx->err);
+    return store_import(fx->s, "acme", c.name, &(struct store_source){.read = give}, NULL,
+                        &fx->err);
 }
 
 static enum rxt_status checkpoint(struct fixture *fx)

@@ -3,6 +3,7 @@
  * Medians of many rounds; the ceilings are measured before and after, on the same threads, since
  * machines are shared and clocks move. Bytes and flops are those the ops themselves count. */
 #include "tools/rxt/bench_front.h"
+#include "tools/rxt/bench_images.h"
 #include "tools/rxt/cli.h"
 
 #include "kernels/base/clock.h"
@@ -16,12 +17,12 @@ static struct {
     const char *shape, *batch, *query, *turn;
     int32_t rounds_ms;
     uint64_t seed;
-    bool json, front;
+    bool json, front, images;
 } opt = {.query = "16", .turn = "32", .rounds_ms = 700, .seed = 1};
 
 static const struct option options[] = {
     {"shape", OPTION_TEXT, &opt.shape, "NAME",
-     "random weights of a named shape: beta-3b, alpha-12m, preview"},
+     "random weights of a named shape: beta-3b, alpha-12m, preview, wide-memory"},
     {"batch", OPTION_TEXT, &opt.batch, "B,...", "batches (default: 1,4,16 where they fit)"},
     {"query", OPTION_TEXT, &opt.query, "T,...", "tokens of the first query (default: 16)"},
     {"turn", OPTION_TEXT, &opt.turn, "T,...", "tokens of the turn of an update (default: 32)"},
@@ -29,6 +30,8 @@ static const struct option options[] = {
     {"seed", OPTION_SEED, &opt.seed, "N", "of random weights and tokens"},
     {"json", OPTION_FLAG, &opt.json, NULL, "one object"},
     {"front", OPTION_FLAG, &opt.front, NULL, "only the front of the server, without a model"},
+    {"images", OPTION_FLAG, &opt.images, NULL,
+     "only what images of one session cost others (ten times --milliseconds each)"},
     OPTION_MORE(model_options),
     {0},
 };
@@ -457,7 +460,7 @@ int command_bench(int argc, char **argv)
                       "the benchmark needs turns of %d tokens, here %d are allowed", needed,
                       rxt_model_info(m)->max_seq_len);
     if (st == RXT_OK)
-        st = bench(m);
+        st = opt.images ? bench_images(m, opt.json, (double)opt.rounds_ms / 100, &err) : bench(m);
     rxt_model_close(&m);
     return st == RXT_OK ? 0 : complain(st, &err);
 }

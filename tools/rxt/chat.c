@@ -1,9 +1,9 @@
 /* rxt chat: a conversation in the terminal, or a script of one. */
 #include "tools/rxt/cli.h"
 #include "tools/rxt/connect.h"
+#include "tools/rxt/terminal.h"
 
 #include <errno.h>
-#include <histedit.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -229,39 +229,22 @@ static enum rxt_status run_script(struct bridge *b, const struct rxt_model *m, i
 
 /* ---- terminal --------------------------------------------------------------------------- */
 
-static void print_stats(const struct bridge_session_info *i, const struct bridge_usage *u)
-{
-    printf("session %s, version %" PRIu64 ", %" PRIu64 " turns, memory ", i->session, i->version,
-           i->n_turn);
-    for (int k = 0; k < 16; k++)
-        printf("%02x", i->stm_hash[k]);
-    printf("\n");
-    if (u->n_answer > 0)
-        printf("last turn: first token %.2f ms, answer %.1f ms (%d + %d tokens), on disk %.1f ms, "
-               "remembered %.1f ms\n",
-               (double)u->first_token_us / 1e3, (double)u->answer_us / 1e3, u->n_query, u->n_answer,
-               (double)u->journal_us / 1e3, (double)u->memory_us / 1e3);
-}
-
-/* Versions whose content the conversation has had, newest on top: where /undo goes. */
-struct history {
-    uint64_t version[1024];
-    int n;
+struct local { /* who answers in this process */
+    struct bridge *bridge;
+    const struct rxt_model *model;
 };
 
-static void history_push(struct history *h, uint64_t version)
+static void see(struct chat_seen *s, const struct bridge_session_info *i)
 {
-    if (h->n == (int)(sizeof h->version / sizeof *h->version)) {
-        memmove(h->version, h->version + 1, sizeof h->version - sizeof *h->version);
-        h->n--;
-    }
-    h->version[h->n++] = version;
+    s->version = i->version;
+    s->n_turn = i->n_turn;
+    memcpy(s->stm_hash, i->stm_hash, sizeof s->stm_hash);
 }
 
-/* A verb on this session; complains and gives false if it is refused. */
-static bool do_verb(struct bridge *b, enum bridge_verb verb, uint64_t version, const char *to,
-                    struct bridge_session_info *info)
+static bool local_verb(void *arg, enum bridge_verb verb, uint64_t version, const char *to,
+                       struct chat_seen *seen)
 {
+    const struct local *l = arg;
     struct rxt_error err = {0};
     struct bridge_request r;
     struct bridge_session_info got = {0};
@@ -270,82 +253,20 @@ static bool do_verb(struct bridge *b, enum bridge_verb verb, uint64_t version, c
     if (st == RXT_OK)
         st = session_name(r.to, to, &err);
     if (st == RXT_OK)
-        st = bridge_call(b, &r, keep_info, &got, &err);
+        st = bridge_call(l->bridge, &r, keep_info, &got, &err);
     if (st == RXT_OK)
-        *info = got;
+        see(seen, &got);
     else
         (void)complain(st, &err);
     return st == RXT_OK;
 }
 
-static void undo(struct bridge *b, struct history *h, struct bridge_session_info *shown)
+static bool local_turn(void *arg, const char *query, struct chat_seen *seen)
 {
-    if (h->n < 2) {
-        printf("(nothing to undo in this chat; rxt session rewind goes further back)\n");
-        return;
-    }
-    uint64_t version = h->version[h->n - 2];
-    if (!do_verb(b, BRIDGE_REWIND, version, "", shown))
-        return;
-    h->n--;
-    h->version[h->n - 1] = shown->version;
-    printf("(the memory is again what it was at version %" PRIu64 "; that is version %" PRIu64
-           " now)\n",
-           version, shown->version);
-}
-
-static void reset(struct bridge *b, struct history *h, struct bridge_session_info *shown)
-{
-    if (!do_verb(b, BRIDGE_RESET, 0, "", shown))
-        return;
-    history_push(h, shown->version);
-    printf("(the memory is empty again: version %" PRIu64 "; /undo brings it back)\n",
-           shown->version);
-}
-
-static void fork_session(struct bridge *b, const char *to)
-{
-    struct bridge_session_info ignored;
-    if (do_verb(b, BRIDGE_FORK, BRIDGE_HEAD, to, &ignored))
-        printf("(session \"%s\" now begins here; open it with --session %s)\n", to, to);
-}
-
-/* True if the line was a command; *leave for /quit. */
-static bool chat_command(struct bridge *b, const char *line, struct history *h,
-                         struct chat_turn *last, bool *leave)
-{
-    if (line[0] != '/')
-        return false;
-    if (strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0)
-        *leave = true;
-    else if (strcmp(line, "/undo") == 0)
-        undo(b, h, &last->info);
-    else if (strcmp(line, "/reset") == 0)
-        reset(b, h, &last->info);
-    else if (strncmp(line, "/fork ", 6) == 0 && line[6])
-        fork_session(b, line + 6);
-    else if (strcmp(line, "/stats") == 0)
-        print_stats(&last->info, &last->usage);
-    else
-        printf("/undo        forget the last turn\n"
-               "/reset       forget everything\n"
-               "/fork NAME   a second session that begins here\n"
-               "/stats       version, memory hash and times of the last turn\n"
-               "/quit        leave; the session is kept\n");
-    return true;
-}
-
-static const char *prompt_text(EditLine *el)
-{
-    (void)el;
-    return "> ";
-}
-
-static void chat_line(struct bridge *b, const char *line, struct history *h, struct chat_turn *last)
-{
+    const struct local *l = arg;
     struct rxt_error err = {0};
-    struct chat_turn t = {.model = last->model, .stream = true};
-    enum rxt_status st = run_turn(b, &t, line, &err);
+    struct chat_turn t = {.model = l->model, .stream = true};
+    enum rxt_status st = run_turn(l->bridge, &t, query, &err);
     printf("\n");
     if (st == RXT_ECANCELLED)
         printf("(stopped: this turn is discarded and not remembered; Ctrl-C again leaves)\n");
@@ -354,52 +275,30 @@ static void chat_line(struct bridge *b, const char *line, struct history *h, str
     if (st == RXT_OK && t.finish == RXT_FINISH_LENGTH)
         printf("(the answer reached the length limit)\n");
     if (st == RXT_OK) {
-        history_push(h, t.info.version);
-        last->info = t.info;
-        last->usage = t.usage;
+        see(seen, &t.info);
+        seen->n_query = (uint64_t)t.usage.n_query;
+        seen->n_answer = (uint64_t)t.usage.n_answer;
+        seen->first_token_us = t.usage.first_token_us;
+        seen->answer_us = t.usage.answer_us;
+        seen->journal_us = t.usage.journal_us;
+        seen->memory_us = t.usage.memory_us;
     }
     free_turn(&t);
+    return st == RXT_OK;
 }
 
 static enum rxt_status run_terminal(struct bridge *b, const struct rxt_model *m,
                                     const struct bridge_session_info *start)
 {
-    struct history undo_list = {0};
-    struct chat_turn last = {.model = m, .info = *start};
-    EditLine *el = el_init("rxt", stdin, stdout, stderr);
-    History *lines = history_init();
-    HistEvent event;
-    if (!el || !lines)
-        return RXT_ENOMEM;
-    (void)history(lines, &event, H_SETSIZE, 500);
-    (void)el_set(el, EL_PROMPT, prompt_text);
-    (void)el_set(el, EL_EDITOR, "emacs");
-    (void)el_set(el, EL_HIST, history, lines);
-    (void)el_set(el, EL_SIGNAL, 0);
-    history_push(&undo_list, start->version);
-    printf("%s, session \"%s\", version %" PRIu64 ". /help lists commands, Ctrl-D leaves.\n",
-           rxt_model_info(m)->name, common.session, start->version);
-    for (bool leave = false; !leave;) {
-        int n = 0;
-        interrupted = 0;
-        const char *got = el_gets(el, &n);
-        if (!got || n <= 0)
-            break;
-        char *line = strndup(got, (size_t)n);
-        if (!line)
-            break;
-        line[strcspn(line, "\r\n")] = '\0';
-        if (line[0]) {
-            (void)history(lines, &event, H_ENTER, line);
-            if (!chat_command(b, line, &undo_list, &last, &leave))
-                chat_line(b, line, &undo_list, &last);
-        }
-        free(line);
-    }
-    printf("\n(session \"%s\" is kept)\n", common.session);
-    history_end(lines);
-    el_end(el);
-    return RXT_OK;
+    struct local l = {.bridge = b, .model = m};
+    struct chat_seen seen = {0};
+    const struct chat_terminal t = {.session = common.session,
+                                    .interrupted = &interrupted,
+                                    .arg = &l,
+                                    .turn = local_turn,
+                                    .verb = local_verb};
+    see(&seen, start);
+    return chat_talk(&t, &seen, rxt_model_info(m)->name);
 }
 
 /* ---- start ------------------------------------------------------------------------------ */

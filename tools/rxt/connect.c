@@ -1,9 +1,10 @@
 #include "tools/rxt/connect.h"
 
 #include "tools/rxt/cli.h"
+#include "tools/rxt/secret.h"
+#include "tools/rxt/terminal.h"
 
 #include <errno.h>
-#include <histedit.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,8 +91,9 @@ static json_t *turn_json(const struct talk *t, const char *query, const struct a
         (json_int_t)d->journal_us, "memory_us", (json_int_t)m->memory_us);
 }
 
-/* A question and its answer; false if it was refused. */
-static bool converse(const struct talk *t, const char *query)
+/* A question and its answer; false if it was refused. Their texts are not kept. */
+static bool converse(const struct talk *t, const char *query, struct client_event *done,
+                     struct client_event *memory)
 {
     struct rxt_error err = {""};
     struct answer a = {0};
@@ -107,6 +109,8 @@ static bool converse(const struct talk *t, const char *query)
         printf("(stopped: this turn is discarded and not remembered; Ctrl-C again leaves)\n");
     else if (st != RXT_OK)
         (void)complain(st, &err);
+    *done = a.done;
+    *memory = a.memory;
     free_answer(&a);
     return st == RXT_OK;
 }
@@ -115,6 +119,7 @@ static int run_script(const struct talk *t)
 {
     bool from_stdin = !t->o->script || strcmp(t->o->script, "-") == 0;
     FILE *f = from_stdin ? stdin : fopen(t->o->script, "r");
+    struct client_event done, memory;
     char *line = NULL;
     size_t cap = 0;
     int code = 0;
@@ -127,7 +132,7 @@ static int run_script(const struct talk *t)
             line[--n] = '\0';
         if (!t->o->json)
             printf("> %s\n", line);
-        if (!converse(t, line)) {
+        if (!converse(t, line, &done, &memory)) {
             code = 1;
             if (!t->o->keep_going)
                 break;
@@ -139,62 +144,68 @@ static int run_script(const struct talk *t)
     return code;
 }
 
-static const char *prompt_text(EditLine *el)
+/* ---- terminal --------------------------------------------------------------------------- */
+
+static bool remote_turn(void *arg, const char *query, struct chat_seen *seen)
 {
-    (void)el;
-    return "> ";
+    const struct talk *t = arg;
+    struct client_event done, memory;
+    if (!converse(t, query, &done, &memory))
+        return false;
+    *seen = (struct chat_seen){
+        .version = memory.version ? memory.version : done.version,
+        .n_query = done.n_query,
+        .n_answer = done.n_answer,
+        .first_token_us = done.first_token_us,
+        .answer_us = done.answer_us,
+        .journal_us = done.journal_us,
+        .memory_us = memory.memory_us,
+    };
+    return true;
 }
 
-static int run_terminal(const struct talk *t, const struct client_event *start)
+static bool remote_verb(void *arg, enum bridge_verb verb, uint64_t version, const char *to,
+                        struct chat_seen *seen)
 {
-    EditLine *el = el_init("rxt", stdin, stdout, stderr);
-    History *lines = history_init();
-    HistEvent event;
-    if (!el || !lines)
-        return complain(RXT_ENOMEM, NULL);
-    (void)history(lines, &event, H_SETSIZE, 500);
-    (void)el_set(el, EL_PROMPT, prompt_text);
-    (void)el_set(el, EL_EDITOR, "emacs");
-    (void)el_set(el, EL_HIST, history, lines);
-    (void)el_set(el, EL_SIGNAL, 0);
-    printf("%s at %s, session \"%s\", version %" PRIu64 ". Ctrl-D leaves.\n",
-           client_welcome(t->client)->model, t->o->endpoint, t->o->session, start->version);
-    for (;;) {
-        int n = 0;
-        const char *got = el_gets(el, &n);
-        char *line = got && n > 0 ? strndup(got, (size_t)n) : NULL;
-        if (!line)
-            break;
-        line[strcspn(line, "\r\n")] = '\0';
-        bool leave = strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0;
-        if (line[0])
-            (void)history(lines, &event, H_ENTER, line);
-        if (line[0] == '/' && !leave)
-            printf("(not sent: of the commands only /quit works over a connection)\n");
-        else if (line[0] && !leave)
-            (void)converse(t, line);
-        free(line);
-        if (leave)
-            break;
+    static const enum client_verb wire[] = {[BRIDGE_GET] = CLIENT_GET,
+                                            [BRIDGE_FORK] = CLIENT_FORK,
+                                            [BRIDGE_REWIND] = CLIENT_REWIND,
+                                            [BRIDGE_RESET] = CLIENT_RESET};
+    const struct talk *t = arg;
+    struct rxt_error err = {""};
+    struct client_event e = {0};
+    const uint32_t which = (uint32_t)version;
+    const struct client_request r = {.verb = wire[verb],
+                                     .session = t->o->session,
+                                     .to = to,
+                                     .version = verb == BRIDGE_REWIND ? &which : NULL};
+    enum rxt_status st = client_call(t->client, &r, &e, &err);
+    if (st != RXT_OK) {
+        (void)complain(st, &err);
+        return false;
     }
-    printf("\n(session \"%s\" is kept)\n", t->o->session);
-    history_end(lines);
-    el_end(el);
-    return 0;
+    seen->version = e.version;
+    seen->n_turn = e.n_turn;
+    memcpy(seen->stm_hash, e.stm_hash, sizeof seen->stm_hash);
+    return true;
 }
 
-static enum rxt_status read_key(char key[64], const char *path, struct rxt_error *err)
+static int run_terminal(struct talk *t, const struct client_event *start)
 {
-    FILE *f = fopen(path, "re");
-    bool ok = f && fgets(key, 64, f);
-    if (f)
-        (void)fclose(f);
-    if (!ok)
-        return rxt_fail(err, RXT_EIO, "cannot read the secret key in %.150s", path);
-    key[strcspn(key, "\r\n")] = '\0';
-    return RXT_OK;
+    const struct chat_terminal terminal = {.session = t->o->session,
+                                           .interrupted = t->interrupted,
+                                           .arg = t,
+                                           .turn = remote_turn,
+                                           .verb = remote_verb};
+    const struct chat_seen seen = {.version = start->version};
+    char greeting[400];
+    (void)snprintf(greeting, sizeof greeting, "%s at %s", client_welcome(t->client)->model,
+                   t->o->endpoint);
+    enum rxt_status st = chat_talk(&terminal, &seen, greeting);
+    return st == RXT_OK ? 0 : complain(st, NULL);
 }
 
+/* ---- start ------------------------------------------------------------------------------ */
 enum rxt_status connect_use_keys(struct client_config *cfg, const struct connect_keys *keys,
                                  char room[64], struct rxt_error *err)
 {
@@ -202,7 +213,7 @@ enum rxt_status connect_use_keys(struct client_config *cfg, const struct connect
         return RXT_OK;
     if (!keys->server_key || !keys->secret_key_file)
         return rxt_fail(err, RXT_EINVAL, "CURVE wants --server-key and --secret-key-file");
-    TRY(read_key(room, keys->secret_key_file, err));
+    TRY(secret_read(room, keys->secret_key_file, err));
     cfg->server_key = keys->server_key;
     cfg->secret_key = room;
     return RXT_OK;

@@ -1,13 +1,13 @@
 #include "tools/rxtd/config.h"
 
 #include "tools/rxt/options.h"
+#include "tools/rxt/secret.h"
 
 #include <ctype.h>
 #include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* Numbers are read as 64 bits and brought into the narrower fields afterwards, limits checked. */
 static struct {
@@ -16,7 +16,7 @@ static struct {
     bool check_config, keep_text, null_model;
     int32_t threads, max_seq_len, max_live, max_queue;
     uint64_t max_bytes, credit_max, max_inflight, max_connections, max_requests, max_kept_bytes;
-    uint64_t max_tenant_connections, max_tenant_queue;
+    uint64_t max_tenant_connections, max_tenant_queue, max_tenant_sessions, max_tenant_bytes;
     uint64_t max_import_bytes, max_bulk;
     uint64_t null_step_us;
     uint64_t heartbeat_ms, grace_ms, stall_ms, handshake_ms, high_water, drain_ms;
@@ -59,6 +59,10 @@ static const struct option options[] = {
      "of one tenant (default: max-connections)"},
     {"max-tenant-queue", OPTION_SEED, &in.max_tenant_queue, "N",
      "requests on their way of one tenant (default: max-queue)"},
+    {"max-tenant-sessions", OPTION_SEED, &in.max_tenant_sessions, "N",
+     "that one tenant may have (default: any number)"},
+    {"max-tenant-bytes", OPTION_SEED, &in.max_tenant_bytes, "N",
+     "of one tenant's sessions with something to do (default: max-bytes)"},
     {"max-requests", OPTION_SEED, &in.max_requests, "N", "of the server (default 16384)"},
     {"max-kept-bytes", OPTION_SEED, &in.max_kept_bytes, "N",
      "of answers that can be resumed (default 64 MiB)"},
@@ -161,24 +165,14 @@ static int narrow(uint32_t *out, uint64_t value, const char *name, uint32_t max)
     return -1;
 }
 
-/* The key stands in a file of its own, which only its owner may read. */
 static int read_secret(const char **out, const char *path)
 {
-    static char key[64];
-    struct stat s;
-    FILE *f = fopen(path, "re");
-    if (!f || fstat(fileno(f), &s) != 0 || !fgets(key, sizeof key, f)) {
-        (void)fprintf(stderr, "rxtd: cannot read the secret key in %s\n", path);
-        if (f)
-            (void)fclose(f);
+    static char key[SERVER_KEY_TEXT + 1];
+    struct rxt_error err = {""};
+    if (secret_read(key, path, &err) != RXT_OK) {
+        (void)fprintf(stderr, "rxtd: %s\n", err.text);
         return EXIT_USAGE;
     }
-    (void)fclose(f);
-    if (s.st_mode & 077) {
-        (void)fprintf(stderr, "rxtd: %s can be read by others: chmod 600 it\n", path);
-        return EXIT_USAGE;
-    }
-    key[strcspn(key, "\r\n")] = '\0';
     *out = key;
     return -1;
 }
@@ -227,7 +221,11 @@ static int take_numbers(struct rxtd_config *c)
     if (in.threads < 0 || in.max_seq_len < 0 || in.max_live < 0 || in.max_queue < 0)
         return wrong("configuration", "threads, max-seq-len, max-live, max-queue", "below 0",
                      "use 1 or more, 0 = default");
-    c->bridge.max_tenant_queue = (int32_t)tenant_queue;
+    c->bridge.tenant = (struct bridge_limits){
+        .max_queue = (int32_t)tenant_queue,
+        .max_sessions = in.max_tenant_sessions,
+        .max_bytes = in.max_tenant_bytes,
+    };
     s->credit_max = in.credit_max;
     s->max_kept_bytes = in.max_kept_bytes;
     s->max_import_bytes = in.max_import_bytes;

@@ -21,14 +21,15 @@ struct command {
     char **argv;
 };
 
-/* SIGHUP: file, environment and command line again; only the limits of the server are taken. */
-static bool on_reload(void *arg, struct server_config *out)
+/* SIGHUP: file, environment and command line again; only limits are taken. */
+static bool on_reload(void *arg, struct server_config *out, struct bridge_limits *tenant)
 {
     const struct command *command = arg;
     struct rxtd_config c;
     if (rxtd_config_read(&c, command->argc, command->argv) >= 0)
         return false;
     *out = c.server;
+    *tenant = c.bridge.tenant;
     return true;
 }
 

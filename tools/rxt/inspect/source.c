@@ -50,7 +50,8 @@ static enum rxt_status import_file(struct source *s, FILE *f, const char *from, 
 {
     struct rxt_error why = {0};
     rewind(f);
-    enum rxt_status st = store_import(s->store, tenant, session, source_read, f, NULL, &why);
+    const struct store_source bytes = {.read = source_read, .arg = f};
+    enum rxt_status st = store_import(s->store, tenant, session, &bytes, NULL, &why);
     if (st == RXT_OK) {
         (void)fclose(f);
         return RXT_OK;

@@ -1,0 +1,197 @@
+/* Exports and imports, chunk by chunk under credit. */
+#include "tests/bridge/front_rig.h"
+
+static uint8_t chunk[WIRE_CHUNK_BYTES];
+
+static void hello_state(struct rig *r, uint64_t credit)
+{
+    const int32_t versions[] = {WIRE_VERSION};
+    struct wire_body b = {0};
+    uint8_t header[WIRE_HEADER_BYTES], body[64];
+    size_t n = 0;
+    wire_init(WIRE_HELLO, &b);
+    b.versions = (struct wire_ids){.v = versions, .n = 1};
+    b.credit = credit;
+    assert_ok(wire_encode(WIRE_HELLO, &b, body, sizeof body, &n));
+    struct wire_header h = {.version = 1, .type = WIRE_HELLO, .body_bytes = (uint32_t)n};
+    wire_header_put(&h, header);
+    const struct wire_text frame[2] = {wire_bytes(header, sizeof header), wire_bytes(body, n)};
+    rig_frames(r, "a", "default", FRONT_STATE, frame, 2);
+    rig_expect(r, "a", WIRE_WELCOME, 0);
+}
+
+static void send_chunk(struct rig *r, uint8_t id, uint32_t sequence, size_t n)
+{
+    uint8_t header[WIRE_HEADER_BYTES];
+    struct wire_header h = {
+        .version = 1, .type = WIRE_CHUNK, .body_bytes = 1, .sequence = sequence};
+    memset(h.id, id, sizeof h.id);
+    wire_header_put(&h, header);
+    const struct wire_text frame[3] = {wire_bytes(header, sizeof header), wire_bytes("\x80", 1),
+                                       wire_bytes(chunk, n)};
+    rig_frames(r, "a", "default", FRONT_STATE, frame, 3);
+}
+
+static void begin_import(struct rig *r, uint8_t id, uint64_t bytes)
+{
+    struct wire_body b = {0};
+    wire_init(WIRE_IMPORT, &b);
+    b.session = wire_string("new");
+    b.bytes = bytes;
+    rig_send(r, "a", WIRE_IMPORT, id, &b);
+}
+
+static void test_export(void **state)
+{
+    struct rig *r = *state;
+    hello_state(r, 1);
+    rig_simple(r, "a", WIRE_EXPORT, 1, "s");
+    struct order *o = rig_order(r, ORDER_SUBMIT);
+    struct stream *s = o->stream;
+    assert_int_equal(o->r.verb, BRIDGE_EXPORT);
+    assert_true(o->spool > 0);
+    rig_note(r, s, NOTE_SPOOLED, 0, RXT_OK, NULL, 0);
+    o = rig_order(r, ORDER_READ);
+    assert_true(o->offset == 0 && o->n_bytes == WIRE_CHUNK_BYTES);
+    rig_note(r, s, NOTE_CHUNK, WIRE_CHUNK_BYTES + 5, RXT_OK, chunk, WIRE_CHUNK_BYTES);
+    struct rig_sent *c = rig_expect(r, "a", WIRE_CHUNK, 1);
+    assert_true(c->h.sequence == 0 && c->raw_bytes == WIRE_CHUNK_BYTES);
+    o = rig_order(r, ORDER_READ);
+    assert_int_equal(o->offset, WIRE_CHUNK_BYTES);
+    rig_note(r, s, NOTE_CHUNK, WIRE_CHUNK_BYTES + 5, RXT_OK, chunk, 5);
+    rig_quiet(r); /* the credit is used up, and no more than one chunk is read ahead */
+    rig_no_order(r);
+    hello_state(r, 100); /* credit begins anew */
+    c = rig_expect(r, "a", WIRE_CHUNK, 1);
+    assert_true(c->h.sequence == 1 && c->raw_bytes == 5);
+    c = rig_expect(r, "a", WIRE_DONE, 1);
+    assert_true(c->body.bytes == WIRE_CHUNK_BYTES + 5 && c->body.chunks == 2);
+    assert_int_equal(c->h.flags, WIRE_FINAL);
+    rig_order(r, ORDER_DROP);
+    assert_int_equal(front_counts(r->front).streams, 0);
+}
+
+static void test_export_fails(void **state)
+{
+    struct rig *r = *state;
+    hello_state(r, WIRE_ABSENT);
+    for (int how = 0; how < 3; how++) {
+        uint8_t id = (uint8_t)(1 + how);
+        rig_simple(r, "a", WIRE_EXPORT, id, "s");
+        struct stream *s = rig_order(r, ORDER_SUBMIT)->stream;
+        if (how == 0) { /* the engine refuses */
+            rig_message(r, s, WIRE_ERROR, WIRE_FINAL);
+            rig_expect(r, "a", WIRE_ERROR, id);
+        } else if (how == 1) { /* the file cannot be read */
+            rig_note(r, s, NOTE_SPOOLED, 0, RXT_OK, NULL, 0);
+            rig_order(r, ORDER_READ);
+            rig_note(r, s, NOTE_CHUNK, 0, RXT_EIO, NULL, 0);
+            rig_error(r, "a", id, WIRE_E_IO);
+        } else { /* the client changes its mind while a chunk is read */
+            rig_note(r, s, NOTE_SPOOLED, 0, RXT_OK, NULL, 0);
+            rig_order(r, ORDER_READ);
+            struct wire_body b = {0};
+            uint8_t header[WIRE_HEADER_BYTES], body[64];
+            size_t n = 0;
+            wire_init(WIRE_CANCEL, &b);
+            b.session = wire_string("s");
+            assert_ok(wire_encode(WIRE_CANCEL, &b, body, sizeof body, &n));
+            struct wire_header h = {.version = 1, .type = WIRE_CANCEL, .body_bytes = (uint32_t)n};
+            memset(h.id, id, sizeof h.id);
+            wire_header_put(&h, header);
+            const struct wire_text frame[2] = {wire_bytes(header, sizeof header),
+                                               wire_bytes(body, n)};
+            rig_frames(r, "a", "default", FRONT_STATE, frame, 2);
+            rig_expect(r, "a", WIRE_CANCELLED, id);
+            rig_no_order(r); /* the file stays until the reader has let go */
+            rig_note(r, s, NOTE_CHUNK, 9, RXT_OK, chunk, 9);
+        }
+        rig_order(r, ORDER_DROP);
+        rig_quiet(r);
+        assert_int_equal(front_counts(r->front).streams, 0);
+        assert_int_equal(front_counts(r->front).running, 0);
+    }
+}
+
+static void test_import(void **state)
+{
+    struct rig *r = *state;
+    hello_state(r, WIRE_ABSENT);
+    begin_import(r, 1, WIRE_CHUNK_BYTES + 5);
+    struct rig_sent *a = rig_expect(r, "a", WIRE_ACCEPTED, 1);
+    assert_int_equal(a->body.credit, 8 * WIRE_CHUNK_BYTES);
+    rig_no_order(r); /* the engine hears of it when it is whole */
+    send_chunk(r, 1, 0, WIRE_CHUNK_BYTES);
+    struct order *o = rig_order(r, ORDER_WRITE);
+    struct stream *s = o->stream;
+    uint64_t spool = o->spool;
+    assert_true(o->offset == 0 && o->n_bytes == WIRE_CHUNK_BYTES);
+    send_chunk(r, 1, 1, 5);
+    o = rig_order(r, ORDER_WRITE);
+    assert_true(o->offset == WIRE_CHUNK_BYTES && o->n_bytes == 5 && o->spool == spool);
+    rig_note(r, s, NOTE_WROTE, WIRE_CHUNK_BYTES, RXT_OK, NULL, 0);
+    assert_int_equal(rig_expect(r, "a", WIRE_CREDIT, 1)->body.bytes, WIRE_CHUNK_BYTES);
+    rig_no_order(r);
+    rig_note(r, s, NOTE_WROTE, 5, RXT_OK, NULL, 0);
+    o = rig_order(r, ORDER_SUBMIT);
+    assert_int_equal(o->r.verb, BRIDGE_IMPORT);
+    assert_true(o->spool == spool);
+    assert_string_equal(o->r.session, "new");
+    send_chunk(r, 1, 2, 5); /* one too many is refused alone: the engine has the import */
+    assert_int_equal(rig_error(r, "a", 1, WIRE_E_BAD_FRAME)->h.flags, 0);
+    rig_message(r, s, WIRE_DONE, WIRE_FINAL);
+    rig_expect(r, "a", WIRE_DONE, 1);
+    assert_int_equal(rig_order(r, ORDER_DROP)->spool, spool);
+    send_chunk(r, 1, 2, 5); /* it is over */
+    rig_error(r, "a", 1, WIRE_E_NO_REQUEST);
+    rig_quiet(r);
+}
+
+static void test_import_fails(void **state)
+{
+    static const struct {
+        uint32_t sequence;
+        size_t bytes;
+    } bad[] = {{1, 10}, {0, 9}, {0, 11}};
+    struct rig *r = *state;
+    hello_state(r, WIRE_ABSENT);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        begin_import(r, 1, 10);
+        rig_expect(r, "a", WIRE_ACCEPTED, 1);
+        send_chunk(r, 1, bad[i].sequence, bad[i].bytes);
+        assert_int_equal(rig_error(r, "a", 1, WIRE_E_BAD_FRAME)->h.flags, WIRE_FINAL);
+        rig_order(r, ORDER_DROP);
+    }
+    begin_import(r, 2, 10); /* the disk is full */
+    rig_expect(r, "a", WIRE_ACCEPTED, 2);
+    send_chunk(r, 2, 0, 10);
+    struct stream *s = rig_order(r, ORDER_WRITE)->stream;
+    rig_note(r, s, NOTE_WROTE, 10, RXT_EFULL, NULL, 0);
+    rig_error(r, "a", 2, WIRE_E_DISK_FULL);
+    rig_order(r, ORDER_DROP);
+
+    begin_import(r, 3, r->limits.max_import_bytes + 1);
+    rig_error(r, "a", 3, WIRE_E_LIMIT);
+    begin_import(r, 4, 10);
+    begin_import(r, 5, 10);
+    begin_import(r, 6, 10); /* two at a time */
+    rig_expect(r, "a", WIRE_ACCEPTED, 4);
+    rig_expect(r, "a", WIRE_ACCEPTED, 5);
+    rig_error(r, "a", 6, WIRE_E_BUSY);
+    rig_no_order(r);
+    rig_lose(r, "a"); /* whoever imports is gone: the files go */
+    rig_order(r, ORDER_DROP);
+    rig_order(r, ORDER_DROP);
+    assert_int_equal(front_counts(r->front).streams, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RIG_TEST(test_export),
+        RIG_TEST(test_export_fails),
+        RIG_TEST(test_import),
+        RIG_TEST(test_import_fails),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
