@@ -140,10 +140,14 @@ enum rxt_status store_session_count(struct store *s, const char *tenant, uint64_
 /* Sets the flags; reason only with STORE_HELD (else NULL or ""). ENOTFOUND. */
 enum rxt_status store_session_set_state(struct store *s, int64_t session, uint32_t flags,
                                         const char *reason, struct rxt_error *err);
-/* New session `name` of the same tenant that starts at an applied version of another, in one
- * transaction: shares the newest image at or below it and copies the few rows after that, so that
- * it stands alone from then on (base is that image's version). *out may be NULL. EEXIST, ENOTFOUND,
- * ESTALE (version not applied, or below base). */
+/* The newest version that can be had: head, since the journal is the truth; of a held session
+ * applied, for what comes after waits for its repair. */
+uint64_t store_session_newest(const struct store_session *x);
+/* New session `name` of the same tenant that starts at a version of another, in one transaction:
+ * shares the newest image at or below it and copies the few rows after that, so that it stands
+ * alone from then on (base is that image's version). Rows that are not applied there are not
+ * applied here. *out may be NULL. EEXIST, ENOTFOUND, ESTALE (version above the newest, or below
+ * base). */
 enum rxt_status store_session_fork(struct store *s, int64_t session, uint64_t version,
                                    const char *name, struct store_session *out,
                                    struct rxt_error *err);

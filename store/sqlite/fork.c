@@ -61,18 +61,20 @@ static enum rxt_status fork_make(struct store *s, int64_t session, uint64_t vers
     struct store_session from;
     uint64_t root;
     TRY(session_by_id(s, session, &from, err));
-    if (version < from.base || version > from.applied)
+    uint64_t newest = store_session_newest(&from);
+    if (version < from.base || version > newest)
         return rxt_fail(err, RXT_ESTALE,
                         "cannot fork %s at version %" PRIu64 ": it has versions %" PRIu64
                         " to %" PRIu64,
-                        from.name, version, from.base, from.applied);
+                        from.name, version, from.base, newest);
     TRY(store_history_root(s, session, version, &root, err));
 
     *out = from;
     memcpy(out->name, name, strlen(name) + 1);
     memcpy(out->origin, from.name, sizeof out->origin);
     out->base = root;
-    out->origin_version = out->head = out->applied = version;
+    out->origin_version = out->head = version;
+    out->applied = version < from.applied ? version : from.applied;
     out->created_us = 0;
     out->flags = from.flags & STORE_MIXED_CLASS; /* what was held is not in what is copied */
     out->held_reason[0] = '\0';

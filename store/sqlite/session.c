@@ -147,6 +147,11 @@ enum rxt_status store_session_create(struct store *s, struct store_session *x,
     return RXT_OK;
 }
 
+uint64_t store_session_newest(const struct store_session *x)
+{
+    return x->flags & STORE_HELD ? x->applied : x->head;
+}
+
 static enum rxt_status session_one(struct query *q, struct store_session *out,
                                    struct rxt_error *err)
 {

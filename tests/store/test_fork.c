@@ -80,6 +80,43 @@ static void a_fork_between_images_copies_rows(void **state)
     assert_true(g.base == 0 && g.applied == 0);
 }
 
+/* Rows that are journaled and not applied are turns like any other, there and in the fork; those of
+ * a held session wait for its repair. */
+static void a_fork_takes_what_is_not_applied(void **state)
+{
+    struct fixture *fx = *state;
+    struct store_session a = session_at(fx, "a", 4), f;
+    struct store_turn t;
+    int32_t ids[SAMPLE_IDS];
+    image_add(fx, a.id, 3, 500);
+    for (uint64_t v = 5; v <= 6; v++) {
+        t = turn_sample(v, ids);
+        must(fx, store_turn_put(fx->s, a.id, &t, &fx->err));
+    }
+    a = session_load(fx, "a");
+    assert_true(a.applied == 4 && a.head == 6 && store_session_newest(&a) == 6);
+    must(fx, store_session_fork(fx->s, a.id, 6, "f", &f, &fx->err));
+    assert_true(f.base == 3 && f.applied == 4 && f.head == 6 && f.origin_version == 6);
+    for (uint64_t v = 4; v <= 6; v++) {
+        must(fx, store_turn_get(fx->s, f.id, v, &t, &fx->err));
+        turn_check(&t, v);
+    }
+    must(fx, store_turn_applied(fx->s, f.id, 5, &fx->err)); /* each is told by itself */
+    assert_int_equal(session_load(fx, "a").applied, 4);
+    must(fx, store_session_fork(fx->s, a.id, 5, "g", &f, &fx->err));
+    assert_true(f.applied == 4 && f.head == 5);
+    must(fx, store_session_fork(fx->s, a.id, 3, "h", &f, &fx->err));
+    assert_true(f.applied == 3 && f.head == 3);
+    assert_refused(fx, RXT_ESTALE, "0 to 6", store_session_fork(fx->s, a.id, 7, "i", &f, &fx->err));
+
+    must(fx, store_session_set_state(fx->s, a.id, STORE_HELD, "refused", &fx->err));
+    a = session_load(fx, "a");
+    assert_int_equal(store_session_newest(&a), 4);
+    assert_refused(fx, RXT_ESTALE, "0 to 4", store_session_fork(fx->s, a.id, 5, "i", &f, &fx->err));
+    must(fx, store_session_fork(fx->s, a.id, 4, "i", &f, &fx->err));
+    assert_true(f.applied == 4 && f.head == 4 && f.flags == 0);
+}
+
 /* A rewind inside of what is copied may go back behind the image. */
 static void roots_reach_behind_rewinds(void **state)
 {
@@ -129,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         store_unit_test(a_fork_shares_the_image),
         store_unit_test(a_fork_between_images_copies_rows),
+        store_unit_test(a_fork_takes_what_is_not_applied),
         store_unit_test(roots_reach_behind_rewinds),
         store_unit_test(forks_outlive_their_origin),
     };
