@@ -101,7 +101,7 @@ enum bridge_on_stale { BRIDGE_STALE_WAIT, BRIDGE_STALE_PROCEED, BRIDGE_STALE_REJ
 enum bridge_on_busy { BRIDGE_BUSY_WAIT, BRIDGE_BUSY_REJECT, BRIDGE_BUSY_FORK };
 enum bridge_on_cancel { BRIDGE_CANCEL_DISCARD, BRIDGE_CANCEL_COMMIT };
 
-#define BRIDGE_HEAD UINT64_MAX /* the newest version */
+#define BRIDGE_HEAD UINT64_MAX /* the newest version: all that reported DONE, unless held */
 #define BRIDGE_CANDIDATES 8    /* of one turn at most */
 #define BRIDGE_LIST_MAX 256    /* sessions of one answer to LIST at most */
 
@@ -171,7 +171,7 @@ enum bridge_state { /* of a session, design 5 */
 struct bridge_session_info {
     char session[BRIDGE_NAME_MAX];
     enum bridge_state state;
-    uint64_t version; /* committed */
+    uint64_t version; /* committed; of a cold session the one it comes in at */
     uint64_t n_turn;  /* journal rows */
     bool has_hash;    /* after a page-in */
     uint8_t stm_hash[16];

@@ -65,11 +65,12 @@ static enum rxt_status plan_side(struct task *t, struct side *x, const char *nam
     const struct rxt_model *m = t->bridge->model;
     TRY(store_session_get(s, t->r.tenant, name, &x->row, err));
     TRY(session_check_model(&x->row, rxt_model_info(m), err));
-    x->version = version == BRIDGE_HEAD ? x->row.applied : version;
-    if (x->version < x->row.base || x->version > x->row.applied)
+    uint64_t newest = store_session_newest(&x->row);
+    x->version = version == BRIDGE_HEAD ? newest : version;
+    if (x->version < x->row.base || x->version > newest)
         return rxt_fail(err, RXT_ESTALE,
                         "version %" PRIu64 " cannot be had: session has %" PRIu64 " to %" PRIu64,
-                        x->version, x->row.base, x->row.applied);
+                        x->version, x->row.base, newest);
     TRY(replay_plan(&x->replay, s, &x->row, x->version, backend_bit_class(rxt_model_backend(m)),
                     err));
     return replay_read_values(&x->replay, s, x->row.id, err);

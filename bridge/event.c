@@ -210,8 +210,9 @@ void session_info(const struct session *s, struct bridge_session_info *out)
 
 void session_row_info(const struct store_session *row, struct bridge_session_info *out)
 {
-    struct session s = {.phase = SESSION_COLD, .row = *row, .version = row->applied};
+    struct session s = {.phase = SESSION_COLD, .row = *row};
     memcpy(s.name, row->name, sizeof s.name);
+    s.version = store_session_newest(row);
     s.held = (row->flags & STORE_HELD) != 0;
     session_info(&s, out);
 }

@@ -79,8 +79,7 @@ static enum rxt_status read_rows(struct load *l, struct store *s, struct rxt_err
     TRY(read_last_turn(l, s, err));
     TRY(store_turn_requests(s, l->row.id, l->requests, &l->n_requests, err));
     /* A held session comes in as of its last good version: dry runs and inspection go on. */
-    uint64_t target = l->row.flags & STORE_HELD ? l->row.applied : l->row.head;
-    return replay_plan(&l->replay, s, &l->row, target, l->bit_class, err);
+    return replay_plan(&l->replay, s, &l->row, store_session_newest(&l->row), l->bit_class, err);
 }
 
 static enum rxt_status run_rows(struct work *w, struct store *s, struct rxt_error *err)

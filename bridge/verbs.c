@@ -77,7 +77,7 @@ static enum rxt_status fork_from(struct task *t, struct store *store, const char
     TRY(session_check_model(&row, rxt_model_info(t->bridge->model), err));
     TRY(check_sessions(t, store, err));
     if (version == BRIDGE_HEAD)
-        version = row.applied;
+        version = store_session_newest(&row);
     return store_session_fork(store, row.id, version, to, &t->write.session, err);
 }
 
@@ -103,7 +103,7 @@ static void open_done(struct work *w)
     if (w->status == RXT_OK && s->phase == SESSION_COLD) {
         s->row = t->write.session;
         s->held = (s->row.flags & STORE_HELD) != 0;
-        s->version = s->row.applied;
+        s->version = store_session_newest(&s->row);
     }
     finish_or_fail(w);
 }
@@ -191,10 +191,11 @@ static enum rxt_status run_rewind(struct work *w, struct store *store, struct rx
     struct task *t = w->owner;
     struct store_session *row = &t->write.session;
     TRY(store_session_get(store, t->r.tenant, t->r.session, row, err));
-    if (t->r.verb == BRIDGE_REWIND && (t->r.version > row->applied || t->r.version < row->base))
+    uint64_t newest = store_session_newest(row);
+    if (t->r.verb == BRIDGE_REWIND && (t->r.version > newest || t->r.version < row->base))
         return rxt_fail(err, RXT_ESTALE,
                         "version %" PRIu64 " cannot be had: session has %" PRIu64 " to %" PRIu64,
-                        t->r.version, row->base, row->applied);
+                        t->r.version, row->base, newest);
     TRY(store_batch_begin(store, err));
     enum rxt_status st = rewind_rows(t, store, err);
     if (st == RXT_OK)
