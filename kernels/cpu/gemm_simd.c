@@ -175,10 +175,11 @@ static void tell_tsan(const struct gemm_job *job, const struct gemm_group *g, in
                       int32_t first, int32_t last)
 {
     const struct packed *w = g->w;
-    size_t width = (size_t)panel_width(w, panel), column = (size_t)w->k * dtype_bytes(w->dtype);
+    size_t width = (size_t)panel_width(w, panel), size = dtype_bytes(w->dtype);
     int32_t step = w->gated ? PANEL / 2 : PANEL, at = panel * step;
     int n = w->n - at < step ? w->n - at : step;
-    __tsan_read_range(w->data + (size_t)panel * PANEL * column, width * column);
+    /* of a panel, which nobody writes once it is made, its beginning */
+    __tsan_read_range(w->data + (size_t)panel * PANEL * (size_t)w->k * size, width * size);
     __tsan_read_range(w->bias + (size_t)panel * PANEL, width * sizeof *w->bias);
     for (int32_t row = first; row < last; row++) {
         __tsan_read_range(row_of(job, row), (size_t)w->k * sizeof *job->x);
