@@ -47,6 +47,17 @@ def seal(data):
     return data[:-32] + hashlib.blake2b(data[:-32], digest_size=32).digest()
 
 
+def without_sums(data):
+    """The export in format 1, which has no sum behind each record: what is changed in it is found by
+    what it says, not by its sum."""
+    out, at = bytearray(data[:8] + struct.pack("<I", 1) + data[12:16]), 16
+    while at < len(data) - 32:
+        n = 16 + struct.unpack_from("<Q", data, at + 8)[0]
+        out += data[at : at + n]
+        at += n + 8
+    return seal(bytes(out) + data[-32:])
+
+
 def refused(state, session, data, *codes):
     m = import_(state, session, data)
     check(m.name == "ERROR" and m.body["code"] in codes, f"wanted {codes}, got", m.name, m.body)
@@ -126,7 +137,8 @@ def an_import_of_another_shape(s):
     turn, state = s.peer(), s.peer("state")
     turn.open("s")
     turn.turn("s", "hi, i'm Anna").remembered()
-    data = export(state, "s")
+    data = without_sums(export(state, "s"))
+    check(import_(state, "sound", data).name == "DONE", "format 1 is not read")
     row = 16 + 16 + 16  # after header, record and the model's hash: dtype, n_layer, n_slot, ...
     for field in range(6):
         at = row + 4 * field
