@@ -238,6 +238,21 @@ def forgeries(export, copy, dice):
     assert last in replay[0]["detail"], found
 
 
+def nonsense(export, copy):
+    """A session row that no memory can have, sealed again: refused before anything is looked up by
+    it."""
+    data = without_sums(export.read_bytes())
+    ((row, _),) = [(at, n) for kind, at, n in records(data) if kind == 1]
+    for field, value in [(0, 77), (0, 2**32 - 1), (1, 0), (2, 2**31), (3, 0), (4, 9)]:
+        body = bytearray(data[:-32])
+        struct.pack_into("<I", body, row + 16 + 4 * field, value)  # dtype, layers, slots, width, init
+        copy.write_bytes(sealed(bytes(body)))
+        done = run(["inspect", copy], check=False)
+        assert done.returncode == 1 and "has a memory of" in done.stderr, (field, value, done)
+        code, found = verify(copy)
+        assert code == 1 and ("image" if field < 4 else "content") in [f["check"] for f in found], found
+
+
 def main():
     dice = random.Random(11)
     with tempfile.TemporaryDirectory() as name:
@@ -258,6 +273,7 @@ def main():
         exports(folder / "s.rxt", folder / "copy.rxt", dice)
         old_exports(folder / "s.rxt", folder / "copy.rxt", dice)
         forgeries(folder / "s.rxt", folder / "copy.rxt", dice)
+        nonsense(folder / "s.rxt", folder / "copy.rxt")
     print("verify: everything that was changed is found and named")
 
 

@@ -8,6 +8,22 @@
 
 /* ---- open ------------------------------------------------------------------------------- */
 
+enum rxt_status history_shape(struct stm_config *out, const struct store_session *x,
+                              struct rxt_error *err)
+{
+    const char *name = x->name[0] ? x->name : x->origin;
+    if (x->dtype != DTYPE_F32 && x->dtype != DTYPE_BF16)
+        return rxt_fail(err, RXT_ECORRUPT, "session \"%.60s\" has a memory of unknown dtype", name);
+    *out = (struct stm_config){.n_layer = (int32_t)x->n_layer,
+                               .n_slot = (int32_t)x->n_slot,
+                               .embed_dim = (int32_t)x->embed_dim,
+                               .dtype = (enum dtype)x->dtype};
+    if (x->init > STM_ZEROS || stm_bytes(out) == 0)
+        return rxt_fail(err, RXT_ECORRUPT, "session \"%.60s\" has a memory of no shape or origin",
+                        name);
+    return RXT_OK;
+}
+
 static enum rxt_status check_model(const struct history *h, const struct rxt_model *m,
                                    struct rxt_error *err)
 {
@@ -34,17 +50,8 @@ enum rxt_status history_open(struct history *h, struct store *s, const char *ten
 {
     *h = (struct history){.store = s};
     TRY(store_session_get(s, tenant, name, &h->session, err));
-    const struct store_session *x = &h->session;
-    if (x->dtype != DTYPE_F32 && x->dtype != DTYPE_BF16)
-        return rxt_fail(err, RXT_ECORRUPT, "session \"%.60s\" has a memory of unknown dtype", name);
-    h->cfg = (struct stm_config){.n_layer = (int32_t)x->n_layer,
-                                 .n_slot = (int32_t)x->n_slot,
-                                 .embed_dim = (int32_t)x->embed_dim,
-                                 .dtype = (enum dtype)x->dtype};
-    h->n_slot = (size_t)x->n_layer * (size_t)x->n_slot;
-    if (x->init > STM_ZEROS || stm_bytes(&h->cfg) == 0)
-        return rxt_fail(err, RXT_ECORRUPT, "session \"%.60s\" has a memory of no shape or origin",
-                        name);
+    TRY(history_shape(&h->cfg, &h->session, err));
+    h->n_slot = (size_t)h->cfg.n_layer * (size_t)h->cfg.n_slot;
     if (!m)
         return RXT_OK;
     TRY(check_model(h, m, err));

@@ -23,6 +23,11 @@ struct history {
     struct rxt_slot *slot;
 };
 
+/* Shape and dtype of a session's memory from its row, which may be hostile: ECORRUPT if there is no
+ * such memory. */
+enum rxt_status history_shape(struct stm_config *out, const struct store_session *x,
+                              struct rxt_error *err);
+
 /* Gives *h for closing, also when it fails. The model is lent and may be NULL; EMISMATCH if it is
  * not the session's. ENOTFOUND: no such session. */
 enum rxt_status history_open(struct history *h, struct store *s, const char *tenant,

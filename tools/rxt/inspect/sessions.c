@@ -38,10 +38,8 @@ static json_t *session_json(const struct look *l, const struct store_session *x)
     int64_t n_image, now = clock_wall_us();
     uint64_t bytes;
     char seed[24]; /* 64 bits do not fit into an integer of JSON */
-    const struct stm_config cfg = {.n_layer = (int32_t)x->n_layer,
-                                   .n_slot = (int32_t)x->n_slot,
-                                   .embed_dim = (int32_t)x->embed_dim,
-                                   .dtype = (enum dtype)x->dtype};
+    struct stm_config cfg;
+    const bool shaped = history_shape(&cfg, x, NULL) == RXT_OK; /* the row may be forged */
     count_images(l->store, x, &n_image, &bytes);
     (void)snprintf(seed, sizeof seed, "%" PRIu64, x->seed);
     json_t *o = json_pack(
@@ -49,9 +47,10 @@ static json_t *session_json(const struct look *l, const struct store_session *x)
         "state", state_of(x), "tier", l->is_export ? "export" : "store", "version",
         (json_int_t)x->applied, "pending", (json_int_t)(x->head - x->applied), "base",
         (json_int_t)x->base, "images", (json_int_t)n_image, "image_bytes", (json_int_t)bytes,
-        "memory_bytes", (json_int_t)stm_bytes(&cfg), "stm_dtype", dtype_name(cfg.dtype), "model",
-        plain_text(x->model_name), "model_hash", json_hash(x->model_hash), "seed", seed,
-        "created_us", (json_int_t)x->created_us, "used_us", (json_int_t)x->used_us, "age",
+        "memory_bytes", (json_int_t)(shaped ? stm_bytes(&cfg) : 0), "stm_dtype",
+        shaped ? dtype_name(cfg.dtype) : "unknown", "model", plain_text(x->model_name),
+        "model_hash", json_hash(x->model_hash), "seed", seed, "created_us",
+        (json_int_t)x->created_us, "used_us", (json_int_t)x->used_us, "age",
         (json_int_t)(now - x->created_us), "idle", (json_int_t)(now - x->used_us));
     if (o && x->origin[0])
         (void)json_object_update_new(o, json_pack("{so sI}", "origin", plain_text(x->origin),

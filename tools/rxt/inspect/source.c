@@ -1,5 +1,7 @@
 #include "tools/rxt/inspect/source.h"
 
+#include "tools/rxt/inspect/history.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,13 +46,22 @@ static enum rxt_status open_folder(struct source *s, struct rxt_error *err)
     return store_lease_take(s->store, err);
 }
 
+/* A seal says that nothing was changed since somebody made it, not that he made sense. */
+static enum rxt_status accept_shaped(void *arg, const struct store_session *x,
+                                     struct rxt_error *err)
+{
+    struct stm_config cfg;
+    (void)arg;
+    return history_shape(&cfg, x, err);
+}
+
 /* Takes f. `from`: the file or server, for the message. */
 static enum rxt_status import_file(struct source *s, FILE *f, const char *from, const char *tenant,
                                    const char *session, struct rxt_error *err)
 {
     struct rxt_error why = {0};
     rewind(f);
-    const struct store_source bytes = {.read = source_read, .arg = f};
+    const struct store_source bytes = {.read = source_read, .accept = accept_shaped, .arg = f};
     enum rxt_status st = store_import(s->store, tenant, session, &bytes, NULL, &why);
     if (st == RXT_OK) {
         (void)fclose(f);
