@@ -3,8 +3,8 @@
 #define RXT_TOOLS_INSPECT_VIEWS_H
 
 #include "tools/rxt/inspect/history.h"
-#include "tools/rxt/report/report.h"
 #include "tools/rxt/inspect/source.h"
+#include "tools/rxt/report/report.h"
 
 #define VERSION_HEAD UINT64_MAX /* the newest one that is in the memory */
 

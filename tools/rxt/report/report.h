@@ -1,6 +1,6 @@
 /* What an inspection or a measurement found, before it is drawn: sections that are tables, maps or
- * charts. * The same report comes out as text, JSON, HTML and PNG, so that all of them say the
- * same. */
+ * charts. The same report comes out as text, JSON, HTML and PNG, so that all of them say the same.
+ */
 #ifndef RXT_TOOLS_REPORT_H
 #define RXT_TOOLS_REPORT_H
 
