@@ -15,8 +15,8 @@ import zmq
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 
 from fake_server import (  # noqa: E402
-    ACCEPTED, CREDIT, DONE, ERASE, ERROR, FINAL, GET, HEADER, HELLO, INFO, MEMORY, NO_ID, OPEN, PING,
-    PONG, TOKEN, TURN, WELCOME, WELCOME_BODY, error,
+    ACCEPTED, CANCEL, CREDIT, DONE, ERASE, ERROR, FINAL, GET, HEADER, HELLO, INFO, MEMORY, MEMORY_FAILED,
+    NO_ID, OPEN, PING, PONG, TOKEN, TURN, WELCOME, WELCOME_BODY, error,
 )
 
 N_TOKEN = 8
@@ -37,11 +37,13 @@ def now_us():
 class SlowServer:
     """first_ms(turn) and token_ms(turn) are the delays of the turn with this number (from 1). stall:
     (turns that have come when it begins, its seconds). refuse: numbers of turns, over all sessions,
-    that are refused; forget: sessions whose last turn is not there at the end."""
+    that are refused; forget: sessions whose last turn is not there at the end; unmemorable: numbers
+    of turns of each session whose memory fails behind DONE. CANCEL always comes too late."""
 
-    def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=()):
+    def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=(), unmemorable=()):
         self.first_ms, self.token_ms, self.memory_ms = first_ms, token_ms, memory_ms
         self.stall, self.refuse, self.forget = stall, set(refuse), set(forget)
+        self.unmemorable = set(unmemorable)
         self.turns = []  # Turn, as they came
         self._sessions = {}  # name -> turns
         self._order = itertools.count()
@@ -105,7 +107,7 @@ class SlowServer:
         elif type == ERASE:
             self._send(peer, DONE, request, {"session": name}, FINAL)
         else:
-            assert type == CREDIT, type
+            assert type in (CREDIT, CANCEL), type
 
     def _turn(self, peer, request, body):
         name = body["session"]
@@ -136,6 +138,10 @@ class SlowServer:
         done = {"session": turn.session, "finish": "length", "n_query": 5, "n_answer": N_TOKEN,
                 "read_version": version - 1, "pending_version": version, "usage": usage}
         self._send(peer, DONE, request, done, sequence=N_TOKEN)
+        if turn.number in self.unmemorable:
+            failed = {"session": turn.session, "version": version - 1, **error(408, "not_finite")}
+            self._send(peer, MEMORY_FAILED, request, failed, FINAL, N_TOKEN)
+            return
         memory = {"session": turn.session, "version": version, "stm_hash": bytes(16),
                   "lag_us": 1000 * self.memory_ms, "memory_us": 1000 * self.memory_ms}
         self._later(turn.done_us + 1000 * self.memory_ms,

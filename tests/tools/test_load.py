@@ -114,6 +114,16 @@ class LoadTest(unittest.TestCase):
         self.assertEqual(sum(r["outcome"] == "refused" and r["code"] == 301 for r in rows), 2)
         self.assertEqual(report["run"]["done"], SESSIONS * 6 - 2)
 
+    def test_a_memory_that_fails_is_no_refusal(self):
+        server = SlowServer(lambda n: 5, lambda n: 1, unmemorable=[2, 3])
+        code, report, rows, _ = self.load(server, 6)
+        self.assertEqual(code, 3, self.output)
+        run = report["run"]
+        self.assertEqual((run["done"], run["memory_failed"]), (SESSIONS * 6, SESSIONS * 2))
+        self.assertEqual((run["refused"], run["unanswered"]), (None, None))
+        self.assertEqual([(e["code"], e["n"]) for e in report["errors"]], [(408, SESSIONS * 2)])
+        self.assertEqual({r["outcome"] for r in rows}, {"done"})
+
     def test_two_runs_ask_the_same(self):
         dues = []
         for seed in ("5", "5", "6"):

@@ -278,15 +278,18 @@ static enum rxt_status take_failure(struct drive *d, uint64_t record,
     if (!e->final)
         return RXT_OK;
     t->in_flight = false;
-    if (e->status == RXT_ECANCELLED && t->cancelled) {
+    if (e->status == RXT_ECANCELLED && t->cancelled && t->outcome != TURN_DONE) {
         t->outcome = TURN_CANCELLED;
         d->n_cancelled++;
         return RXT_OK;
     }
-    if (t->outcome != TURN_DONE)
+    if (t->outcome == TURN_DONE) { /* answered, and not remembered */
+        d->n_memory_failed++;
+    } else {
         t->outcome = TURN_REFUSED;
+        d->n_refused++;
+    }
     t->code = (uint16_t)e->code;
-    d->n_refused++;
     count_error(d, e->code, err);
     return RXT_OK;
 }
@@ -403,6 +406,14 @@ static void give_up(struct drive *d)
         client_many_forget(d->client, id);
         d->turn[record].in_flight = false;
     }
+}
+
+uint64_t drive_open_turns(const struct drive *d)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < drive_records(d); i++)
+        n += d->turn[i].outcome == TURN_SENT;
+    return n;
 }
 
 enum rxt_status drive_run(struct drive *d, struct rxt_error *err)

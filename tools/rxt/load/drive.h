@@ -77,7 +77,10 @@ struct drive {
     double sent_us;              /* when the last turn was due, since the start */
     struct histogram *histogram; /* [MEASURES], of turns that are DONE and not slow */
     struct histogram *fork, *resend;
-    uint64_t n_sent, n_done, n_refused, n_cancelled, n_event, n_connected, n_answer_differs;
+    /* Of all turns sent: each that has ended is done, refused or cancelled; memory_failed: of those
+     * that are done. */
+    uint64_t n_sent, n_done, n_refused, n_cancelled, n_memory_failed;
+    uint64_t n_event, n_connected, n_answer_differs;
     double cpu_s; /* of this process, during the run */
     struct load_error error[LOAD_ERRORS];
     int n_error;
@@ -113,5 +116,6 @@ enum rxt_status drive_send(struct drive *d, uint64_t record, uint64_t tag, struc
 void drive_name(const struct drive *d, uint32_t session, char out[LOAD_NAME_MAX]);
 void drive_id(const struct drive *d, uint64_t kind, uint64_t number, uint8_t id[16]);
 size_t drive_records(const struct drive *d);
+uint64_t drive_open_turns(const struct drive *d); /* sent, and nothing final came */
 
 #endif

@@ -71,7 +71,7 @@ enum rxt_status soak_repeat(struct soak *s, struct drive *d, struct rxt_error *e
 void soak_judge(const struct soak *s, const struct faults *f, struct load_outcome *o)
 {
     const struct drive *d = o->d;
-    const uint64_t open = d->n_sent - d->n_done - d->n_cancelled - d->n_refused;
+    const uint64_t open = drive_open_turns(d);
     const bool good = o->n_lost == 0 && o->n_doubled <= open && s->n_differs == 0 &&
                       s->n_failed == 0 && d->n_answer_differs == 0 && faults_deaths(f) == 0;
     o->code = good ? LOAD_CONSTANT : LOAD_ERRORS_CAME;
@@ -81,10 +81,11 @@ void soak_judge(const struct soak *s, const struct faults *f, struct load_outcom
     (void)snprintf(o->verdict, sizeof o->verdict,
                    "%s: of %" PRIu64 " turns that reported DONE, %" PRIu64 " are missing; %" PRIu64
                    " asked for again: %" PRIu64 " with another answer, %" PRIu64
-                   " without; %" PRIu64 " turns refused, %" PRIu64
+                   " without; %" PRIu64 " turns refused, %" PRIu64 " not remembered, %" PRIu64
                    " without an end; the server ended %u times on its own",
                    good ? "NOTHING LOST" : "ERRORS", d->n_done, o->n_lost, s->n_repeated,
-                   s->n_differs, s->n_failed, d->n_refused, open, faults_deaths(f));
+                   s->n_differs, s->n_failed, d->n_refused, d->n_memory_failed, open,
+                   faults_deaths(f));
 }
 
 static const struct column fault_columns[] = {{"fault", "fault", CELL_TEXT},
