@@ -124,6 +124,24 @@ def check_soak(folder):
     assert {row["gauge"] for row in run["growth"]} >= {"rss_bytes", "store_bytes"}
 
 
+def check_asides(folder):
+    """A repeat, a fork or the end of one that is under way on a lost connection comes to its end, too."""
+    (folder / "plan").write_text("".join(f"{k / 10} reconnect\n" for k in range(2, 30)) + "1.55 kill\n")
+    command = f"{RXTD} --model {MODEL} --store {folder}/aside.db --turn ipc://{folder}/turn"
+    _, run = load(
+        folder, "--sessions", 4, "--turns", 20, "--rate", 40, "--max-tokens", 2, "--resend", "0.5",
+        "--fork", "1", "--faults", folder / "plan", "--server", command, "--server-log", folder / "log",
+        code=0,
+    )
+    assert run["verdict"].startswith("NOTHING LOST"), run["verdict"]
+    assert run["run"]["unanswered"] is None and run["run"]["connected"] >= 5, run["run"]
+    measured = {row["measure"]: row["n"] for row in run["latency"]}
+    assert measured["fork"] > 1 and measured["repeated request"] > 1, measured
+    sessions = subprocess.run([RXT, "session", "list", "--store", folder / "aside.db", "--json"],
+                              capture_output=True, text=True, check=True).stdout
+    assert "load-" not in sessions, "forks are erased"
+
+
 def check_complaints(folder):
     def refused(*options):
         done = subprocess.run([RXT, "load", *options], capture_output=True, text=True, timeout=30)
@@ -148,6 +166,7 @@ def main():
         check_complaints(folder)
         check_run(folder)
         check_soak(folder)
+        check_asides(folder)
 
 
 main()

@@ -157,6 +157,13 @@ static uint32_t narrow(uint64_t us)
     return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
+/* What may be in flight behind a turn that has ended has the id of its kind; a repeat has that of
+ * the turn. */
+static void aside_id(const struct drive *d, uint64_t record, uint64_t kind, uint8_t id[16])
+{
+    drive_id(d, kind == TAG_RESEND ? TAG_TURN : kind, record, id);
+}
+
 static enum rxt_status send_fork(struct drive *d, uint64_t record, enum client_verb verb,
                                  struct rxt_error *err)
 {
@@ -168,22 +175,40 @@ static enum rxt_status send_fork(struct drive *d, uint64_t record, enum client_v
     (void)snprintf(fork, sizeof fork, "%s-%u", name, turn_of(d, record));
     if (verb == CLIENT_FORK)
         r.to = fork;
-    drive_id(d, kind, record, r.id);
+    aside_id(d, record, kind, r.id);
     return client_many_start(d->client, connection_of(d, session), TAG(kind, record), &r, err);
+}
+
+static void send_aside(struct drive *d, uint64_t record, uint64_t kind)
+{
+    struct rxt_error err = {""};
+    enum rxt_status st;
+    if (kind == TAG_RESEND)
+        st = drive_send(d, record, TAG_RESEND, &err);
+    else
+        st = send_fork(d, record, kind == TAG_FORK ? CLIENT_FORK : CLIENT_ERASE, &err);
+    d->turn[record].aside = st == RXT_OK ? (uint8_t)kind : 0;
+    d->turn[record].aside_again = false;
+    if (st != RXT_OK)
+        count_error(d, 0, &err);
+}
+
+static void forget_aside(struct drive *d, uint64_t record)
+{
+    uint8_t id[16];
+    aside_id(d, record, d->turn[record].aside, id);
+    client_many_forget(d->client, id);
+    d->turn[record].aside = 0;
 }
 
 /* What the mix asks for behind a turn that has ended well. */
 static void send_more(struct drive *d, uint64_t record, uint64_t at_us)
 {
-    struct rxt_error err = {""};
-    enum rxt_status st = RXT_OK;
     d->turn[record].aside_us = since(d, &d->turn[record], at_us);
     if (drawn(d, record, PLAN_RESEND, d->plan->resend))
-        st = drive_send(d, record, TAG_RESEND, &err);
+        send_aside(d, record, TAG_RESEND);
     else if (drawn(d, record, PLAN_FORK, d->plan->fork))
-        st = send_fork(d, record, CLIENT_FORK, &err);
-    if (st != RXT_OK)
-        count_error(d, 0, &err);
+        send_aside(d, record, TAG_FORK);
 }
 
 /* ---- what comes back ---------------------------------------------------------------------- */
@@ -298,20 +323,33 @@ static enum rxt_status take_failure(struct drive *d, uint64_t record,
 static void take_aside(struct drive *d, const struct client_many_event *e)
 {
     const uint64_t record = TAG_NUMBER(e->tag), kind = TAG_KIND(e->tag);
-    const struct turn_record *t = &d->turn[record];
-    struct rxt_error err = {""};
+    struct turn_record *t = &d->turn[record];
     if (kind == TAG_RESEND && e->event.kind == CLIENT_DONE)
         d->n_answer_differs += e->event.n_answer != t->n_answer;
     if (!e->final)
         return;
+    t->aside = 0;
     uint64_t us = since(d, t, e->at_us) - t->aside_us;
     if (kind == TAG_RESEND)
         histogram_add(d->resend, us);
     if (kind != TAG_FORK)
         return;
     histogram_add(d->fork, us);
-    if (send_fork(d, record, CLIENT_ERASE, &err) != RXT_OK) /* it was made to be measured */
-        count_error(d, 0, &err);
+    send_aside(d, record, TAG_ERASE); /* it was made to be measured */
+}
+
+/* What is asked for a second time may have been done the first time. */
+static void take_aside_failure(struct drive *d, const struct client_many_event *e,
+                               const struct rxt_error *err)
+{
+    const uint64_t record = TAG_NUMBER(e->tag), kind = TAG_KIND(e->tag);
+    struct turn_record *t = &d->turn[record];
+    if (e->final)
+        t->aside = 0;
+    if (t->aside_again && kind == TAG_FORK && e->status == RXT_EEXIST)
+        send_aside(d, record, TAG_ERASE);
+    else if (!(t->aside_again && kind == TAG_ERASE && e->status == RXT_ENOTFOUND))
+        count_error(d, e->code, err);
 }
 
 /* The server knows nothing of the requests on a new connection. */
@@ -319,12 +357,19 @@ static void ask_again(struct drive *d, uint32_t connection)
 {
     d->n_connected++;
     for (uint64_t record = 0; record < drive_records(d); record++) {
-        const struct turn_record *t = &d->turn[record];
+        struct turn_record *t = &d->turn[record];
         const uint32_t session = session_of(d, record);
+        const uint64_t aside = t->aside;
         uint8_t id[16];
         char name[LOAD_NAME_MAX];
-        if (!t->in_flight || connection_of(d, session) != connection)
+        if (!(t->in_flight || aside) || connection_of(d, session) != connection)
             continue;
+        if (aside) {
+            forget_aside(d, record);
+            send_aside(d, record, aside);
+            t->aside_again = true;
+            continue;
+        }
         drive_id(d, TAG_TURN, record, id);
         drive_name(d, session, name);
         (void)client_many_resume(d->client, id, name, t->n_token);
@@ -345,7 +390,7 @@ static enum rxt_status take(struct drive *d, const struct client_many_event *e,
     else if (e->kind == CLIENT_MANY_FAILED && TAG_KIND(e->tag) == TAG_TURN)
         return take_failure(d, record, e, err);
     else if (e->kind == CLIENT_MANY_FAILED)
-        count_error(d, e->code, err);
+        take_aside_failure(d, e, err);
     return RXT_OK;
 }
 
@@ -400,6 +445,8 @@ static void give_up(struct drive *d)
 {
     for (uint64_t record = 0; record < drive_records(d); record++) {
         uint8_t id[16];
+        if (d->turn[record].aside)
+            forget_aside(d, record);
         if (!d->turn[record].in_flight)
             continue;
         drive_id(d, TAG_TURN, record, id);

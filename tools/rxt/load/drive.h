@@ -27,7 +27,9 @@ struct turn_record {
     uint16_t n_query, n_answer, n_token; /* n_token: that came */
     uint16_t code;
     uint8_t outcome;
+    uint8_t aside; /* the kind of its tag, while such a request is in flight behind it */
     bool in_flight, cancelled; /* cancelled: we asked for it */
+    bool aside_again;          /* it goes out a second time, on a new connection */
 };
 
 struct load_session {
