@@ -156,6 +156,7 @@ def check_complaints(folder):
     assert "--server" in refused("--faults", "plan")
     assert "--rate" in refused("--rate", "3", "--think-ms", "4")
     assert "lognormal" in refused("--think-ms", "often")
+    assert "1000000000" in refused("--think-ms", "1e300")
     assert "unknown option" in refused("--no-such")
     assert "does not exist" not in refused("--script", str(folder / "none"))
 

@@ -57,6 +57,10 @@ class SlowServer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
+    @property
+    def n_session(self):
+        return len(self._sessions)
+
     def __enter__(self):
         self._thread.start()
         return self
@@ -105,6 +109,7 @@ class SlowServer:
                 done |= {"last_ids": [], "n_query": 0}
             self._send(peer, DONE, request, done, FINAL)
         elif type == ERASE:
+            self._sessions.pop(name, None)
             self._send(peer, DONE, request, {"session": name}, FINAL)
         else:
             assert type in (CREDIT, CANCEL), type

@@ -7,8 +7,10 @@ import csv
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 import numpy as np
@@ -123,6 +125,31 @@ class LoadTest(unittest.TestCase):
         self.assertEqual((run["refused"], run["unanswered"]), (None, None))
         self.assertEqual([(e["code"], e["n"]) for e in report["errors"]], [(408, SESSIONS * 2)])
         self.assertEqual({r["outcome"] for r in rows}, {"done"})
+
+    def test_no_time_between_turns(self):
+        server = SlowServer(lambda n: 5, lambda n: 1)
+        code, report, _, _ = self.load(server, 6, "--think-ms", "0", "--limit-turn-ms", "60000")
+        self.assertIn(code, (0, 1, 2), self.output)
+        run = report["run"]
+        self.assertEqual((run["done"], run["asked_s"], run["good"]), (SESSIONS * 6, None, 1))
+
+    def test_stopped_before_the_first_turn(self):
+        server = SlowServer(lambda n: 5, lambda n: 1)
+        with server:
+            tool = subprocess.Popen(
+                [os.environ["RXT"], "load", "--connect", server.endpoint, "--sessions", "3", "--think-ms",
+                 "1000000-1000001", "--limit-turn-ms", "100", "--json", self.folder / "run.json"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            while server.n_session < 3 and tool.poll() is None:
+                time.sleep(0.01)
+            tool.send_signal(signal.SIGINT)
+            out, err = tool.communicate(timeout=60)
+        self.assertIn("NOT SHOWN", out, err)
+        self.assertEqual((tool.returncode, err), (2, ""))
+        run = json.loads((self.folder / "run.json").read_text())["run"]
+        self.assertEqual((run["sent"], run["done"], run["good"]), (0, 0, None))
+        self.assertLess(run["seconds"], 1000)
+        self.assertEqual(server.n_session, 0, "its sessions are erased")
 
     def test_two_runs_ask_the_same(self):
         dues = []

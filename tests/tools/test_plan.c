@@ -8,8 +8,9 @@ static void test_distributions(void **state)
 {
     (void)state;
     struct spread s;
-    static const char *const bad[] = {
-        "", "x", "-1", "1-", "3-2", "exp:", "exp:-1", "lognormal:3", "1e999", "5 ", "nan"};
+    static const char *const bad[] = {"",     "x",      "-1",          "1-",      "3-2",
+                                      "exp:", "exp:-1", "lognormal:3", "1e999",   "5 ",
+                                      "nan",  "1e300",  "1-1e10",      "exp:2e9", "lognormal:1:11"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_false(spread_parse(&s, bad[i]));
     assert_true(spread_parse(&s, "12.5") && spread_draw(&s, 0.9) == 12.5 &&
@@ -95,6 +96,31 @@ static void test_even_arrivals_do_not_meet_and_a_ramp_delays(void **state)
     schedule_destroy(&s);
 }
 
+/* Times beyond every clock are times all the same, in their order. */
+static void test_far_away(void **state)
+{
+    (void)state;
+    struct load_plan p = plan_of("0");
+    static const struct spread gap[] = {
+        {SPREAD_LOGNORMAL, 1e12, 10}, {SPREAD_EXPONENTIAL, 1e300, 0}, {SPREAD_FIXED, HUGE_VAL, 0}};
+    for (size_t g = 0; g < sizeof gap / sizeof *gap; g++) {
+        struct schedule *s = NULL;
+        struct arrival a;
+        uint64_t last = 0;
+        uint32_t n = 0;
+        p.gap_us = gap[g];
+        p.ramp_us = 1e300;
+        assert_ok(schedule_create(&s, &p));
+        for (; schedule_peek(s, &a); schedule_pop(s), n++) {
+            assert_true(a.due_us >= last && a.due_us <= 1000000000000000000u);
+            last = a.due_us;
+        }
+        assert_int_equal(n, 50 * 400);
+        assert_int_equal(last, 1000000000000000000u);
+        schedule_destroy(&s);
+    }
+}
+
 static void test_questions(void **state)
 {
     (void)state;
@@ -155,6 +181,7 @@ int main(void)
         cmocka_unit_test(test_all_turns_in_order),
         cmocka_unit_test(test_poisson),
         cmocka_unit_test(test_even_arrivals_do_not_meet_and_a_ramp_delays),
+        cmocka_unit_test(test_far_away),
         cmocka_unit_test(test_questions),
         cmocka_unit_test(test_script),
     };

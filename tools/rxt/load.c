@@ -148,8 +148,11 @@ static bool take_spread(struct spread *s, const char *name, const char *text)
 {
     if (spread_parse(s, text))
         return true;
-    (void)fprintf(stderr, "rxt: --%s %s: use N, A-B, exp:MEAN or lognormal:MEDIAN:SIGMA\n", name,
-                  text);
+    (void)fprintf(
+        stderr,
+        "rxt: --%s %s: use N, A-B, exp:MEAN or lognormal:MEDIAN:SIGMA, of numbers from 0 to "
+        "%.0f (SIGMA: to %.0f)\n",
+        name, text, SPREAD_MAX, SPREAD_SIGMA_MAX);
     return false;
 }
 

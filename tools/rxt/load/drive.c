@@ -470,6 +470,8 @@ enum rxt_status drive_run(struct drive *d, struct rxt_error *err)
     d->start_us = clock_us() + TICK_US / 2;
     enum rxt_status st = play(d, err);
     d->end_us = clock_us();
+    if (d->end_us < d->start_us) /* stopped before it began */
+        d->end_us = d->start_us;
     give_up(d);
     d->cpu_s = cpu_seconds() - cpu_s;
     return st;

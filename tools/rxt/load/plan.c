@@ -11,7 +11,7 @@
 
 /* ---- distributions ------------------------------------------------------------------------ */
 
-/* A number that is not negative, up to `end`. */
+/* A number that is neither negative nor beyond SPREAD_MAX, up to `end`. */
 static bool number(const char **text, double *out, char end)
 {
     char *rest;
@@ -19,7 +19,7 @@ static bool number(const char **text, double *out, char end)
     if (!(**text >= '0' && **text <= '9') && **text != '.')
         return false;
     *out = strtod(*text, &rest);
-    if (errno || *rest != end || !isfinite(*out))
+    if (errno || *rest != end || !(*out <= SPREAD_MAX))
         return false;
     *text = rest + (end != '\0');
     return true;
@@ -37,7 +37,7 @@ bool spread_parse(struct spread *s, const char *text)
     if (strncmp(text, lognormal, sizeof lognormal - 1) == 0) {
         s->kind = SPREAD_LOGNORMAL;
         text += sizeof lognormal - 1;
-        return number(&text, &s->a, ':') && number(&text, &s->b, '\0');
+        return number(&text, &s->a, ':') && number(&text, &s->b, '\0') && s->b <= SPREAD_SIGMA_MAX;
     }
     if (number(&text, &s->a, '\0'))
         return true;
@@ -208,6 +208,13 @@ static void sink(struct schedule *s, uint32_t at)
     s->heap[at] = a;
 }
 
+/* Whole microseconds. What comes later than a clock can say is due then: fmin takes that also for
+ * what is no number. */
+static uint64_t whole_us(double exact_us)
+{
+    return (uint64_t)fmin(exact_us, SCHEDULE_END_US);
+}
+
 /* Fixed gaps begin spread over one gap, so that the sessions do not speak at the same moment; drawn
  * ones begin with a draw. */
 static double first_due(const struct load_plan *p, uint32_t session)
@@ -234,7 +241,7 @@ enum rxt_status schedule_create(struct schedule **out, const struct load_plan *p
     s->n = p->n_turn > 0 ? p->n_session : 0;
     for (uint32_t i = 0; i < p->n_session; i++) {
         s->exact_us[i] = first_due(p, i);
-        s->heap[i] = (struct arrival){.due_us = (uint64_t)s->exact_us[i], .session = i};
+        s->heap[i] = (struct arrival){.due_us = whole_us(s->exact_us[i]), .session = i};
     }
     for (uint32_t i = s->n / 2; i-- > 0;)
         sink(s, i);
@@ -264,7 +271,7 @@ void schedule_pop(struct schedule *s)
     if (++a->turn < s->plan->n_turn) {
         s->exact_us[a->session] +=
             spread_draw(&s->plan->gap_us, plan_draw(s->plan, a->session, a->turn, PLAN_GAP));
-        a->due_us = (uint64_t)s->exact_us[a->session];
+        a->due_us = whole_us(s->exact_us[a->session]);
     } else {
         s->heap[0] = s->heap[--s->n];
     }

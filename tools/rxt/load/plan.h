@@ -8,12 +8,15 @@
 
 /* A distribution: "20" is fixed, "10-30" uniform, "exp:20" exponential of that mean, and
  * "lognormal:20:0.5" has that median and that sigma of the logarithm. */
+#define SPREAD_MAX 1e9 /* of every number: as milliseconds, more than a week */
+#define SPREAD_SIGMA_MAX 10.0
 struct spread {
     enum { SPREAD_FIXED, SPREAD_UNIFORM, SPREAD_EXPONENTIAL, SPREAD_LOGNORMAL } kind;
     double a, b;
 };
-bool spread_parse(struct spread *s, const char *text); /* false: none of these, or negative */
-double spread_draw(const struct spread *s, double u);  /* its quantile at u in (0,1) */
+bool spread_parse(struct spread *s,
+                  const char *text); /* false: none of these, negative, too large */
+double spread_draw(const struct spread *s, double u); /* its quantile at u in (0,1) */
 double spread_mean(const struct spread *s);
 
 struct load_plan {
@@ -50,6 +53,8 @@ enum rxt_status plan_read_script(struct load_plan *p, const char *path, struct r
 void plan_free(struct load_plan *p);
 
 /* ---- when -------------------------------------------------------------------------------- */
+
+#define SCHEDULE_END_US 1e18 /* nothing is due later */
 
 struct schedule; /* opaque: the turns of all sessions in the order of their times */
 

@@ -175,6 +175,12 @@ static json_t *mishap(uint64_t n)
     return n > 0 ? number(n) : json_null();
 }
 
+/* Nothing was sent, or at once: then there is no rate and no share. */
+static json_t *quotient(double a, double b)
+{
+    return b > 0 ? plain_real(a / b) : json_null();
+}
+
 static void put_run(const struct load_outcome *o, struct report *r)
 {
     const struct drive *d = o->d;
@@ -184,21 +190,22 @@ static void put_run(const struct load_outcome *o, struct report *r)
     struct section *x = report_facts(r, "run", "The run", run_columns, COUNT_OF(run_columns));
     report_row(
         r, x,
-        json_pack(
-            "{so so so so sf sf sf so so so so so so so so so so so so so so so sf sf sf si}",
-            "model", plain_text(client_many_welcome(d->client)->model), "sessions",
-            number(d->plan->n_session), "turns", number(d->plan->n_turn), "sent", number(d->n_sent),
-            "seconds", s, "asked_s", d->plan->n_session * 1e6 / spread_mean(&d->plan->gap_us),
-            "done_s", (double)d->n_done / s, "good_s",
-            limits ? json_real((double)o->n_good / s) : json_null(), "good",
-            limits ? json_real((double)o->n_good / (double)d->n_sent) : json_null(), "done",
-            number(d->n_done), "cancelled", mishap(d->n_cancelled), "refused", mishap(d->n_refused),
-            "unanswered", mishap(drive_open_turns(d)), "memory_failed", mishap(d->n_memory_failed),
-            "full", number(o->n_full), "query_tokens", number(o->n_query), "answer_tokens",
-            number(o->n_answer), "lost", number(o->n_lost), "doubled", mishap(o->n_doubled),
-            "differs", mishap(d->n_answer_differs), "connected", mishap(d->n_connected), "start_us",
-            number(d->start_us), "events", (double)d->n_event / s, "cpu_s", d->cpu_s, "cpu_share",
-            d->cpu_s / s, "code", o->code));
+        json_pack("{so so so so sf so so so so so so so so so so so so so so so so so so sf so si}",
+                  "model", plain_text(client_many_welcome(d->client)->model), "sessions",
+                  number(d->plan->n_session), "turns", number(d->plan->n_turn), "sent",
+                  number(d->n_sent), "seconds", s, "asked_s",
+                  quotient(d->plan->n_session * 1e6, spread_mean(&d->plan->gap_us)), "done_s",
+                  quotient((double)d->n_done, s), "good_s",
+                  limits ? quotient((double)o->n_good, s) : json_null(), "good",
+                  limits ? quotient((double)o->n_good, (double)d->n_sent) : json_null(), "done",
+                  number(d->n_done), "cancelled", mishap(d->n_cancelled), "refused",
+                  mishap(d->n_refused), "unanswered", mishap(drive_open_turns(d)), "memory_failed",
+                  mishap(d->n_memory_failed), "full", number(o->n_full), "query_tokens",
+                  number(o->n_query), "answer_tokens", number(o->n_answer), "lost",
+                  number(o->n_lost), "doubled", mishap(o->n_doubled), "differs",
+                  mishap(d->n_answer_differs), "connected", mishap(d->n_connected), "start_us",
+                  number(d->start_us), "events", quotient((double)d->n_event, s), "cpu_s", d->cpu_s,
+                  "cpu_share", quotient(d->cpu_s, s), "code", o->code));
 }
 
 static const struct column error_columns[] = {{"code", "code", CELL_COUNT},
