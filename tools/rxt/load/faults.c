@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -55,7 +54,7 @@ static bool parse_line(char *line, struct fault *f)
     if (!word)
         return true;
     f->at_s = strtod(word, &rest);
-    if (*rest || !isfinite(f->at_s) || f->at_s < 0)
+    if (*rest || !(f->at_s >= 0 && f->at_s <= 1e9))
         return false;
     word = strtok_r(NULL, " \t", &save);
     for (int a = 0; word && a < FAULT_ACTIONS; a++)
@@ -131,6 +130,22 @@ static void send_signal(const struct faults *f, int number)
     int pid = atomic_load(&f->pid);
     if (pid > 0)
         (void)kill(pid, number);
+}
+
+/* Waits for the end of what was told to end: half a minute to drain, then it is killed. False: it
+ * still has not ended. */
+static bool await_end(const struct faults *f)
+{
+    const int pid = atomic_load(&f->pid);
+    const struct timespec nap = {.tv_nsec = 100000000};
+    for (int i = 0; pid > 0 && waitpid(pid, NULL, WNOHANG) == 0; i++) {
+        if (i == 350)
+            return false;
+        if (i == 300)
+            (void)kill(pid, SIGKILL);
+        (void)nanosleep(&nap, NULL);
+    }
+    return true;
 }
 
 /* Starts it again when it has ended, whoever ended it. */
@@ -235,7 +250,12 @@ enum rxt_status faults_settle(struct faults *f, struct rxt_error *err)
     send_signal(f, SIGCONT);
     f->resume_us = f->room_us = 0;
     set_disk(f, "");
-    return look_after(f, err);
+    if (!f->stopping)
+        return look_after(f, err);
+    if (!await_end(f))
+        return rxt_fail(err, RXT_EIO, "the server was stopped and does not end");
+    atomic_store(&f->pid, 0);
+    return start_server(f, err);
 }
 
 enum rxt_status faults_start(struct faults **out, const struct faults_config *cfg,
@@ -281,7 +301,6 @@ uint32_t faults_deaths(const struct faults *f)
     return f->deaths;
 }
 
-/* It gets half a minute to drain. */
 void faults_stop(struct faults **out)
 {
     struct faults *f = *out;
@@ -291,13 +310,7 @@ void faults_stop(struct faults **out)
         (void)pthread_join(f->storm, NULL);
     send_signal(f, SIGCONT);
     send_signal(f, SIGTERM);
-    int pid = atomic_load(&f->pid);
-    for (int i = 0; pid > 0 && i < 350 && waitpid(pid, NULL, WNOHANG) == 0; i++) {
-        const struct timespec nap = {.tv_nsec = 100000000};
-        (void)nanosleep(&nap, NULL);
-        if (i == 300)
-            (void)kill(pid, SIGKILL);
-    }
+    (void)await_end(f);
     free(f->fault);
     free(f->line);
     free(f);

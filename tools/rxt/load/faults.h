@@ -40,7 +40,8 @@ enum rxt_status faults_start(struct faults **f, const struct faults_config *cfg,
 /* Does what is due at this time of the run. */
 enum rxt_status faults_tick(struct faults *f, uint64_t run_us, struct client_many *c,
                             struct rxt_error *err);
-/* Ends what lasts: the server runs and its disk has room. */
+/* Ends what lasts: the server runs, if need be again, and its disk has room. EIO: it was stopped
+ * and does not end, or does not start. */
 enum rxt_status faults_settle(struct faults *f, struct rxt_error *err);
 const atomic_int *faults_pid(const struct faults *f); /* of the server; 0 = it does not run */
 uint32_t faults_count(const struct faults *f, enum fault_action a); /* that were done */
