@@ -126,6 +126,15 @@ class LoadTest(unittest.TestCase):
         self.assertEqual([(e["code"], e["n"]) for e in report["errors"]], [(408, SESSIONS * 2)])
         self.assertEqual({r["outcome"] for r in rows}, {"done"})
 
+    def test_cancelled_turns_do_not_count(self):
+        """Also where CANCEL came too late and the turn is done and remembered."""
+        server = SlowServer(lambda n: 5, lambda n: 1)
+        _, report, rows, _ = self.load(server, 6, "--cancel", "0.5")
+        self.assertEqual({r["outcome"] for r in rows}, {"done"})
+        n = {row["measure"]: row["n"] for row in report["latency"]}
+        self.assertTrue(0 < n["first token"] < SESSIONS * 6, n)
+        self.assertEqual(n["memory lag (server)"], n["first token"])
+
     def test_no_time_between_turns(self):
         server = SlowServer(lambda n: 5, lambda n: 1)
         code, report, _, _ = self.load(server, 6, "--think-ms", "0", "--limit-turn-ms", "60000")

@@ -285,7 +285,7 @@ static void take_event(struct drive *d, uint64_t record, const struct client_man
     if (e->event.kind == CLIENT_MEMORY) {
         t->memory_us = since(d, t, e->at_us);
         t->lag_us = narrow(e->event.lag_us);
-        if (!plan_is_slow(d->plan, session_of(d, record)))
+        if (!plan_is_slow(d->plan, session_of(d, record)) && !t->cancelled)
             histogram_add(&d->histogram[MEASURE_MEMORY], t->lag_us);
     }
     if (e->final) {
