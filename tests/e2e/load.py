@@ -143,6 +143,19 @@ def check_asides(folder):
     assert "load-" not in sessions, "forks are erased"
 
 
+def check_last_stop(folder):
+    """The server stops as the last turn ends: the connections, also the slow one, find it again while
+    everything is asked for once more."""
+    (folder / "plan").write_text("1.05 stop\n")
+    command = f"{RXTD} --model {MODEL} --store {folder}/stop.db --turn ipc://{folder}/turn"
+    _, run = load(
+        folder, "--sessions", 4, "--turns", 5, "--rate", 20, "--max-tokens", 2, "--slow", "0.5",
+        "--faults", folder / "plan", "--server", command, code=0,
+    )
+    assert run["verdict"].startswith("NOTHING LOST"), run["verdict"]
+    assert {row["fault"]: row["n"] for row in run["faults"]}["ended on its own"] == 0
+
+
 def check_complaints(folder):
     def refused(*options):
         done = subprocess.run([RXT, "load", *options], capture_output=True, text=True, timeout=30)
@@ -169,6 +182,7 @@ def main():
         check_run(folder)
         check_soak(folder)
         check_asides(folder)
+        check_last_stop(folder)
 
 
 main()

@@ -108,7 +108,8 @@ static void count_error(struct drive *d, uint32_t code, const struct rxt_error *
     d->error[i].n++;
 }
 
-enum rxt_status drive_send(struct drive *d, uint64_t record, uint64_t kind, struct rxt_error *err)
+static enum rxt_status send_turn(struct drive *d, uint64_t record, uint64_t kind,
+                                 struct rxt_error *err)
 {
     char room[PLAN_QUERY_MAX], name[LOAD_NAME_MAX];
     struct client_request r;
@@ -130,7 +131,7 @@ static void send_due(struct drive *d, const struct arrival *a)
     t->slip_us = (uint32_t)(now - a->due_us);
     d->n_sent++;
     d->sent_us = (double)a->due_us;
-    if (drive_send(d, record, TAG_TURN, &err) == RXT_OK) {
+    if (send_turn(d, record, TAG_TURN, &err) == RXT_OK) {
         t->outcome = TURN_SENT;
         t->in_flight = true;
         return;
@@ -157,11 +158,16 @@ static uint32_t narrow(uint64_t us)
     return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
+static bool is_repeat(uint64_t kind)
+{
+    return kind == TAG_RESEND || kind == TAG_REPEAT;
+}
+
 /* What may be in flight behind a turn that has ended has the id of its kind; a repeat has that of
  * the turn. */
 static void aside_id(const struct drive *d, uint64_t record, uint64_t kind, uint8_t id[16])
 {
-    drive_id(d, kind == TAG_RESEND ? TAG_TURN : kind, record, id);
+    drive_id(d, is_repeat(kind) ? TAG_TURN : kind, record, id);
 }
 
 static enum rxt_status send_fork(struct drive *d, uint64_t record, enum client_verb verb,
@@ -179,18 +185,29 @@ static enum rxt_status send_fork(struct drive *d, uint64_t record, enum client_v
     return client_many_start(d->client, connection_of(d, session), TAG(kind, record), &r, err);
 }
 
+static enum rxt_status start_aside(struct drive *d, uint64_t record, uint64_t kind,
+                                   struct rxt_error *err)
+{
+    enum rxt_status st;
+    if (is_repeat(kind))
+        st = send_turn(d, record, kind, err);
+    else
+        st = send_fork(d, record, kind == TAG_FORK ? CLIENT_FORK : CLIENT_ERASE, err);
+    d->turn[record].aside = st == RXT_OK ? (uint8_t)kind : 0;
+    d->turn[record].aside_again = false;
+    return st;
+}
+
 static void send_aside(struct drive *d, uint64_t record, uint64_t kind)
 {
     struct rxt_error err = {""};
-    enum rxt_status st;
-    if (kind == TAG_RESEND)
-        st = drive_send(d, record, TAG_RESEND, &err);
-    else
-        st = send_fork(d, record, kind == TAG_FORK ? CLIENT_FORK : CLIENT_ERASE, &err);
-    d->turn[record].aside = st == RXT_OK ? (uint8_t)kind : 0;
-    d->turn[record].aside_again = false;
-    if (st != RXT_OK)
+    if (start_aside(d, record, kind, &err) != RXT_OK)
         count_error(d, 0, &err);
+}
+
+enum rxt_status drive_repeat(struct drive *d, uint64_t record, struct rxt_error *err)
+{
+    return start_aside(d, record, TAG_REPEAT, err);
 }
 
 static void forget_aside(struct drive *d, uint64_t record)
@@ -299,7 +316,7 @@ static enum rxt_status take_failure(struct drive *d, uint64_t record,
 {
     struct turn_record *t = &d->turn[record];
     if (e->code == CODE_NO_REQUEST && d->faults) /* it was asked for on a new connection */
-        return drive_send(d, record, TAG_TURN, err);
+        return send_turn(d, record, TAG_TURN, err);
     if (!e->final)
         return RXT_OK;
     t->in_flight = false;
@@ -352,8 +369,7 @@ static void take_aside_failure(struct drive *d, const struct client_many_event *
         count_error(d, e->code, err);
 }
 
-/* The server knows nothing of the requests on a new connection. */
-static void ask_again(struct drive *d, uint32_t connection)
+void drive_ask_again(struct drive *d, uint32_t connection)
 {
     d->n_connected++;
     for (uint64_t record = 0; record < drive_records(d); record++) {
@@ -382,7 +398,7 @@ static enum rxt_status take(struct drive *d, const struct client_many_event *e,
     const uint64_t record = TAG_NUMBER(e->tag);
     d->n_event += e->kind != CLIENT_MANY_IDLE;
     if (e->kind == CLIENT_MANY_CONNECTED)
-        ask_again(d, e->connection);
+        drive_ask_again(d, e->connection);
     else if (e->kind == CLIENT_MANY_EVENT && TAG_KIND(e->tag) == TAG_TURN)
         take_event(d, record, e);
     else if (e->kind == CLIENT_MANY_EVENT)

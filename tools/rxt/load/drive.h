@@ -111,8 +111,12 @@ enum rxt_status drive_erase(struct drive *d, struct rxt_error *err);
 
 /* What the highest byte of a tag says; the others: the number of a turn, or of a session. */
 enum { TAG_TURN = 1, TAG_RESEND, TAG_FORK, TAG_ERASE, TAG_REPEAT };
-/* Sends a turn under its id and this tag. */
-enum rxt_status drive_send(struct drive *d, uint64_t record, uint64_t tag, struct rxt_error *err);
+/* Asks for a turn that is DONE again, under its id and TAG_REPEAT; the caller clears turn.aside at
+ * the final event. */
+enum rxt_status drive_repeat(struct drive *d, uint64_t record, struct rxt_error *err);
+/* The server knows nothing of the requests on a new connection: all that are in flight are asked
+ * for again. */
+void drive_ask_again(struct drive *d, uint32_t connection);
 
 #define LOAD_NAME_MAX 96
 void drive_name(const struct drive *d, uint32_t session, char out[LOAD_NAME_MAX]);

@@ -20,9 +20,11 @@ static bool may_repeat(const struct drive *d, size_t record, uint32_t *of_sessio
     return d->turn[record].outcome == TURN_DONE && (*of_session)++ < REMEMBERED;
 }
 
-static void take_repeat(struct soak *s, const struct drive *d, const struct client_many_event *e)
+static void take_repeat(struct soak *s, struct drive *d, const struct client_many_event *e)
 {
-    const struct turn_record *t = &d->turn[e->tag & 0xFFFFFFFFFFFFFFu];
+    struct turn_record *t = &d->turn[e->tag & 0xFFFFFFFFFFFFFFu];
+    if (e->final)
+        t->aside = 0;
     if (e->kind == CLIENT_MANY_FAILED)
         s->n_failed++;
     if (e->kind != CLIENT_MANY_EVENT || e->event.kind != CLIENT_DONE)
@@ -45,7 +47,9 @@ static enum rxt_status await_repeats(struct soak *s, struct drive *d, uint32_t m
         if (e.kind == CLIENT_MANY_IDLE)
             continue;
         heard_us = e.at_us;
-        if (e.tag >> 56 == TAG_REPEAT)
+        if (e.kind == CLIENT_MANY_CONNECTED)
+            drive_ask_again(d, e.connection);
+        else if (e.tag >> 56 == TAG_REPEAT)
             take_repeat(s, d, &e);
     }
     return RXT_OK;
@@ -60,7 +64,7 @@ enum rxt_status soak_repeat(struct soak *s, struct drive *d, struct rxt_error *e
             if (!may_repeat(d, record, &n))
                 continue;
             TRY(await_repeats(s, d, WINDOW - 1, err));
-            TRY(drive_send(d, record, TAG_REPEAT, err));
+            TRY(drive_repeat(d, record, err));
         }
     }
     return await_repeats(s, d, 0, err);
