@@ -498,15 +498,13 @@ void front_socket_reload(struct front_socket *s)
     front_socket_wake(s);
 }
 
-void front_socket_close(struct front_socket **socket)
+void front_socket_stop(struct front_socket *s)
 {
-    struct front_socket *s = *socket;
-    if (!s)
-        return;
     if (s->started) {
         atomic_store(&s->stop, true);
         front_socket_wake(s);
         (void)pthread_join(s->thread, NULL);
+        s->started = false;
     }
     for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++) {
         close_parts(&s->parts[at]);
@@ -514,14 +512,24 @@ void front_socket_close(struct front_socket **socket)
             (void)zmq_close(s->monitor[at]);
         if (s->socket[at])
             (void)zmq_close(s->socket[at]);
+        s->monitor[at] = s->socket[at] = NULL;
     }
     if (s->zap)
         (void)zmq_close(s->zap);
     if (s->context)
         (void)zmq_ctx_term(s->context);
+    s->zap = s->context = NULL;
+    front_destroy(&s->front);
+}
+
+void front_socket_close(struct front_socket **socket)
+{
+    struct front_socket *s = *socket;
+    if (!s)
+        return;
+    front_socket_stop(s);
     if (s->wake_fd >= 0)
         (void)close(s->wake_fd);
-    front_destroy(&s->front);
     guard_free(&s->guard);
     zap_free(&s->keys);
     mem_free(s);

@@ -384,12 +384,14 @@ void server_close(struct server **server)
     if (!s)
         return;
     metrics_http_close(&s->http);
-    /* The front first: it wakes the bridge. Clients of what the bridge still ends resume later. */
+    /* The front first: it wakes the bridge. Clients of what the bridge still ends resume later. It
+     * is freed after the spool, which wakes it. */
     if (s->front) {
         flush(s);
-        front_socket_close(&s->front);
+        front_socket_stop(s->front);
     }
     spool_close(&s->spool);
+    front_socket_close(&s->front);
     if (s->bridge) {
         uint64_t left = 0, now = clock_us();
         if (!atomic_load(&s->stop))

@@ -59,7 +59,7 @@ struct spool_config {
 enum rxt_status spool_open(struct spool **out, const struct spool_config *cfg,
                            struct rxt_error *err);
 void spool_post(struct spool *s, struct order *o); /* READ, WRITE, DROP; takes o */
-void spool_close(struct spool **s);                /* after the front; NULL-safe */
+void spool_close(struct spool **s);                /* what is posted is done first; NULL-safe */
 void spool_path(char out[SPOOL_PATH_MAX], const char *folder, uint64_t file);
 
 /* ---- front side -------------------------------------------------------------------------- */
@@ -85,6 +85,9 @@ void front_socket_wake(struct front_socket *s);
 /* As wake; clients hear the deadline, ORDER_QUIET comes when no more requests will. */
 void front_socket_drain(struct front_socket *s, uint32_t deadline_ms);
 void front_socket_reload(struct front_socket *s); /* reads the file of clients again */
-void front_socket_close(struct front_socket **s); /* sends what it can, joins; NULL-safe */
+/* Sends what it can, joins, closes the sockets and gives the last orders. What is left may still be
+ * woken: the spool does so until it has carried them out. */
+void front_socket_stop(struct front_socket *s);
+void front_socket_close(struct front_socket **s); /* stops it if it runs; NULL-safe */
 
 #endif

@@ -3,7 +3,12 @@
 #include "bridge/wire_impl.h"
 #include "tests/lib/test.h"
 
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <zmq.h>
@@ -273,6 +278,74 @@ static void test_export(void **state)
     stop(&served);
 }
 
+/* ---- a disk that holds up ----------------------------------------------------------------- */
+
+struct late_reader {
+    uint16_t port; /* of the front */
+    char fifo[300];
+};
+
+static bool is_open(uint16_t port)
+{
+    const struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    bool is = connect(fd, (const struct sockaddr *)&a, sizeof a) == 0;
+    assert_int_equal(close(fd), 0);
+    return is;
+}
+
+/* Lets the write go on when the front's sockets are gone. */
+static void *read_late(void *arg)
+{
+    const struct late_reader *r = arg;
+    while (is_open(r->port))
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    /* the later, the surer it finds out what is freed too early */
+    (void)nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    int fd = open(r->fifo, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(close(fd), 0);
+    return NULL;
+}
+
+/* The file of an import is a pipe that nobody reads: its first write is out when the server ends. */
+static void test_close_with_a_write_out(void **state)
+{
+    struct served *s = &served;
+    struct late_reader late;
+    struct got g;
+    struct wire_body b = {0};
+    pthread_t reader;
+    (void)state;
+    prepare(s);
+    start(s, (struct server_config){0});
+    late.port = (uint16_t)strtoul(strrchr(server_state_endpoint(s->server), ':') + 1, NULL, 10);
+    (void)snprintf(late.fifo, sizeof late.fifo, "%.250s.spool/1", s->store);
+    assert_int_equal(mkfifo(late.fifo, 0600), 0);
+    void *d = dealer(server_state_endpoint(s->server), NULL, NULL);
+    hello(d, &g);
+    wire_init(WIRE_IMPORT, &b);
+    b.session = wire_string("late");
+    b.bytes = 9;
+    send_message(d, WIRE_IMPORT, 1, &b);
+    expect(d, WIRE_ACCEPTED, &g);
+    uint8_t header[WIRE_HEADER_BYTES];
+    struct wire_header h = {.version = WIRE_VERSION, .type = WIRE_CHUNK, .body_bytes = 1};
+    memset(h.id, 1, sizeof h.id);
+    wire_header_put(&h, header);
+    assert_int_equal(zmq_send(d, header, sizeof header, ZMQ_SNDMORE), sizeof header);
+    assert_int_equal(zmq_send(d, "\x80", 1, ZMQ_SNDMORE), 1);
+    assert_int_equal(zmq_send(d, "not whole", 9, 0), 9);
+    hello(d, &g); /* what came before it was taken */
+    assert_int_equal(pthread_create(&reader, NULL, read_late, &late), 0);
+    stop(s);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    assert_int_not_equal(access(late.fifo, F_OK), 0); /* the last order, to drop it, was done too */
+    assert_int_equal(zmq_close(d), 0);
+}
+
 static void write_clients(const struct keys *a, const char *tenant_a, const struct keys *b,
                           const char *tenant_b)
 {
@@ -388,6 +461,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_turns, finish),
         cmocka_unit_test_teardown(test_export, finish),
+        cmocka_unit_test_teardown(test_close_with_a_write_out, finish),
         cmocka_unit_test_teardown(test_tenants, finish),
         cmocka_unit_test_teardown(test_check, finish),
     };

@@ -74,6 +74,7 @@ static int serve_null(const struct rxtd_config *c)
         return complain(st, &err);
     catch_signals(on_null_signal);
     server_null_run(null_server);
+    catch_signals(SIG_IGN);
     server_null_close(&null_server);
     return 0;
 }
@@ -118,6 +119,7 @@ int main(int argc, char **argv)
     catch_signals(on_signal);
     server_catch_faults(STDERR_FILENO);
     server_run(server);
+    catch_signals(SIG_IGN); /* from here on there is nothing left to reload or to end */
     server_close(&server);
     rxt_model_close(&model);
     return 0;
