@@ -10,11 +10,16 @@ struct writer {
     struct mailbox *back;
     struct work *first, **last; /* taken in, not run; in order */
     bool stopping;
+    bool sweeps;  /* what images have left behind */
+    bool orphans; /* there may be some: work has run since it last found none */
+    int n_busy;   /* pieces of work or groups since it last swept */
     pthread_t thread;
 };
 
 /* One sync pays for a whole group, but a group must not hold up its first member for long. */
 #define GROUP_MAX 64
+/* A queue that is never empty must not keep the file growing. */
+#define SWEEP_EVERY 16
 
 static struct work *next_of(struct work *w)
 {
@@ -86,31 +91,54 @@ static void take_in(struct writer *w, struct mail *mail)
     }
 }
 
+/* One chunk. If it fails it is tried again after the next work. */
+static void sweep(struct writer *w)
+{
+    bool more = false;
+    w->orphans = store_sweep(w->store, &more, NULL) == RXT_OK && more;
+    w->n_busy = 0;
+}
+
+static void ran(struct writer *w)
+{
+    w->orphans = w->sweeps;
+    if (++w->n_busy >= SWEEP_EVERY && w->orphans)
+        sweep(w);
+}
+
 static void *run(void *arg)
 {
     struct writer *w = arg;
     while (w->first || !w->stopping) {
-        if (!w->first)
+        if (!w->first && !w->orphans)
             mailbox_wait(&w->inbox, UINT64_MAX);
         take_in(w, mailbox_take(&w->inbox));
+        if (!w->first) {
+            if (w->orphans && !w->stopping)
+                sweep(w);
+            continue;
+        }
         struct work *group[GROUP_MAX];
         int n = 0;
         while (w->first && !w->first->alone && n < GROUP_MAX)
             group[n++] = take_first(w);
         if (n > 0)
             run_group(w, group, n);
-        else if (w->first)
+        else
             run_alone(w, take_first(w));
+        ran(w);
     }
     return NULL;
 }
 
-enum rxt_status writer_create(struct writer **out, struct store **store, struct mailbox *back)
+enum rxt_status writer_create(struct writer **out, struct store **store, bool sweeps,
+                              struct mailbox *back)
 {
     struct writer *w = mem_alloc(sizeof *w);
     if (!w)
         return RXT_ENOMEM;
     w->back = back;
+    w->sweeps = sweeps;
     w->last = &w->first;
     if (mailbox_create(&w->inbox) != RXT_OK) {
         mem_free(w);

@@ -1,6 +1,6 @@
 /* The reader of exported sessions. Its bytes may come from anywhere: every length is checked before
  * it is used, and the rows become visible in one transaction after the seal. Chunks of images go
- * in before; without their image they are nothing, and a failed import sweeps them. */
+ * in before; without their image they are nothing, and a failed import leaves them to the sweep. */
 #include "store/export_impl.h"
 #include "store/sqlite/seal_impl.h"
 
@@ -405,14 +405,12 @@ static enum rxt_status step(struct store_import *in)
     return in->in_image ? image_chunk(in) : image(in);
 }
 
-/* What was uploaded for nothing; what cannot be removed now is swept when the lease is taken. */
+/* What was uploaded for nothing is left to store_sweep; what cannot be given up now is swept when
+ * the lease is taken. */
 static void give_up(struct store_import *in)
 {
-    bool more = in->n_upload > 0;
     for (size_t i = 0; i < in->n_upload; i++)
         (void)store_image_abort(in->s, &in->upload[i], NULL);
-    while (more && store_sweep(in->s, &more, NULL) == RXT_OK)
-        ;
 }
 
 enum rxt_status store_import_begin(struct store_import **out, struct store *s, const char *tenant,

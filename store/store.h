@@ -346,7 +346,8 @@ enum rxt_status store_import_begin(struct store_import **out, struct store *s, c
                                    struct rxt_error *err);
 /* *more: there is another one. After a failure there is none. */
 enum rxt_status store_import_step(struct store_import *in, bool *more, struct rxt_error *err);
-/* Gives up what was not finished. NULL-safe; sets *in to NULL. On the thread of the handle. */
+/* Gives up what was not finished; store_sweep removes it. NULL-safe; sets *in to NULL. On the
+ * thread of the handle. */
 void store_import_end(struct store_import **in);
 
 /* A part of such bytes, as store_export_look finds it. */

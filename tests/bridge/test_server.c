@@ -310,7 +310,8 @@ static void *read_late(void *arg)
     return NULL;
 }
 
-/* The file of an import is a pipe that nobody reads: its first write is out when the server ends. */
+/* The file of an import is a pipe that nobody reads: its first write is out when the server ends.
+ */
 static void test_close_with_a_write_out(void **state)
 {
     struct served *s = &served;

@@ -1,0 +1,113 @@
+/* The writer sweeps what images leave behind, and keeps nobody waiting for it. */
+#include "bridge/writer_impl.h"
+#include "tests/store/fixture.h"
+
+#include <time.h>
+
+enum { CHUNKS = 3 };
+
+struct step { /* a piece of work, and what it found */
+    struct work work;
+    struct fixture *fx;
+    int n_run, runs;
+    int64_t chunks; /* there are when it has run for the last time */
+};
+
+static int64_t chunks_of(struct fixture *fx)
+{
+    return fixture_number(fx, "SELECT count(*) FROM chunk");
+}
+
+/* A large upload that is given up. */
+static enum rxt_status leave_chunks(struct work *w, struct store *s, struct rxt_error *err)
+{
+    static const uint8_t bytes[STORE_CHUNK_BYTES];
+    struct step *step = w->owner;
+    struct store_upload u;
+    TRY(store_image_begin(s, &u, err));
+    for (int i = 0; i < CHUNKS; i++)
+        TRY(store_image_chunk(s, &u, bytes, sizeof bytes, err));
+    step->chunks = chunks_of(step->fx);
+    return store_image_abort(s, &u, err);
+}
+
+/* The same, and then it is always in the queue until it has run `runs` times. */
+static enum rxt_status keep_busy(struct work *w, struct store *s, struct rxt_error *err)
+{
+    struct step *step = w->owner;
+    if (step->n_run == 0)
+        TRY(leave_chunks(w, s, err));
+    w->again = ++step->n_run < step->runs;
+    if (!w->again)
+        step->chunks = chunks_of(step->fx);
+    return RXT_OK;
+}
+
+static void post(struct writer *w, struct step *step, work_run run)
+{
+    step->work.run = run;
+    step->work.owner = step;
+    step->work.alone = true;
+    writer_post(w, &step->work);
+}
+
+static void wait_for(struct mailbox *back, struct step *step)
+{
+    struct mail *mail;
+    while (!(mail = mailbox_take(back)))
+        mailbox_wait(back, UINT64_MAX);
+    assert_ptr_equal(mail, &step->work.mail);
+    assert_null(mail->next);
+    assert_ok(step->work.status);
+}
+
+static void take_over(struct fixture *fx, struct writer **w, struct mailbox *back)
+{
+    assert_ok(mailbox_create(back));
+    must(fx, writer_create(w, &fx->s, true, back));
+}
+
+static void let_go(struct fixture *fx, struct writer **w, struct mailbox *back)
+{
+    writer_destroy(w);
+    mailbox_destroy(back);
+    fixture_reopen(fx);
+}
+
+static void it_sweeps_when_nothing_waits(void **state)
+{
+    struct fixture *fx = *state;
+    struct writer *w = NULL;
+    struct mailbox back;
+    struct step leave = {.fx = fx};
+    take_over(fx, &w, &back);
+    post(w, &leave, leave_chunks);
+    wait_for(&back, &leave);
+    assert_int_equal(leave.chunks, CHUNKS);
+    while (chunks_of(fx) > 0 || fixture_number(fx, "SELECT count(*) FROM orphan") > 0)
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    let_go(fx, &w, &back);
+}
+
+static void it_sweeps_when_something_always_waits(void **state)
+{
+    struct fixture *fx = *state;
+    struct writer *w = NULL;
+    struct mailbox back;
+    struct step busy = {.fx = fx, .runs = 100};
+    take_over(fx, &w, &back);
+    post(w, &busy, keep_busy);
+    wait_for(&back, &busy);
+    assert_int_equal(busy.n_run, 100);
+    assert_int_equal(busy.chunks, 0);
+    let_go(fx, &w, &back);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        store_unit_test(it_sweeps_when_nothing_waits),
+        store_unit_test(it_sweeps_when_something_always_waits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
