@@ -48,13 +48,15 @@ struct task_work {
     struct store_session session; /* in: names and fixed part; out: the row */
     int32_t *found_ids;           /* out of a find: the ids of the stored turn */
     uint64_t max_sessions;        /* of the tenant, when it was sent */
-    struct store_import *import;  /* under way, from fd; both the writer's */
+    struct store_import *import;  /* under way, from fd into store; all the writer's */
+    struct store *store;
     int fd;
 };
 
 /* A LIST on its way. */
 struct listing {
     struct work work;
+    struct tenant *tenant;         /* it is one of its tasks; NULL: not yet */
     char after[BRIDGE_NAME_MAX];   /* where the next page begins */
     char (*held)[BRIDGE_NAME_MAX]; /* sorted: held in the table; the store may not know yet */
     size_t n_held;
@@ -343,7 +345,8 @@ void deadline_retry(struct session *s, uint64_t at_us); /* its update, then */
 
 /* schedule.c */
 enum rxt_status tenant_find(struct bridge *b, const char *name, struct tenant **out);
-void tenant_leave(struct tenant *t, struct bridge *b); /* one session less; the last one frees it */
+void tenant_leave(struct tenant *t,
+                  struct bridge *b); /* one session or LIST less; the last one frees it */
 void schedule_task(struct task *t, enum task_list list); /* it waits for its turn */
 void schedule_forget(struct task *t);                    /* it does not any more */
 void schedule_update(struct session *s);                 /* its next update waits for the lane */

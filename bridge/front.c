@@ -21,6 +21,7 @@ enum rxt_status front_create(struct front **out, const struct front_hooks *hooks
     f->welcome = *welcome;
     link_init(&f->peers);
     link_init(&f->kept);
+    link_init(&f->imports);
     front_set_limits(f, limits);
     *out = f;
     return RXT_OK;
@@ -460,6 +461,7 @@ uint64_t front_tick(struct front *f, uint64_t now_us)
         if (sweep)
             ask(f, p);
     }
+    bulk_tick(f);
     while (f->kept.next != &f->kept) {
         struct stream *s = LINK_OF(f->kept.next, struct stream, kept_link);
         if (s->forget_us > now_us)

@@ -55,6 +55,8 @@ bool bulk_start(struct front *f, struct stream *s, const struct wire_body *b)
         return submit(f, s);
     s->bulk->total = b->bytes;
     s->bulk->credit = IMPORT_WINDOW;
+    s->bulk->heard_us = f->now_us;
+    link_add(&f->imports, &s->bulk_link);
     wire_init(WIRE_ACCEPTED, &a);
     a.session = wire_string(s->session);
     a.price.tokens_max = WIRE_ABSENT;
@@ -93,6 +95,22 @@ void bulk_receive(struct front *f, struct stream *s, uint32_t sequence, struct w
     b->credit -= bytes.n;
     b->at += bytes.n;
     b->n_chunk++;
+    b->heard_us = f->now_us;
+}
+
+/* Imports are few at a time: a client that could send and does not keeps others from theirs. */
+void bulk_tick(struct front *f)
+{
+    for (struct link *l = f->imports.next, *next; l != &f->imports; l = next) {
+        struct stream *s = LINK_OF(l, struct stream, bulk_link);
+        const struct bulk *b = s->bulk;
+        next = l->next;
+        if (s->ended || b->credit == 0 || b->at == b->total ||
+            f->now_us - b->heard_us <= UINT64_C(1000) * f->limits.stall_ms)
+            continue;
+        stream_fail(f, s, WIRE_E_DEADLINE, "no CHUNK came for too long: begin the import again");
+        stream_pump(f, s);
+    }
 }
 
 static void on_wrote(struct front *f, struct stream *s, const struct note *n)
@@ -104,6 +122,8 @@ static void on_wrote(struct front *f, struct stream *s, const struct note *n)
         stream_fail(f, s, wire_error_of(n->status), rxt_status_text(n->status));
         return;
     }
+    if (b->credit == 0)
+        b->heard_us = f->now_us;
     b->credit += n->ticket;
     if (b->at == b->total && b->n_out == 0) {
         b->ready = true;
@@ -233,6 +253,7 @@ bool bulk_busy(const struct stream *s)
 void bulk_free(struct front *f, struct stream *s)
 {
     (void)send_order(f, s, ORDER_DROP, 0, NULL, 0); /* without memory the next start removes it */
+    link_drop(&s->bulk_link);
     mem_free(s->bulk->chunk);
     mem_free(s->bulk);
     s->bulk = NULL;

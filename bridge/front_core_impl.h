@@ -67,7 +67,8 @@ struct stream {
     struct answer answer[WIRE_CANDIDATES_MAX];
     struct message message[FRONT_MESSAGES];
     uint32_t n_message, n_sent;
-    struct bulk *bulk; /* EXPORT and IMPORT only */
+    struct bulk *bulk;     /* EXPORT and IMPORT only */
+    struct link bulk_link; /* in front.imports, while it is one */
 };
 
 /* An export or import on its way through a file. `at` counts bytes sent, or received. */
@@ -78,6 +79,7 @@ struct bulk {
     bool ready;                        /* EXPORT: the file is whole. IMPORT: the engine has it */
     uint8_t *chunk;                    /* EXPORT: read, and not sent yet */
     uint32_t chunk_n;
+    uint64_t heard_us; /* IMPORT: of its client, or since when that may send again */
 };
 
 #define FRONT_BUCKETS 16384 /* power of two */
@@ -88,7 +90,7 @@ struct front {
     struct wire_body welcome;
     struct peer *peer_bucket[FRONT_BUCKETS];
     struct stream *stream_bucket[FRONT_BUCKETS];
-    struct link peers, kept;
+    struct link peers, kept, imports;
     struct front_counts counts;
     bool draining;
     uint32_t n_gone, n_bulk;
@@ -154,6 +156,8 @@ bool bulk_start(struct front *f, struct stream *s,
                 const struct wire_body *b); /* false: no memory */
 void bulk_receive(struct front *f, struct stream *s, uint32_t sequence, struct wire_text bytes);
 void bulk_note(struct front *f, struct stream *s, const struct note *n, const void *bytes);
+/* Ends imports whose clients have said nothing for stall_ms; this one frees them. */
+void bulk_tick(struct front *f);
 void bulk_cancel(struct front *f, struct stream *s); /* also when nobody is there to get it */
 /* Sends the chunk that is there and asks for the next one. */
 enum front_sent bulk_send(struct front *f, struct stream *s);

@@ -47,6 +47,7 @@ struct stream *stream_add(struct front *f, struct peer *p, const struct wire_hea
     s->bytes = sizeof *s;
     link_init(&s->wait_link);
     link_init(&s->kept_link);
+    link_init(&s->bulk_link);
     s->peer = p;
     p->inflight++;
     link_init(&s->peer_link);

@@ -142,7 +142,7 @@ static enum rxt_status check_queue(const struct bridge *b, const struct tenant *
     if (b->n_sink >= (repeat ? 2 : 1) * cfg->max_queue)
         return rxt_fail(err, RXT_EBUSY, "%d requests are on their way, the limit is %d", b->n_sink,
                         cfg->max_queue);
-    if (!repeat && x && x->n_task >= cfg->tenant.max_queue)
+    if (!repeat && x->n_task >= cfg->tenant.max_queue)
         return rxt_fail(err, RXT_EBUSY,
                         "%d requests of the tenant are on their way, the limit is %d", x->n_task,
                         cfg->tenant.max_queue);
@@ -187,6 +187,27 @@ static enum rxt_status place(struct task **task, struct rxt_error *err)
     return RXT_OK;
 }
 
+/* LIST is of no session: it belongs to its tenant itself. */
+static enum rxt_status submit_list(struct task *t, struct rxt_error *err)
+{
+    struct bridge *b = t->bridge;
+    struct tenant *x = NULL;
+    TRY(tenant_find(b, t->r.tenant, &x));
+    x->n_session++;
+    enum rxt_status st = check_queue(b, x, false, err);
+    if (st == RXT_OK)
+        st = list_prepare(t, err);
+    if (st != RXT_OK) {
+        tenant_leave(x, b);
+        return st;
+    }
+    x->n_task++;
+    t->listing->tenant = x;
+    enter(t);
+    list_start(t);
+    return RXT_OK;
+}
+
 enum rxt_status bridge_submit(struct bridge *b, const struct bridge_request *r,
                               bridge_on_event on_event, void *user, uint64_t *ticket,
                               struct rxt_error *err)
@@ -201,14 +222,7 @@ enum rxt_status bridge_submit(struct bridge *b, const struct bridge_request *r,
     if (memcmp(t->r.id, no_id, sizeof no_id) == 0 && getentropy(t->r.id, sizeof t->r.id) != 0) {
         st = rxt_fail(err, RXT_EIO, "the system gave no random bytes for a request id");
     } else if (r->verb == BRIDGE_LIST) {
-        st = check_queue(b, NULL, false, err);
-        if (st == RXT_OK)
-            st = list_prepare(t, err);
-        if (st == RXT_OK) {
-            enter(t);
-            list_start(t);
-            return RXT_OK;
-        }
+        st = submit_list(t, err);
     } else {
         st = session_find(b, r->tenant, r->session, &t->session);
         if (st == RXT_OK) {

@@ -66,6 +66,9 @@ void task_end(struct task *t)
             s->undecided = NULL;
         s->tenant->n_task--;
         bridge_activate(b, s);
+    } else {
+        t->listing->tenant->n_task--;
+        tenant_leave(t->listing->tenant, b);
     }
     if (t->state >= TASK_REMEMBER && t->state <= TASK_APPLIED) {
         *(t->journaled_prev ? &t->journaled_prev->journaled_next : &b->oldest) = t->journaled_next;

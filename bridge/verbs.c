@@ -321,13 +321,14 @@ static enum rxt_status read_all(void *arg, void *bytes, size_t n)
 static enum rxt_status check_import(void *arg, const struct store_session *x, struct rxt_error *err)
 {
     const struct task *t = arg;
+    TRY(check_sessions(t, t->write.store, err));
     return session_check_model(x, rxt_model_info(t->bridge->model), err);
 }
 
 static enum rxt_status begin_import(struct task *t, struct store *store, struct rxt_error *err)
 {
     const struct store_source from = {.read = read_all, .accept = check_import, .arg = t};
-    TRY(check_sessions(t, store, err));
+    t->write.store = store;
     t->write.fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
     if (t->write.fd < 0)
         return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));

@@ -156,6 +156,11 @@ static enum rxt_status record_end(struct store_import *in)
                     in->n_record + (in->type == EXPORT_END));
 }
 
+static enum rxt_status accept(struct store_import *in)
+{
+    return in->from.accept ? in->from.accept(in->from.arg, &in->session, in->err) : RXT_OK;
+}
+
 static enum rxt_status session(struct store_import *in)
 {
     uint8_t body[EXPORT_SESSION_BYTES];
@@ -187,7 +192,7 @@ static enum rxt_status session(struct store_import *in)
         x->origin_version > STORE_VERSION_MAX)
         return bad(in, "the session's row is damaged");
     in->head = x->base;
-    return in->from.accept ? in->from.accept(in->from.arg, x, in->err) : RXT_OK;
+    return accept(in);
 }
 
 static enum rxt_status image_order(struct store_import *in, const struct store_image *im)
@@ -383,6 +388,7 @@ static enum rxt_status start(struct store_import *in)
 
 static enum rxt_status finish(struct store_import *in)
 {
+    TRY(accept(in));
     TRY(store_batch_begin(in->s, in->err));
     enum rxt_status st = rows(in);
     if (st != RXT_OK) {

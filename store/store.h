@@ -323,7 +323,8 @@ enum rxt_status store_export(struct store *s, const char *tenant, const char *na
 /* Reads exactly n bytes; EFORMAT when there are not so many. */
 typedef enum rxt_status (*store_read)(void *arg, void *bytes, size_t n);
 /* Whether a session with such a fixed part may come in; asked as soon as that was read, so that
- * nothing of what nobody here can use goes to the disk. */
+ * nothing of what nobody here can use goes to the disk, and again before the rows are written:
+ * meanwhile others may have come. */
 typedef enum rxt_status (*store_accept)(void *arg, const struct store_session *x,
                                         struct rxt_error *err);
 struct store_source {

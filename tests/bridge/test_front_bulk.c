@@ -185,13 +185,66 @@ static void test_import_fails(void **state)
     assert_int_equal(front_counts(r->front).streams, 0);
 }
 
+/* Whoever may send and does not must not keep others from importing. */
+static void test_import_stalls(void **state)
+{
+    struct rig *r = *state;
+    hello_state(r, WIRE_ABSENT);
+    begin_import(r, 1, 10);
+    rig_expect(r, "a", WIRE_ACCEPTED, 1);
+    begin_import(r, 2, WIRE_CHUNK_BYTES + 5);
+    rig_expect(r, "a", WIRE_ACCEPTED, 2);
+    rig_tick(r, r->limits.stall_ms - 100);
+    send_chunk(r, 2, 0, WIRE_CHUNK_BYTES);
+    struct stream *s = rig_order(r, ORDER_WRITE)->stream;
+    rig_drop_sent(r); /* PINGs */
+    rig_tick(r, 200);
+    rig_error(r, "a", 1, WIRE_E_DEADLINE);
+    rig_order(r, ORDER_DROP);
+    rig_note(r, s, NOTE_WROTE, WIRE_CHUNK_BYTES, RXT_OK, NULL, 0);
+    rig_expect(r, "a", WIRE_CREDIT, 2);
+    send_chunk(r, 2, 1, 5);
+    rig_order(r, ORDER_WRITE);
+    rig_tick(r, 10 * r->limits.stall_ms); /* the disk is slow: not the client's fault */
+    rig_note(r, s, NOTE_WROTE, 5, RXT_OK, NULL, 0);
+    rig_order(r, ORDER_SUBMIT);
+    rig_tick(r, 10 * r->limits.stall_ms); /* and so is the engine */
+    rig_message(r, s, WIRE_DONE, WIRE_FINAL);
+    rig_drop_sent(r);
+    assert_int_equal(front_counts(r->front).streams, 0);
+}
+
+/* With no credit it waits for the disk, and its time begins when that has given some. */
+static void test_import_waits_for_credit(void **state)
+{
+    struct rig *r = *state;
+    struct stream *s = NULL;
+    r->limits.max_import_bytes = 9 * WIRE_CHUNK_BYTES;
+    front_set_limits(r->front, &r->limits);
+    hello_state(r, WIRE_ABSENT);
+    begin_import(r, 1, 9 * WIRE_CHUNK_BYTES);
+    rig_expect(r, "a", WIRE_ACCEPTED, 1);
+    for (uint32_t i = 0; i < 8; i++) {
+        send_chunk(r, 1, i, WIRE_CHUNK_BYTES);
+        s = rig_order(r, ORDER_WRITE)->stream;
+    }
+    rig_tick(r, 2 * r->limits.stall_ms);
+    rig_drop_sent(r);
+    rig_note(r, s, NOTE_WROTE, WIRE_CHUNK_BYTES, RXT_OK, NULL, 0);
+    rig_expect(r, "a", WIRE_CREDIT, 1);
+    rig_tick(r, r->limits.stall_ms);
+    rig_drop_sent(r);
+    assert_int_equal(front_counts(r->front).running, 1);
+    rig_tick(r, 1);
+    rig_error(r, "a", 1, WIRE_E_DEADLINE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(test_export),
-        RIG_TEST(test_export_fails),
-        RIG_TEST(test_import),
-        RIG_TEST(test_import_fails),
+        RIG_TEST(test_export),        RIG_TEST(test_export_fails),
+        RIG_TEST(test_import),        RIG_TEST(test_import_fails),
+        RIG_TEST(test_import_stalls), RIG_TEST(test_import_waits_for_credit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,6 +101,29 @@ static void memory_is_charged(void **state)
     rig_close(&r);
 }
 
+/* LIST is of no session, and of its tenant all the same. */
+static void lists_count_for_their_tenant(void **state)
+{
+    (void)state;
+    struct rig r;
+    const struct bridge_config cfg = {.tenant = {.max_queue = 2}};
+    rig_open(&r, NULL, &cfg);
+    for (int round = 0; round < 2; round++) {
+        struct outcome o[4] = {{0}};
+        for (int i = 0; i < 4; i++) {
+            struct bridge_request q = request(BRIDGE_LIST, "");
+            q.limit = 1;
+            (void)snprintf(q.tenant, sizeof q.tenant, i < 3 ? "a" : "b");
+            submit(&r, &q, &o[i]);
+        }
+        assert_true(o[2].final);
+        assert_status(RXT_EBUSY, o[2].status);
+        step_until_idle(&r);
+        assert_true(o[0].done && o[1].done && o[3].done);
+    }
+    rig_close(&r);
+}
+
 static void queues_are_bounded(void **state)
 {
     (void)state;
@@ -468,6 +491,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tenants_take_turns),
         cmocka_unit_test(memory_is_charged),
+        cmocka_unit_test(lists_count_for_their_tenant),
         cmocka_unit_test(queues_are_bounded),
         cmocka_unit_test(too_little_room_is_refused_at_open),
         cmocka_unit_test(the_price_is_kept),

@@ -171,6 +171,32 @@ static void export_and_import(void **state)
     assert_status(RXT_EFORMAT, call(&rig, &q, &c));
 }
 
+/* Two imports at once, and room for one of them. */
+static void imports_keep_to_the_limit(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome o[2] = {{0}}, c = {0};
+    char path[400];
+    const struct bridge_config cfg = {.tenant = {.max_sessions = 2}};
+    rig_open(&r, NULL, &cfg);
+    (void)snprintf(path, sizeof path, "%s/exported", r.dir);
+    converse(&r, "from", (const char *const[]){"Hi"}, 1, &c);
+    struct bridge_request q = request(BRIDGE_EXPORT, "from");
+    q.path = path;
+    assert_ok(call(&r, &q, &c));
+    for (int i = 0; i < 2; i++) {
+        q = request(BRIDGE_IMPORT, i ? "b" : "a");
+        q.path = path;
+        submit(&r, &q, &o[i]);
+    }
+    step_until_idle(&r);
+    assert_true(o[0].final && o[1].final);
+    assert_int_equal((o[0].status == RXT_OK) + (o[1].status == RXT_OK), 1);
+    assert_int_equal((o[0].status == RXT_ELIMIT) + (o[1].status == RXT_ELIMIT), 1);
+    rig_close(&r);
+}
+
 /* Sessions that share every batch end with the bits they have alone, also when there is room for
  * only one of them and each turn brings its session in again. */
 static void many_at_once_and_little_room(void **state)
@@ -308,6 +334,7 @@ int main(void)
         cmocka_unit_test(erased_is_gone),
         cmocka_unit_test(erase_beside_reads),
         cmocka_unit_test(export_and_import),
+        cmocka_unit_test(imports_keep_to_the_limit),
         cmocka_unit_test(many_at_once_and_little_room),
         cmocka_unit_test(unknown_names_are_forgotten),
         cmocka_unit_test(list_shows_what_is_there),
