@@ -20,6 +20,7 @@ struct writer {
 #define GROUP_MAX 64
 /* A queue that is never empty must not keep the file growing. */
 #define SWEEP_EVERY 16
+#define SWEEP_RETRY_US 100000u
 
 static struct work *next_of(struct work *w)
 {
@@ -91,19 +92,20 @@ static void take_in(struct writer *w, struct mail *mail)
     }
 }
 
-/* One chunk. If it fails it is tried again after the next work. */
-static void sweep(struct writer *w)
+/* One chunk. False: the store cannot now, somebody else has it or the disk is full. */
+static bool sweep(struct writer *w)
 {
-    bool more = false;
-    w->orphans = store_sweep(w->store, &more, NULL) == RXT_OK && more;
     w->n_busy = 0;
+    bool swept = store_sweep(w->store, &w->orphans, NULL) == RXT_OK;
+    w->orphans |= !swept;
+    return swept;
 }
 
 static void ran(struct writer *w)
 {
     w->orphans = w->sweeps;
     if (++w->n_busy >= SWEEP_EVERY && w->orphans)
-        sweep(w);
+        (void)sweep(w);
 }
 
 static void *run(void *arg)
@@ -114,8 +116,8 @@ static void *run(void *arg)
             mailbox_wait(&w->inbox, UINT64_MAX);
         take_in(w, mailbox_take(&w->inbox));
         if (!w->first) {
-            if (w->orphans && !w->stopping)
-                sweep(w);
+            if (w->orphans && !w->stopping && !sweep(w))
+                mailbox_wait(&w->inbox, SWEEP_RETRY_US);
             continue;
         }
         struct work *group[GROUP_MAX];
