@@ -226,7 +226,7 @@ static void on_cancel(struct received *r)
 static void on_resume(struct received *r)
 {
     struct stream *s = stream_find(r->f, r->p->tenant, &r->body.session, r->h.id);
-    if (!s || s->failed) {
+    if (!s || s->failed || s->bulk) {
         refuse(r, WIRE_E_NO_REQUEST, NULL, "neither running nor kept: send the request again");
         return;
     }

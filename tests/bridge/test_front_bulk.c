@@ -185,6 +185,31 @@ static void test_import_fails(void **state)
     assert_int_equal(front_counts(r->front).streams, 0);
 }
 
+/* The bytes of a stream are kept by nobody: on another connection there is nothing to go on with.
+ */
+static void test_no_resume(void **state)
+{
+    struct rig *r = *state;
+    hello_state(r, WIRE_ABSENT);
+    rig_hello(r, "t", WIRE_ABSENT);
+    rig_simple(r, "a", WIRE_EXPORT, 1, "s");
+    struct stream *s = rig_order(r, ORDER_SUBMIT)->stream;
+    begin_import(r, 2, 10);
+    rig_expect(r, "a", WIRE_ACCEPTED, 2);
+    rig_resume(r, "t", 1, "s", 0);
+    rig_error(r, "t", 1, WIRE_E_NO_REQUEST);
+    rig_resume(r, "t", 2, "new", 0);
+    rig_error(r, "t", 2, WIRE_E_NO_REQUEST);
+    rig_note(r, s, NOTE_SPOOLED, 0, RXT_OK, NULL, 0); /* both go on where they were */
+    rig_order(r, ORDER_READ);
+    rig_note(r, s, NOTE_CHUNK, 9, RXT_OK, chunk, 9);
+    rig_expect(r, "a", WIRE_CHUNK, 1);
+    rig_expect(r, "a", WIRE_DONE, 1);
+    rig_order(r, ORDER_DROP);
+    send_chunk(r, 2, 0, 10);
+    rig_order(r, ORDER_WRITE);
+}
+
 /* Whoever may send and does not must not keep others from importing. */
 static void test_import_stalls(void **state)
 {
@@ -242,9 +267,13 @@ static void test_import_waits_for_credit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(test_export),        RIG_TEST(test_export_fails),
-        RIG_TEST(test_import),        RIG_TEST(test_import_fails),
-        RIG_TEST(test_import_stalls), RIG_TEST(test_import_waits_for_credit),
+        RIG_TEST(test_export),
+        RIG_TEST(test_export_fails),
+        RIG_TEST(test_import),
+        RIG_TEST(test_import_fails),
+        RIG_TEST(test_no_resume),
+        RIG_TEST(test_import_stalls),
+        RIG_TEST(test_import_waits_for_credit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
