@@ -35,18 +35,18 @@ static enum rxt_status read_page(struct task *t, struct store *s, bool *end, str
     *end = n < PAGE;
     for (size_t i = 0; i < n && st == RXT_OK; i++) {
         int order = strncmp(row[i].name, prefix, n_prefix);
-        (void)snprintf(l->after, sizeof l->after, "%s", row[i].name);
         if (order > 0) { /* names are sorted: there are no others */
             *end = true;
             break;
         }
-        if (order < 0 || (t->r.only_held && !is_held(l, &row[i])))
-            continue;
-        if (l->n == t->r.limit) {
+        bool asked = order == 0 && (!t->r.only_held || is_held(l, &row[i]));
+        if (asked && l->n == t->r.limit) {
             l->more = *end = true;
             break;
         }
-        session_row_info(&row[i], &l->info[l->n++]);
+        (void)snprintf(l->after, sizeof l->after, "%s", row[i].name);
+        if (asked)
+            session_row_info(&row[i], &l->info[l->n++]);
     }
     mem_free(row);
     return st;
@@ -88,6 +88,12 @@ static void list_done(struct work *w)
         l->info[n++] = l->info[i];
     }
     l->n = n;
+    if (n == 0 && l->more) { /* an empty page would leave its reader nowhere to go on from */
+        l->more = false;
+        t->work_out = true;
+        bridge_post_read(t->bridge, &l->work, run_list, list_done, t);
+        return;
+    }
     event_list(t);
     task_end(t);
 }
