@@ -25,7 +25,7 @@ struct counted { /* turns of a session, by the hash of its name; 0 = free */
 };
 
 struct server_null {
-    uint64_t step_us;
+    uint64_t step_us, last_ticket;
     struct mailbox orders, notes;
     struct teller teller;
     struct metrics metrics;
@@ -127,7 +127,7 @@ static void begin_turn(struct server_null *x, struct order *o)
     struct note *ticket = teller_note(&x->teller, o->stream, NOTE_TICKET, NULL, 0);
     const int32_t n = o->r.max_tokens > 0 ? o->r.max_tokens : ANSWER_TOKENS;
     if (ticket)
-        ticket->ticket = o->ticket = (uint64_t)(uintptr_t)o;
+        ticket->ticket = o->ticket = ++x->last_ticket;
     x->saying[x->n_saying++] = (struct saying){.order = o, .arrived_us = clock_us(), .n_all = n};
     wire_init(WIRE_ACCEPTED, &b);
     b.session = wire_string(o->r.session);
@@ -331,6 +331,7 @@ enum rxt_status server_null_open(struct server_null **out, const struct server_c
     if (!x)
         return RXT_ENOMEM;
     x->cfg = *cfg;
+    x->cfg.state = x->cfg.admin = NULL; /* it serves turns only */
     x->step_us = step_us;
     x->mask = 4095;
     server_defaults(&x->cfg);
