@@ -162,7 +162,8 @@ static void take_order(struct server *s, struct order *o)
 {
     switch (o->kind) {
     case ORDER_SUBMIT:
-        teller_submit(&s->teller, o);
+        if (teller_submit(&s->teller, o))
+            return;
         break;
     case ORDER_CANCEL:
         bridge_cancel(s->bridge, o->ticket);

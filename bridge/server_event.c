@@ -114,6 +114,10 @@ void teller_free(struct teller *t)
 {
     while (t->told)
         forget(t->told);
+    for (struct order *o; (o = t->unanswered) != NULL;) {
+        t->unanswered = (struct order *)o->mail.next;
+        mem_free(o);
+    }
     mem_free(t->batch);
     mem_free(t->spare);
     t->batch = t->spare = NULL;
@@ -528,8 +532,27 @@ static void end_dark(struct told *told)
         forget(told);
 }
 
+static bool tell_no_memory(struct teller *t, const struct order *o)
+{
+    const struct told refused = {.teller = t, .stream = o->stream, .verb = o->r.verb};
+    t->lost = false;
+    tell_error(&refused, RXT_ENOMEM, NULL, 1000000, NULL);
+    return !t->lost;
+}
+
+static void settle_orders(struct teller *t)
+{
+    while (t->unanswered && tell_no_memory(t, t->unanswered)) {
+        struct order *o = t->unanswered;
+        t->unanswered = (struct order *)o->mail.next;
+        t->n_owed--;
+        mem_free(o);
+    }
+}
+
 void teller_settle(struct teller *t)
 {
+    settle_orders(t);
     for (struct told *told = t->told, *next; told && t->n_owed > 0; told = next) {
         next = told->next;
         if (told->owed)
@@ -555,15 +578,19 @@ static void on_event(void *user, const struct bridge_event *e)
         forget(told);
 }
 
-void teller_submit(struct teller *t, struct order *o)
+bool teller_submit(struct teller *t, struct order *o)
 {
     struct rxt_error err = {""};
     uint64_t ticket = 0;
     struct told *told = mem_alloc(sizeof *told);
     const struct told refused = {.teller = t, .stream = o->stream, .verb = o->r.verb};
     if (!told) {
-        tell_error(&refused, RXT_ENOMEM, NULL, 1000000, NULL);
-        return;
+        if (tell_no_memory(t, o))
+            return false;
+        o->mail.next = (struct mail *)t->unanswered;
+        t->unanswered = o;
+        t->n_owed++;
+        return true;
     }
     *told = refused;
     told->dry_run = o->r.dry_run;
@@ -577,14 +604,19 @@ void teller_submit(struct teller *t, struct order *o)
     remember_told(t, told);
     enum rxt_status st = bridge_submit(t->bridge, &o->r, on_event, told, &ticket, &err);
     if (st != RXT_OK) {
+        t->lost = false;
         tell_error(told, st, err.text, st == RXT_EBUSY ? bridge_retry_after_us(t->bridge) : 0,
                    key_of(&o->r, st));
         told->shape.code = (uint16_t)wire_error_of(st);
         note_shape(told);
-        forget(told);
-        return;
+        if (t->lost)
+            end_dark(told); /* without memory: the same request again gets the refusal */
+        else
+            forget(told);
+        return false;
     }
     struct note *note = teller_note(t, o->stream, NOTE_TICKET, NULL, 0);
     if (note)
         note->ticket = ticket;
+    return false;
 }

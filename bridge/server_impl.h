@@ -23,16 +23,18 @@ struct teller {
     struct mailbox *out; /* of the front */
     struct metrics *metrics;
     const char *spool_folder;
-    struct told *told;    /* requests whose last event is still to come */
-    uint32_t n_request;   /* of them */
-    uint32_t n_undecided; /* of these: on the disk, they wait for CHOOSE */
-    uint32_t n_owed;      /* that have ended, and whose end could not be said yet */
-    bool lost;            /* there was no memory for a note */
+    struct order *unanswered; /* there was no memory to take it in, nor to say so */
+    struct told *told;        /* requests whose last event is still to come */
+    uint32_t n_request;       /* of them */
+    uint32_t n_undecided;     /* of these: on the disk, they wait for CHOOSE */
+    uint32_t n_owed;          /* that have ended, and whose end could not be said yet */
+    bool lost;                /* there was no memory for a note */
     uint8_t body[WIRE_BODY_MAX];
     struct wire_info list[WIRE_ITEMS_MAX];
     float diff[WIRE_BODY_MAX / sizeof(float)];
 };
-void teller_submit(struct teller *t, struct order *o); /* o stays the caller's */
+/* True: it keeps o until there is memory to refuse it; else o stays the caller's. */
+bool teller_submit(struct teller *t, struct order *o);
 /* Adds a note to the batch, n bytes behind it. NULL: no memory; the stream then hears nothing of
  * it, and its client repeats the request and gets the stored answer. */
 struct note *teller_note(struct teller *t, struct stream *s, enum note_kind kind, const void *bytes,

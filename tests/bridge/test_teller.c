@@ -8,14 +8,22 @@ static struct teller teller;
 static struct mailbox box;
 static struct metrics metrics;
 
-static void order(enum bridge_verb verb, uintptr_t stream)
+/* Memory fails from that allocation on; 0 = never. */
+static void order_without(uint64_t memory, enum bridge_verb verb, uintptr_t stream)
 {
-    struct order *o = calloc(1, sizeof *o);
+    struct order *o = mem_alloc(sizeof *o);
     assert_non_null(o);
     o->r = request(verb, "s");
     o->stream = (struct stream *)stream; /* NOLINT(performance-no-int-to-ptr): only a name here */
-    teller_submit(&teller, o);
-    free(o);
+    if (memory > 0)
+        mem_fail_from(memory);
+    if (!teller_submit(&teller, o))
+        mem_free(o);
+}
+
+static void order(enum bridge_verb verb, uintptr_t stream)
+{
+    order_without(0, verb, stream);
 }
 
 /* Takes what has been said; gives the last message and the number of notes. */
@@ -86,11 +94,40 @@ static void test_no_memory(void **state)
     assert_int_equal(b.code, WIRE_E_NO_MEMORY);
 }
 
+/* What cannot even be refused now is refused later, and is not forgotten before. */
+static void test_no_memory_to_refuse(void **state)
+{
+    (void)state;
+    for (uint64_t memory = 1; memory <= 2; memory++) { /* for what is remembered of it; for the task */
+        struct wire_header h = {0};
+        struct wire_body b = {0};
+        mem_free(teller.spare);
+        teller.spare = NULL;
+        order_without(memory, BRIDGE_GET, 64);
+        uint32_t owed = teller.n_owed;
+        teller_settle(&teller); /* still none */
+        uint32_t still = teller.n_owed;
+        assert_true(mem_fail_never());
+        assert_int_equal(owed, 1);
+        assert_int_equal(still, 1);
+        teller_settle(&teller);
+        assert_int_equal(teller.n_owed, 0);
+        assert_int_equal(teller.n_request, 0);
+        assert_int_equal(take(&h, &b), 1);
+        assert_true(h.type == WIRE_ERROR && h.flags == WIRE_FINAL);
+        assert_int_equal(b.code, WIRE_E_NO_MEMORY);
+    }
+    order_without(1, BRIDGE_GET, 64); /* and goes with the teller */
+    assert_true(mem_fail_never());
+    assert_int_equal(teller.n_owed, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_notes),
         cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_no_memory_to_refuse),
     };
     rig_open(&rig, NULL, NULL);
     assert_ok(mailbox_create(&box));
