@@ -333,8 +333,8 @@ struct store_source {
     void *arg;           /* of both */
 };
 /* Makes a session (tenant, name) from such bytes, which may be hostile. Nothing is there before the
- * seal was checked. *out may be NULL. EFORMAT, ECORRUPT (seal), ENEWER (format), EEXIST, ELIMIT,
- * and what the two functions return. Not in a batch. */
+ * seal was checked. *out may be NULL. EFORMAT, ECORRUPT (seal, or the sum of a record), ENEWER
+ * (format), EEXIST, ELIMIT, and what the two functions return. Not in a batch. */
 enum rxt_status store_import(struct store *s, const char *tenant, const char *name,
                              const struct store_source *from, struct store_session *out,
                              struct rxt_error *err);
