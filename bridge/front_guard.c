@@ -16,7 +16,9 @@
 
 struct guarded {
     bool open, spoke; /* spoke: a message has come out since the last look */
-    uint64_t base;    /* bytes received when one last did */
+    bool sampled;
+    uint64_t base;     /* bytes received when one last did */
+    uint64_t received; /* when last looked at */
     struct sockaddr_storage address;
 };
 
@@ -114,21 +116,31 @@ static bool close_peer(const struct guarded *p, int fd)
            shutdown(fd, SHUT_RDWR) == 0;
 }
 
-size_t guard_check(struct guard *g, uint64_t now_us)
+bool guard_due(const struct guard *g, uint64_t now_us)
+{
+    return now_us >= g->next_us;
+}
+
+void guard_sample(struct guard *g)
+{
+    for (size_t fd = 0; fd < g->n_peer; fd++) {
+        struct guarded *p = &g->peer[fd];
+        p->sampled = p->open && bytes_received((int)fd, &p->received);
+    }
+}
+
+size_t guard_judge(struct guard *g, uint64_t now_us)
 {
     size_t n = 0;
-    if (now_us < g->next_us)
-        return 0;
     g->next_us = now_us + GUARD_PERIOD_US;
     for (size_t fd = 0; fd < g->n_peer; fd++) {
         struct guarded *p = &g->peer[fd];
-        uint64_t received;
-        if (!p->open || !bytes_received((int)fd, &received))
+        if (!p->open || !p->sampled)
             continue;
-        p->base =
-            p->spoke || received - p->base < HEARTBEAT_BYTES ? received : p->base + HEARTBEAT_BYTES;
+        p->base = p->spoke || p->received - p->base < HEARTBEAT_BYTES ? p->received
+                                                                      : p->base + HEARTBEAT_BYTES;
         p->spoke = false;
-        if (received - p->base > GUARD_BYTES && close_peer(p, (int)fd)) {
+        if (p->received - p->base > GUARD_BYTES && close_peer(p, (int)fd)) {
             p->open = false;
             n++;
         }

@@ -14,8 +14,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Above what the kernel holds for a connection (6 MiB) and the largest message there is. */
-#define GUARD_BYTES (8u << 20)
+/* Well above what an honest client has on its way without a message coming out: the window of an
+ * import (8 MiB and its headers), or what the kernel holds for a connection (6 MiB). */
+#define GUARD_BYTES (16u << 20)
 #define GUARD_PERIOD_US 100000u
 
 struct guard {
@@ -30,8 +31,12 @@ enum rxt_status guard_watch(void *context, void *socket, void **monitor, struct 
 bool guard_events(struct guard *g, void *monitor);
 /* A whole message has come from the connection of this descriptor; -1 is nobody. */
 void guard_message(struct guard *g, int fd);
-/* Now and then, when no whole message waits: closes those above GUARD_BYTES. How many. */
-size_t guard_check(struct guard *g, uint64_t now_us);
+/* Now and then (guard_due) in this order: the bytes of all are looked at, then every socket is
+ * received from until nothing waits, then what was looked at is judged: what came meanwhile is held
+ * against nobody. guard_judge closes those above GUARD_BYTES. How many. */
+bool guard_due(const struct guard *g, uint64_t now_us);
+void guard_sample(struct guard *g);
+size_t guard_judge(struct guard *g, uint64_t now_us);
 void guard_free(struct guard *g);
 
 #endif

@@ -152,13 +152,13 @@ static enum rxt_status bind_endpoint(struct front_socket *s, enum front_endpoint
     if (!s->socket[at] || !set_options(s->socket[at], c, at))
         return rxt_fail(err, RXT_EIO, "cannot make the socket of %.150s: %s", endpoint,
                         zmq_strerror(errno));
+    if (starts(endpoint, "tcp://")) /* before anybody can connect */
+        TRY(guard_watch(s->context, s->socket[at], &s->monitor[at], err));
     if (zmq_bind(s->socket[at], endpoint) != 0)
         return rxt_fail(err, RXT_EIO, "cannot listen on %.150s: %s", endpoint, zmq_strerror(errno));
     size_t n = sizeof s->endpoint[at];
     if (zmq_getsockopt(s->socket[at], ZMQ_LAST_ENDPOINT, s->endpoint[at], &n) != 0)
         return rxt_fail(err, RXT_EIO, "cannot tell where %.150s listens", endpoint);
-    if (starts(endpoint, "tcp://"))
-        TRY(guard_watch(s->context, s->socket[at], &s->monitor[at], err));
     return RXT_OK;
 }
 
@@ -376,17 +376,22 @@ static void publish_counts(struct front_socket *s)
     s->published = c;
 }
 
-/* What waits at the endpoints; then, if that was all, the guard's look at what does not end. */
+/* What waits at the endpoints. When the guard is due everything is received, also where nothing was
+ * there when the poll ended, between its two looks. */
 static void take_messages(struct front_socket *s, const zmq_pollitem_t *item, const int *at_item)
 {
-    bool all = true;
-    for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++) {
+    bool all = true, due = guard_due(&s->guard, clock_us());
+    size_t n_closed = 0;
+    for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++)
         if (s->monitor[at] && !guard_events(&s->guard, s->monitor[at]))
             log_event(LOG_WARN, "connection_unwatched", NULL);
-        if (at_item[at] >= 0 && item[at_item[at]].revents)
+    if (due)
+        guard_sample(&s->guard);
+    for (enum front_endpoint at = 0; at < FRONT_ENDPOINTS; at++)
+        if (at_item[at] >= 0 && (due || item[at_item[at]].revents))
             all &= receive(s, at);
-    }
-    size_t n_closed = all ? guard_check(&s->guard, clock_us()) : 0;
+    if (due && all)
+        n_closed = guard_judge(&s->guard, clock_us());
     if (n_closed)
         log_event(LOG_WARN, "message_without_end", "\"connections\":%zu,\"bytes\":%u", n_closed,
                   GUARD_BYTES);
