@@ -138,6 +138,13 @@ static enum rxt_status check_room(const struct bridge *b, size_t max_bytes, cons
                     room_minimum(b), name, max_bytes);
 }
 
+enum rxt_status bridge_check_limits(const struct bridge *b, const struct bridge_limits *tenant,
+                                    struct rxt_error *err)
+{
+    size_t max_bytes = tenant->max_bytes ? tenant->max_bytes : b->cfg.max_bytes;
+    return check_room(b, max_bytes, "max_bytes of a tenant", err);
+}
+
 enum rxt_status bridge_set_limits(struct bridge *b, const struct bridge_limits *tenant,
                                   struct rxt_error *err)
 {
@@ -148,7 +155,7 @@ enum rxt_status bridge_set_limits(struct bridge *b, const struct bridge_limits *
         t.max_sessions = UINT64_MAX;
     if (!t.max_bytes)
         t.max_bytes = b->cfg.max_bytes;
-    TRY(check_room(b, t.max_bytes, "max_bytes of a tenant", err));
+    TRY(bridge_check_limits(b, &t, err));
     b->cfg.tenant = t;
     return RXT_OK;
 }

@@ -64,6 +64,9 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
  * Turns that are still answering are cancelled. NULL-safe. */
 void bridge_close(struct bridge **b, uint64_t deadline_us);
 
+/* Whether they could be set; any thread. ELIMIT as there. */
+enum rxt_status bridge_check_limits(const struct bridge *b, const struct bridge_limits *tenant,
+                                    struct rxt_error *err);
 /* From now on. ELIMIT: not even one turn has room; then the limits stay as they were. */
 enum rxt_status bridge_set_limits(struct bridge *b, const struct bridge_limits *tenant,
                                   struct rxt_error *err);

@@ -324,7 +324,8 @@ static void reload(struct front_socket *s)
     const struct server_config *c = s->cfg.server;
     struct server_config fresh = {0};
     struct order *o = mem_alloc(sizeof *o);
-    if (c->reload && o && c->reload(c->reload_arg, &fresh, &o->limits)) {
+    if (c->reload && o && c->reload(c->reload_arg, &fresh, &o->limits) &&
+        (!s->cfg.check || s->cfg.check(s->cfg.arg, &o->limits))) {
         server_defaults(&fresh);
         const struct front_limits limits = limits_of(&fresh);
         front_set_limits(s->front, &limits);

@@ -100,6 +100,17 @@ static void wake_front(void *arg)
     front_socket_wake(s->front);
 }
 
+static bool check_limits(void *arg, const struct bridge_limits *tenant)
+{
+    const struct server *s = arg;
+    struct rxt_error err = {""};
+    char why[600];
+    if (bridge_check_limits(s->bridge, tenant, &err) == RXT_OK)
+        return true;
+    log_event(LOG_ERROR, "limits_refused", "\"why\":\"%s\"", log_escape(why, sizeof why, err.text));
+    return false;
+}
+
 static uint64_t step_age_us(struct server *s)
 {
     uint64_t was = atomic_load(&s->step_us), now = clock_us();
@@ -321,6 +332,7 @@ static enum rxt_status open_all(struct server *s, const struct bridge_config *br
         .in = &s->notes,
         .order = on_order,
         .admin = on_admin,
+        .check = check_limits,
         .arg = s,
     };
     TRY(mailbox_create(&s->orders));

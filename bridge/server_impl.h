@@ -75,6 +75,8 @@ struct front_socket_config {
     struct mailbox *in;                        /* batches from the engine */
     void (*order)(void *arg, struct order *o); /* takes o; called in the front's thread */
     void (*admin)(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out);
+    /* Whether the engine can take these: all limits of a reload are taken, or none. NULL: any. */
+    bool (*check)(void *arg, const struct bridge_limits *tenant);
     void *arg;
 };
 /* Binds the endpoints and starts the thread. EIO naming the endpoint; EINVAL. */

@@ -347,6 +347,41 @@ static void test_close_with_a_write_out(void **state)
     assert_int_equal(zmq_close(d), 0);
 }
 
+/* ---- limits ------------------------------------------------------------------------------- */
+
+static bool on_reload(void *arg, struct server_config *out, struct bridge_limits *tenant)
+{
+    *out = (struct server_config){.max_inflight = 7};
+    *tenant = (struct bridge_limits){.max_bytes = *(const _Atomic size_t *)arg};
+    return true;
+}
+
+/* All limits of a reload are taken, or none. */
+static void test_reload(void **state)
+{
+    struct served *s = &served;
+    _Atomic size_t max_bytes = 1; /* not even one turn has room */
+    struct got g;
+    struct wire_body b = {0};
+    (void)state;
+    prepare(s);
+    start(s, (struct server_config){.reload = on_reload, .reload_arg = &max_bytes});
+    void *admin = dealer(s->admin, NULL, NULL);
+    hello(admin, &g);
+    for (int good = 0; good < 2; good++) {
+        max_bytes = good ? 0 : 1;
+        wire_init(WIRE_RELOAD, &b);
+        send_message(admin, WIRE_RELOAD, 1, &b);
+        expect(admin, WIRE_DONE, &g);
+        void *d = dealer(server_turn_endpoint(s->server), NULL, NULL);
+        hello(d, &g);
+        assert_int_equal(g.b.max_inflight, good ? 7 : 4096);
+        assert_int_equal(zmq_close(d), 0);
+    }
+    assert_int_equal(zmq_close(admin), 0);
+    stop(s);
+}
+
 static void write_clients(const struct keys *a, const char *tenant_a, const struct keys *b,
                           const char *tenant_b)
 {
@@ -463,6 +498,7 @@ int main(void)
         cmocka_unit_test_teardown(test_turns, finish),
         cmocka_unit_test_teardown(test_export, finish),
         cmocka_unit_test_teardown(test_close_with_a_write_out, finish),
+        cmocka_unit_test_teardown(test_reload, finish),
         cmocka_unit_test_teardown(test_tenants, finish),
         cmocka_unit_test_teardown(test_check, finish),
     };
