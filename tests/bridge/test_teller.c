@@ -98,7 +98,8 @@ static void test_no_memory(void **state)
 static void test_no_memory_to_refuse(void **state)
 {
     (void)state;
-    for (uint64_t memory = 1; memory <= 2; memory++) { /* for what is remembered of it; for the task */
+    for (uint64_t memory = 1; memory <= 2;
+         memory++) { /* for what is remembered of it; for the task */
         struct wire_header h = {0};
         struct wire_body b = {0};
         mem_free(teller.spare);
