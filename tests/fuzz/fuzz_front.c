@@ -24,7 +24,7 @@ struct seen {
 };
 struct running { /* what the engine knows */
     struct stream *stream;
-    bool accepted, done, exports;
+    bool accepted, done, exports, imports;
 };
 
 static struct {
@@ -91,8 +91,9 @@ static void on_order(void *arg, struct order *o)
         return;
     }
     if (o->kind == ORDER_SUBMIT && f.n_run < STREAMS)
-        f.run[f.n_run++] =
-            (struct running){.stream = o->stream, .exports = o->r.verb == BRIDGE_EXPORT};
+        f.run[f.n_run++] = (struct running){.stream = o->stream,
+                                            .exports = o->r.verb == BRIDGE_EXPORT,
+                                            .imports = o->r.verb == BRIDGE_IMPORT};
     else
         assert(o->kind == ORDER_CANCEL || o->kind == ORDER_SUBMIT || o->kind == ORDER_DROP);
     mem_free(o);
@@ -236,6 +237,10 @@ static void engine(uint8_t which, uint8_t what, uint8_t how)
         struct stream *stream = r->stream;
         *r = f.run[--f.n_run];
         note(&(struct note){.stream = stream, .kind = NOTE_SPOOLED}, NULL);
+        return;
+    }
+    if (r->imports && what % 6 > 0 && what % 6 < 5) { /* the front has said ACCEPTED */
+        message(r, WIRE_DONE, WIRE_FINAL);
         return;
     }
     switch (what % 6) {
