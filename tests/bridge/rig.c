@@ -40,6 +40,22 @@ void rig_reopen(struct rig *r)
     open_bridge(r);
 }
 
+struct rig rig;
+
+int rig_setup(void **state)
+{
+    (void)state;
+    rig_open(&rig, NULL, NULL);
+    return 0;
+}
+
+int rig_teardown(void **state)
+{
+    (void)state;
+    rig_close(&rig);
+    return 0;
+}
+
 static void keep_candidates(struct outcome *o, const struct bridge_event *e)
 {
     o->n_candidate = e->n_candidate;

@@ -21,6 +21,12 @@ void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg)
 void rig_close(struct rig *r);
 void rig_reopen(struct rig *r); /* closes the bridge in order and opens it again on its store */
 
+/* The rig of a file of tests that want no other: over the bundled model, a new one for each test.
+ */
+extern struct rig rig;
+int rig_setup(void **state);
+int rig_teardown(void **state);
+
 /* What came of a request. */
 struct outcome {
     bool accepted, done, memory, stored, final;

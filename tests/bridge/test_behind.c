@@ -3,22 +3,6 @@
  * verb comes first. */
 #include "tests/bridge/rig.h"
 
-static struct rig rig;
-
-static int open_rig(void **state)
-{
-    (void)state;
-    rig_open(&rig, NULL, NULL);
-    return 0;
-}
-
-static int close_rig(void **state)
-{
-    (void)state;
-    rig_close(&rig);
-    return 0;
-}
-
 static const char *const talk[] = {"My name is Anna.", "My dog is called Bruno.", "How are you?",
                                    "What is my name?"};
 enum { TALK = sizeof talk / sizeof *talk, APPLIED = 2 };
@@ -262,5 +246,5 @@ int main(void)
         cmocka_unit_test(open_and_list_count_every_turn),
         cmocka_unit_test(held_gives_what_is_applied),
     };
-    return cmocka_run_group_tests(tests, open_rig, close_rig);
+    return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }

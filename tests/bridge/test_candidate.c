@@ -1,22 +1,6 @@
 /* Several answers of one turn, and CHOOSE. */
 #include "tests/bridge/rig.h"
 
-static struct rig rig;
-
-static int open_rig(void **state)
-{
-    (void)state;
-    rig_open(&rig, NULL, NULL);
-    return 0;
-}
-
-static int close_rig(void **state)
-{
-    (void)state;
-    rig_close(&rig);
-    return 0;
-}
-
 static struct bridge_request several(const char *session, int32_t n, uint8_t id)
 {
     struct bridge_request q = question(session, "what do you like?");
@@ -233,5 +217,5 @@ int main(void)
         cmocka_unit_test(a_restart_keeps_the_candidates),
         cmocka_unit_test(wrong_numbers),
     };
-    return cmocka_run_group_tests(tests, open_rig, close_rig);
+    return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }

@@ -4,22 +4,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static struct rig rig;
-
-static int open_rig(void **state)
-{
-    (void)state;
-    rig_open(&rig, NULL, NULL);
-    return 0;
-}
-
-static int close_rig(void **state)
-{
-    (void)state;
-    rig_close(&rig);
-    return 0;
-}
-
 static const char *const talk[] = {"My name is Anna.", "My dog is called Bruno.", "How are you?",
                                    "What is my name?", "How is my dog called?"};
 enum { TALK = sizeof talk / sizeof *talk };
@@ -341,5 +325,5 @@ int main(void)
         cmocka_unit_test(a_second_process_is_refused),
         cmocka_unit_test(another_model_is_refused),
     };
-    return cmocka_run_group_tests(tests, open_rig, close_rig);
+    return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }

@@ -3,22 +3,6 @@
 
 #include <jansson.h>
 
-static struct rig rig;
-
-static int open_rig(void **state)
-{
-    (void)state;
-    rig_open(&rig, NULL, NULL);
-    return 0;
-}
-
-static int close_rig(void **state)
-{
-    (void)state;
-    rig_close(&rig);
-    return 0;
-}
-
 static void assert_ids(const json_t *want, const int32_t *got, int32_t n)
 {
     assert_int_equal(json_array_size(want), n);
@@ -318,5 +302,5 @@ int main(void)
         cmocka_unit_test(a_full_queue_says_so),
         cmocka_unit_test(busy_session_may_reject),
     };
-    return cmocka_run_group_tests(tests, open_rig, close_rig);
+    return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }

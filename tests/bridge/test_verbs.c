@@ -1,22 +1,6 @@
 /* LIST and DIFF. */
 #include "tests/bridge/rig.h"
 
-static struct rig rig;
-
-static int open_rig(void **state)
-{
-    (void)state;
-    rig_open(&rig, NULL, NULL);
-    return 0;
-}
-
-static int close_rig(void **state)
-{
-    (void)state;
-    rig_close(&rig);
-    return 0;
-}
-
 static void list(const char *after, const char *prefix, int32_t limit, struct outcome *o)
 {
     struct bridge_request q = request(BRIDGE_LIST, after);
@@ -124,5 +108,5 @@ int main(void)
         cmocka_unit_test(list_pages_and_prefixes),
         cmocka_unit_test(diff_of_versions_and_sessions),
     };
-    return cmocka_run_group_tests(tests, open_rig, close_rig);
+    return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }
