@@ -1,16 +1,16 @@
 /* attend.cu - rows of keys and values into their blocks, and attention over blocks.
  * Shapes   q, k, v, gate, out [R, heads*hd] of any stride; blocks of 64 keys (pack_impl.h); hd up
  *          to 256. Sequences as parameters, 64 a launch.
- * Launch   store: grid rows x heads, block 64. attend: grid rows x heads, 8 warps; a warp takes a
- *          split, 8 splits make a round.
+ * Launch   store: grid rows x heads, block 64; whole memories: 32 keys x heads. attend: grid rows x
+ *          heads, 8 warps; a warp takes a split, 8 splits make a round. It serves f32, and heads
+ *          that attend_tile.cu has no tiles for.
  * Roofline decode reads each key and value once a query head: memory-bound, 2 hd values a key;
- *          K and V are read Hq/Hk times, out of L1 and L2. Plain fmaf: memory attention (S x S) is
- *          far from its bound until it has its own kernel (plan I.3).
+ *          K and V are read Hq/Hk times, out of L1 and L2. Plain fmaf, to check by, not for speed.
  *          Measured: not yet on a card.
  * Order    attend_impl.h. */
 #include "kernels/cuda/attend_impl.h"
 
-#include "kernels/cuda/device_impl.cuh"
+#include "kernels/cuda/attend_impl.cuh"
 
 #define WARPS 8
 #define COLUMNS (BACKEND_HEAD_MAX / 32) /* of a head, for each lane */
@@ -22,29 +22,6 @@ template <class Job> __device__ inline const struct attend_seq *seq_of(const Job
     while (r >= s->first_row + s->n_row)
         s++;
     return s;
-}
-
-/* Block b of a head. */
-template <class T>
-__device__ inline T *block_of(const struct attend_keys *k, int32_t b, int32_t head)
-{
-    char *at = k->table ? k->table[b] + k->layer : k->base + b * k->block_step;
-    return (T *)(at + head * k->head_step);
-}
-
-/* Values 2 i and 2 i + 1 of a head, rotated by its position (spec 2.3); in bf16 every step is
- * rounded. */
-template <class T>
-__device__ inline void rotate(float *even, float *odd, const float *cos, const float *sin)
-{
-    float u = *even, v = *odd, c = *cos, s = *sin;
-    if (dtype_of<T>::value == DTYPE_BF16) {
-        *even = rounded<T>(rounded<T>(u * c) - rounded<T>(v * s));
-        *odd = rounded<T>(rounded<T>(u * s) + rounded<T>(v * c));
-    } else {
-        *even = fmaf(u, c, -(v * s));
-        *odd = fmaf(v, c, u * s);
-    }
 }
 
 /* ---- store ---- */
@@ -60,20 +37,60 @@ template <class T> static __global__ void store_rows(const __grid_constant__ str
         const T *v = (const T *)job.v.data + r * job.v.stride + head * dim; // v[r,head,:]
         T *to_v = block + KV_BLOCK * dim;
         for (int32_t d = (int32_t)threadIdx.x; d < dim; d += (int32_t)blockDim.x)
-            to_v[kv_element(dtype_of<T>::value, dim, at % KV_BLOCK, d)] = v[d];
+            to_v[value_element(dtype_of<T>::value, dim, at % KV_BLOCK, d)] = v[d];
         if (!job.cos) {
             for (int32_t d = (int32_t)threadIdx.x; d < dim; d += (int32_t)blockDim.x)
-                block[kv_element(dtype_of<T>::value, dim, at % KV_BLOCK, d)] = k[d];
+                block[key_element(dim, at % KV_BLOCK, d)] = k[d];
             continue;
         }
         int64_t angle = (int64_t)(s->start + i) * (dim / 2); // cos[position,:]
         for (int32_t j = (int32_t)threadIdx.x; j < dim / 2; j += (int32_t)blockDim.x) {
             float even = widen(k[2 * j]), odd = widen(k[2 * j + 1]);
             rotate<T>(&even, &odd, job.cos + angle + j, job.sin + angle + j);
-            int32_t to = kv_element(dtype_of<T>::value, dim, at % KV_BLOCK, 2 * j);
+            int32_t to = key_element(dim, at % KV_BLOCK, 2 * j);
             block[to] = narrow<T>(even);
             block[to + 1] = narrow<T>(odd);
         }
+    }
+}
+
+/* All keys of the sequences from 0 on: block = 32 of them and a head. Each thread writes 8 values
+ * of a column at once; the tail of the last 32 becomes zeros. */
+static __global__ void store_tiles(const __grid_constant__ struct store_job job)
+{
+    int32_t head = (int32_t)blockIdx.y, dim = job.dim;
+    const struct attend_seq *s = seq_with(&job, (int32_t)blockIdx.x);
+    int32_t first = ((int32_t)blockIdx.x - s->first_tile) * 32, n = s->n_row - first;
+    bf16 *block = block_of<bf16>(&s->keys, first / KV_BLOCK, head);
+    bf16 *values = block + KV_BLOCK * dim + value_element(DTYPE_BF16, dim, first % KV_BLOCK, 0);
+    const bf16 *k = (const bf16 *)job.k.data + (s->first_row + first) * job.k.stride + head * dim;
+    const bf16 *v = (const bf16 *)job.v.data + (s->first_row + first) * job.v.stride + head * dim;
+    for (int32_t i = (int32_t)threadIdx.x; i < 4 * dim; i += (int32_t)blockDim.x) {
+        int32_t d = i % dim, row = i / dim * 8;
+        uint32_t w[4];
+#pragma unroll
+        for (int32_t j = 0; j < 4; j++) {
+            w[j] = 0;
+            if (row + 2 * j < n)
+                w[j] = v[(row + 2 * j) * job.v.stride + d];
+            if (row + 2 * j + 1 < n)
+                w[j] |= (uint32_t)v[(row + 2 * j + 1) * job.v.stride + d] << 16;
+        }
+        *(uint4 *)(values + d * 32 + row) = {w[0], w[1], w[2], w[3]};
+    }
+    for (int32_t i = (int32_t)threadIdx.x; i < 16 * dim; i += (int32_t)blockDim.x) {
+        int32_t row = i / (dim / 2), j = i % (dim / 2);
+        if (row >= n)
+            break;
+        const bf16 *from = k + row * job.k.stride + 2 * j;
+        bf16 *to = block + key_element(dim, (first + row) % KV_BLOCK, 2 * j);
+        float even = widen(from[0]), odd = widen(from[1]);
+        if (job.cos) {
+            int64_t angle = (int64_t)(s->start + first + row) * (dim / 2) + j; // cos[position,j]
+            rotate<bf16>(&even, &odd, job.cos + angle, job.sin + angle);
+        }
+        to[0] = bf16_of(even);
+        to[1] = bf16_of(odd);
     }
 }
 
@@ -81,6 +98,15 @@ extern "C" void store_launch(struct cuda_lane *ln, struct store_job *job)
 {
     if (job->n_row == 0)
         return;
+    if (ln->base.be->act_dtype == DTYPE_BF16 && job->from_zero && job->dim % 8 == 0) {
+        job->n_tile = 0;
+        for (int32_t i = 0; i < job->n_seq; i++) {
+            job->seq[i].first_tile = job->n_tile;
+            job->n_tile += (job->seq[i].n_row + 31) / 32;
+        }
+        LAUNCH(store_tiles, dim3((unsigned)job->n_tile, (unsigned)job->n_head), 128, 0, ln, *job);
+        return;
+    }
     dim3 grid(grid_rows(job->n_row), (unsigned)job->n_head);
     if (ln->base.be->act_dtype == DTYPE_BF16)
         LAUNCH(store_rows<bf16>, grid, 64, 0, ln, *job);
@@ -122,7 +148,7 @@ __device__ inline float score_block(float *p, const float *q, const T *block, in
         if (t < n) {
             score = 0.0f;
             for (int32_t d = 0; d < dim; d++)
-                score = fmaf(q[d], widen(block[kv_element(dtype_of<T>::value, dim, t, d)]), score);
+                score = fmaf(q[d], widen(block[key_element(dim, t, d)]), score);
         }
         p[t] = score;
         top = max_or_b(score, top);
@@ -147,11 +173,12 @@ __device__ inline void attend_split(struct attend_place *a, const struct attend_
         int32_t n = last - key < KV_BLOCK ? last - key : KV_BLOCK;
         const T *block = block_of<T>(keys, key / KV_BLOCK, head);
         const T *values = block + KV_BLOCK * dim;
-        float high = max_or_b(top, score_block(p, a->q, block, n, dim, lane));
+        float high = score_block(p, a->q, block, n, dim, lane);
+        high = max_or_b(top, dtype_of<T>::value == DTYPE_BF16 ? ceilf(high) : high);
         float fade = key == first ? 0.0f : exp2_below(top - high), part = 0.0f;
         top = high;
         for (int32_t t = lane; t < n; t += 32) {
-            float e = exp2_below(p[t] - top);
+            float e = rounded<T>(exp2_below(p[t] - top));
             p[t] = e;
             part = part + e;
         }
@@ -165,7 +192,7 @@ __device__ inline void attend_split(struct attend_place *a, const struct attend_
             if (d < dim) {
                 float c = key == first ? 0.0f : total[j] * fade;
                 for (int32_t t = 0; t < n; t++)
-                    c = fmaf(p[t], widen(values[kv_element(dtype_of<T>::value, dim, t, d)]), c);
+                    c = fmaf(p[t], widen(values[value_element(dtype_of<T>::value, dim, t, d)]), c);
                 total[j] = c;
             }
         }
@@ -261,6 +288,10 @@ extern "C" void attend_launch(struct cuda_lane *ln, struct attend_job *job)
 {
     if (job->n_row == 0)
         return;
+    if (attend_tile_fits(ln, job)) {
+        attend_tile_launch(ln, job);
+        return;
+    }
     int32_t n = job->heads.n_q > job->heads.n_kv ? job->heads.n_q : job->heads.n_kv;
     dim3 grid(grid_rows(job->n_row), (unsigned)n);
     size_t bytes = place_bytes(job->heads.dim);

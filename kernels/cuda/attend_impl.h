@@ -1,11 +1,15 @@
 /* Attention over keys and values in blocks of 64 (pack_impl.h): what the three ops share.
  *
  * Order of a query head's sums. The keys are cut into splits of fixed size, counted from key 0: 64
- * of a turn, 512 of a memory or of a full attention. Inside a split, blocks of 64 keys follow one
- * another: a score is one fmaf chain over hd; the block's maximum; p = 2^(score - maximum); the sum
- * of p is that of lane l (keys l and l + 32) through the xor tree 16, 8, 4, 2, 1; sum and p.v (one
- * chain a column, key by key) go on from the block before, faded by the rise of the maximum. The
- * splits are then merged by rising index, the same way. */
+ * of a turn, 128 of a memory; a full attention on the matrix units is one split. Inside a split,
+ * blocks of 64 keys follow one another: the block's maximum; p = 2^(score - maximum); sum and p.v
+ * go on from the block before, faded by the rise of the maximum. The splits are then merged by
+ * rising index, the same way.
+ *   bf16: maxima are rounded up to whole numbers (of log2), so that to fade is exact and p, which
+ * is rounded to bf16, is the same number whichever maximum it was taken from. The sum is that of
+ *   rounded p. In the tile kernel, products and sum are MMAs, block by block.
+ *   Plain kernel: a score is one fmaf chain over hd; the sum of p is that of lane l (keys l and
+ *   l + 32) through the xor tree 16, 8, 4, 2, 1; p.v is one chain a column, key by key. */
 #ifndef RXT_CUDA_ATTEND_IMPL_H
 #define RXT_CUDA_ATTEND_IMPL_H
 
@@ -15,7 +19,13 @@
 
 #define ATTEND_SEQ 64 /* sequences of one launch, as parameters */
 #define ATTEND_SPLIT_TURN 64
-#define ATTEND_SPLIT_MEMORY 512
+#define ATTEND_SPLIT_MEMORY 128
+#define ATTEND_SPLIT_FULL 512 /* plain kernel only */
+
+#define ATTEND_TILE_WARPS 4
+/* Tiles times heads from which a launch fills the card without cutting keys into splits: 8 warps
+ * for each of 132 SMs. */
+#define ATTEND_MANY 1056
 
 /* Where the blocks of a sequence's layer lie. Block b of a head: table ? table[b] : base + b *
  * block_step, then + head * head_step; bytes. */
@@ -28,8 +38,10 @@ struct attend_keys {
 struct attend_seq {
     struct attend_keys keys;
     int32_t first_row, n_row;
-    int32_t start; /* position of its first row */
-    int32_t n_key; /* that every row sees; causal: its own position and those before */
+    int32_t start;      /* position of its first row */
+    int32_t n_key;      /* that every row sees; causal: its own position and those before */
+    int32_t n_stored;   /* keys that are there; what lies behind them in their block is anything */
+    int32_t first_tile; /* store: of 32 keys; attend_tile.cu: of rows */
 };
 
 /* Rows of k and v into their blocks; row i of a sequence becomes key at + i. */
@@ -38,6 +50,7 @@ struct store_job {
     const float *cos, *sin;
     int32_t n_head, dim, n_seq, n_row;
     bool from_zero; /* at = 0, else at = start */
+    int32_t n_tile;
     struct attend_seq seq[ATTEND_SEQ];
 };
 CUDA_API void store_launch(struct cuda_lane *ln, struct store_job *job);
@@ -48,9 +61,24 @@ struct attend_job {
     struct heads heads;
     int32_t split, n_seq, n_row;
     bool causal;
+    bool chain; /* one split */
+    /* of attend_tile.cu */
+    bool in_parts;
+    float *partial; /* scratch of partial_floats */
+    size_t partial_floats;
+    int32_t *arrived; /* [tiles,heads], zeros before and after */
+    float scale;
+    int32_t n_tile, n_split;
     struct attend_seq seq[ATTEND_SEQ];
 };
 CUDA_API void attend_launch(struct cuda_lane *ln, struct attend_job *job);
+
+/* What attend_launch calls for bf16 heads of 16, 24, 32 and 64. */
+CUDA_API bool attend_tile_fits(const struct cuda_lane *ln, const struct attend_job *job);
+CUDA_API void attend_tile_launch(struct cuda_lane *ln, struct attend_job *job);
+
+/* Scratch for the partial results of a job of up to n_row rows. */
+CUDA_API void attend_cut(struct cuda_lane *ln, struct attend_job *job);
 
 /* Sequences [first, first + up to ATTEND_SEQ) of g as those of a job, whose row 0 is the first row
  * of `first`; their number. keys and n_key are still to be filled. */

@@ -12,12 +12,13 @@ enum rxt_status cuda_cross_attention(struct lane *lane, const struct cross_atten
         .heads = h,
         .split = ATTEND_SPLIT_MEMORY,
     };
+    attend_cut(ln, &job);
     for (int32_t first = 0; first < a->rows.n_seq; first += ATTEND_SEQ) {
         int32_t n = attend_sequences(job.seq, &a->rows, first), row = a->rows.offset[first];
         struct tensor rows = tensor_rows(a->q, row, a->rows.offset[first + n] - row);
         for (int32_t i = 0; i < n; i++) {
             job.seq[i].keys = mem_kv_keys(a->mem[first + i], lane->be->act_dtype, a->layer);
-            job.seq[i].n_key = a->mem[first + i]->cfg.n_slot;
+            job.seq[i].n_key = job.seq[i].n_stored = a->mem[first + i]->cfg.n_slot;
         }
         job.n_seq = n;
         job.n_row = rows.rows;

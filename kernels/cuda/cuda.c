@@ -238,7 +238,9 @@ enum rxt_status cuda_lane_create(struct lane **out, struct backend *b, enum lane
     ln->max_result = limits->max_rows + CUDA_PENDING;
     ln->scratch_bytes = scratch_need(limits, b->act_dtype);
     ln->pending = mem_alloc_n(CUDA_PENDING, sizeof *ln->pending);
-    ln->scratch = cuda_alloc(b, ln->scratch_bytes);
+    ln->scratch = cuda_alloc(b, ln->scratch_bytes + CUDA_ARRIVED * sizeof *ln->arrived);
+    if (ln->scratch)
+        ln->arrived = (int32_t *)(ln->scratch + ln->scratch_bytes);
     cudaError_t e = ln->pending && ln->scratch ? open_lane(ln) : cudaErrorMemoryAllocation;
     if (e != cudaSuccess) {
         bool no_memory = e == cudaErrorMemoryAllocation;
@@ -282,7 +284,7 @@ void cuda_lane_destroy(struct lane *l)
 size_t cuda_lane_bytes(const struct lane *l)
 {
     const struct cuda_lane *ln = (const struct cuda_lane *)l;
-    return sizeof *ln + ln->scratch_bytes + CUDA_STAGING +
+    return sizeof *ln + ln->scratch_bytes + CUDA_ARRIVED * sizeof *ln->arrived + CUDA_STAGING +
            (size_t)ln->max_result * sizeof *ln->results + CUDA_PENDING * sizeof *ln->pending;
 }
 

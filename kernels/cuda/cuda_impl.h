@@ -50,6 +50,7 @@ struct cuda_lane {
     struct cuda_lane *next;
     char *scratch; /* device */
     size_t scratch_bytes, used;
+    int32_t *arrived; /* device, [CUDA_ARRIVED] zeros between two kernels */
     void *staging;    /* pinned, CUDA_STAGING bytes */
     int32_t *results; /* pinned, written by kernels */
     int32_t max_result, n_result;
@@ -58,6 +59,7 @@ struct cuda_lane {
 };
 
 #define CUDA_STAGING ((size_t)1 << 20)
+#define CUDA_ARRIVED 2048
 #define CUDA_PENDING 256 /* calls of op_sample and op_finite between two lane_sync */
 
 static inline struct cuda_lane *cuda_lane(struct lane *ln)

@@ -22,7 +22,8 @@ enum rxt_status cuda_full_attention(struct lane *lane, const struct full_attenti
         .cos = rope_cos(a->rope_q),
         .sin = rope_sin(a->rope_q),
         .heads = h,
-        .split = ATTEND_SPLIT_MEMORY,
+        .split = ATTEND_SPLIT_FULL,
+        .chain = true,
     };
     for (int32_t first = 0; first < a->q_rows.n_seq; first += ATTEND_SEQ) {
         int32_t n = attend_sequences(attend.seq, &a->q_rows, first);
@@ -36,7 +37,7 @@ enum rxt_status cuda_full_attention(struct lane *lane, const struct full_attenti
                 .head_step = head,
             };
             attend.seq[i].keys = store.seq[i].keys;
-            attend.seq[i].n_key = store.seq[i].n_row;
+            attend.seq[i].n_key = attend.seq[i].n_stored = store.seq[i].n_row;
             blocks += head * h.n_kv;
         }
         store.n_seq = attend.n_seq = n;

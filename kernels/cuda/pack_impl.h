@@ -100,20 +100,17 @@ static inline PACK_BOTH int64_t group_element(int32_t k, int32_t row)
     return (int64_t)(k / 8) * 64 + row * 8 + k % 8;
 }
 
-/* Keys and values: blocks of 64 positions of one layer and head, K [64][hd] then V [64][hd]. bf16
- * heads of 16, 32 and 64 permute the 8-element chunks of a row, so that a later ldmatrix or wgmma
- * reads a block without bank conflicts. */
+/* Keys and values: blocks of 64 positions of one layer and head, 64*hd elements of K, then as many
+ * of V. K is [64][hd]. V in bf16 is [2][hd][32 positions], in f32 [64][hd]: so a lane's operands of
+ * mma.m16n8k16 lie together in both products of attention (attend_tile.cu). */
 #define KV_BLOCK 64
-static inline PACK_BOTH int32_t kv_element(enum dtype dtype, int32_t dim, int32_t row, int32_t d)
+static inline PACK_BOTH int32_t key_element(int32_t dim, int32_t row, int32_t d)
 {
-    int32_t chunk = d / 8;
-    if (dtype == DTYPE_BF16 && dim == 16)
-        chunk ^= row >> 2 & 1;
-    else if (dtype == DTYPE_BF16 && dim == 32)
-        chunk ^= row >> 1 & 3;
-    else if (dtype == DTYPE_BF16 && dim == 64)
-        chunk ^= row & 7;
-    return row * dim + chunk * 8 + d % 8;
+    return row * dim + d;
+}
+static inline PACK_BOTH int32_t value_element(enum dtype dtype, int32_t dim, int32_t row, int32_t d)
+{
+    return dtype == DTYPE_BF16 ? row / 32 * 32 * dim + d * 32 + row % 32 : row * dim + d;
 }
 static inline PACK_BOTH int64_t kv_block_elements(int32_t dim)
 {

@@ -37,17 +37,30 @@ static size_t moe_need(const struct lane_limits *l, size_t value)
            + scratch_cut(2, sizeof(int32_t));
 }
 
+size_t scratch_partials(const struct lane_limits *l, enum dtype act)
+{
+    size_t splits = 4, most = (size_t)8 << 20; /* 32 MB */
+    if (act != DTYPE_BF16)
+        return 0;
+    while (splits * KV_BLOCK < (size_t)l->max_keys)
+        splits *= 2;
+    size_t n =
+        (size_t)l->max_rows * (size_t)l->max_width * splits * 9 / 8; /* hd + 2 a head, hd 16 */
+    return n < most ? n : most;
+}
+
 size_t scratch_need(const struct lane_limits *l, enum dtype act)
 {
     size_t rows = (size_t)l->max_rows, width = (size_t)l->max_width, value = dtype_bytes(act);
     size_t staged = groups(rows, width, value);
     size_t key_rows = rows + KV_BLOCK * (size_t)l->max_seq;
     const size_t need[] = {
-        2 * staged,                                /* linear, head, ff */
-        staged + scratch_cut(rows * width, value), /* mem_kv */
-        scratch_cut(2 * key_rows * width, value),  /* full_attention */
-        scratch_cut(rows * width, sizeof(float)),  /* mean */
-        2 * scratch_cut(rows, sizeof(float)),      /* gate */
+        2 * staged,                                           /* linear, head, ff */
+        staged + scratch_cut(rows * width, value),            /* mem_kv */
+        scratch_cut(2 * key_rows * width, value),             /* full_attention */
+        scratch_cut(rows * width, sizeof(float)),             /* mean */
+        2 * scratch_cut(rows, sizeof(float)),                 /* gate */
+        scratch_cut(scratch_partials(l, act), sizeof(float)), /* self_attention, cross_attention */
         moe_need(l, value),
     };
     size_t most = 0;

@@ -10,6 +10,8 @@
 size_t scratch_cut(size_t count, size_t size);
 /* Bytes of the op that needs most. */
 size_t scratch_need(const struct lane_limits *l, enum dtype act);
+/* Floats for partial results of attention, at most 32 MB. */
+size_t scratch_partials(const struct lane_limits *l, enum dtype act);
 
 /* Slots of a mixture call: each chosen expert's rows, filled up to groups of 8. */
 size_t scratch_slots(size_t n_row, size_t n_chosen, size_t n_expert);

@@ -1,4 +1,12 @@
 #include "kernels/cuda/kv_impl.h"
+#include "kernels/cuda/scratch_impl.h"
+
+void attend_cut(struct cuda_lane *ln, struct attend_job *job)
+{
+    job->partial_floats = scratch_partials(&ln->base.limits, ln->base.be->act_dtype);
+    job->partial = cuda_cut(ln, job->partial_floats, sizeof *job->partial);
+    job->arrived = ln->arrived;
+}
 
 int32_t attend_sequences(struct attend_seq *seq, const struct ragged *g, int32_t first)
 {
@@ -31,12 +39,14 @@ enum rxt_status cuda_self_attention(struct lane *lane, const struct self_attenti
         .split = ATTEND_SPLIT_TURN,
         .causal = true,
     };
+    attend_cut(ln, &attend);
     for (int32_t first = 0; first < a->rows.n_seq; first += ATTEND_SEQ) {
         int32_t n = attend_sequences(attend.seq, &a->rows, first), row = a->rows.offset[first];
         int32_t n_row = a->rows.offset[first + n] - row;
         struct tensor qkv = tensor_rows(a->qkv, row, n_row);
         for (int32_t i = 0; i < n; i++) {
             attend.seq[i].keys = kv_keys(a->kv[first + i], lane->be->act_dtype, a->layer);
+            attend.seq[i].n_stored = attend.seq[i].start + attend.seq[i].n_row;
             store.seq[i] = attend.seq[i];
         }
         store.n_seq = attend.n_seq = n;

@@ -13,6 +13,7 @@
 #define __host__
 #define __shared__ static
 #define __grid_constant__
+#define __launch_bounds__(threads, blocks)
 
 struct dim3 {
     unsigned x, y, z;
@@ -59,6 +60,38 @@ static inline float __shfl_xor_sync(uint32_t, float v, int mask)
 {
     unsigned lane = emulated_thread.x % 32;
     return __uint_as_float((uint32_t)emulator_exchange(__float_as_uint(v), lane ^ (unsigned)mask));
+}
+static inline int32_t __shfl_sync(uint32_t, int32_t v, int from)
+{
+    return (int32_t)emulator_exchange((uint32_t)v, (unsigned)from);
+}
+static inline int32_t __shfl_xor_sync(uint32_t, int32_t v, int mask)
+{
+    return (int32_t)emulator_exchange((uint32_t)v, emulated_thread.x % 32 ^ (unsigned)mask);
+}
+static inline bool __any_sync(uint32_t, bool yes)
+{
+    int32_t any = yes;
+    for (int apart = 16; apart > 0; apart /= 2)
+        any |= __shfl_xor_sync(0xFFFFFFFFu, any, apart);
+    return any;
+}
+static inline int32_t min(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+static inline void __threadfence()
+{
+}
+static inline float __ldcg(const float *p)
+{
+    return *p;
+}
+static inline int32_t atomicAdd(int32_t *p, int32_t v)
+{
+    int32_t old = *p;
+    *p += v;
+    return old;
 }
 static inline unsigned long long atomicAdd(unsigned long long *p, unsigned long long v)
 {

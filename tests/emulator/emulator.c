@@ -206,8 +206,8 @@ static bool go_on(void)
     if (all_meet(0, e.n, ENDED))
         return false;
     if (!all_meet(0, e.n, MEETS_BLOCK)) {
-        fprintf(stderr, "emulator: a barrier that not all threads meet, block %u,%u\n",
-                emulated_block.x, emulated_block.y);
+        fprintf(stderr, "emulator: a barrier that not all threads meet, block %u,%u,%u\n",
+                emulated_block.x, emulated_block.y, emulated_block.z);
         abort();
     }
     release(0, e.n);
@@ -279,7 +279,8 @@ void emulator_launch(struct emulated_index grid, struct emulated_index block, si
                      void (*fn)(const void *arg), const void *arg)
 {
     assert(block.x >= 1 && block.x <= MAX_THREADS && block.y == 1 && block.z == 1);
-    assert(grid.x >= 1 && grid.y >= 1 && grid.y <= 65535 && grid.z == 1 && shared <= SHARED);
+    assert(grid.x >= 1 && grid.y >= 1 && grid.y <= 65535 && grid.z >= 1 && grid.z <= 65535 &&
+           shared <= SHARED);
     (void)pthread_mutex_lock(&e.mutex);
     e.n = block.x;
     e.n_shared = shared;
@@ -287,8 +288,9 @@ void emulator_launch(struct emulated_index grid, struct emulated_index block, si
     e.arg = arg;
     emulated_block_dim = block;
     emulated_grid_dim = grid;
-    for (unsigned y = 0; y < grid.y; y++)
-        for (unsigned x = 0; x < grid.x; x++)
-            run_block((struct emulated_index){x, y, 0});
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = 0; x < grid.x; x++)
+                run_block((struct emulated_index){x, y, z});
     (void)pthread_mutex_unlock(&e.mutex);
 }

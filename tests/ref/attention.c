@@ -35,7 +35,8 @@ static float *rotated(enum ref_mode mode, const float *x, int n_row, int n_head,
     return y;
 }
 
-/* out[dim] = softmax(q . k / sqrt(dim)) v over n_key keys, `stride` values apart. */
+/* out[dim] = softmax(q . k / sqrt(dim)) v over n_key keys, `stride` values apart. In bf16 mode the
+ * numerators are rounded, below a maximum that is a power of 2 (kernels/cuda/attend_impl.h). */
 static void attend(enum ref_mode mode, float *out, const float *q, const float *k, const float *v,
                    int n_key, int stride, int dim)
 {
@@ -49,8 +50,12 @@ static void attend(enum ref_mode mode, float *out, const float *q, const float *
         p[t] /= sqrt(dim);
         top = fmax(top, p[t]);
     }
+    if (mode == REF_BF16)
+        top = ceil(top / log(2)) * log(2);
     for (int t = 0; t < n_key; t++) {
         p[t] = exp(p[t] - top);
+        if (mode == REF_BF16)
+            p[t] = ref_round(mode, p[t]);
         sum += p[t];
     }
     for (int i = 0; i < dim; i++) {
