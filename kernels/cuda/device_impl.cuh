@@ -18,6 +18,9 @@
 #define DYNAMIC_SHARED(type, name)                                \
     extern __shared__ __align__(16) unsigned char name##_bytes[]; \
     type *name = reinterpret_cast<type *>(name##_bytes)
+/* Lets a kernel have more than 48 KB of shared memory. */
+#define ALLOW_SHARED(kernel, bytes) \
+    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 #endif
 
 /* Rows of a grid whose blocks take every gridDim.y-th row. */
@@ -48,10 +51,16 @@ __device__ inline float widen(bf16 h)
 /* To nearest even; NaN stays a NaN. */
 __device__ inline bf16 bf16_of(float f)
 {
+#ifdef __CUDA_ARCH__
+    bf16 h;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+#else
     uint32_t u = __float_as_uint(f);
     if ((u & 0x7FFFFFFFu) > 0x7F800000u)
         return (bf16)((u >> 16) | 0x0040u);
     return (bf16)((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
+#endif
 }
 
 template <class T> __device__ inline T narrow(float f);
@@ -74,6 +83,70 @@ template <class T> __device__ inline float rounded(float f)
 __device__ inline float element(const void *row, enum dtype dtype, int64_t i)
 {
     return dtype == DTYPE_BF16 ? widen(((const bf16 *)row)[i]) : ((const float *)row)[i];
+}
+
+/* 8 elements from i on, of a row of n; zeros behind its end. 16 bytes at once where they lie so. */
+__device__ inline void load8(float v[8], const float *row, int32_t i, int32_t n)
+{
+    if (i + 8 <= n && (uintptr_t)(row + i) % 16 == 0) {
+        float4 a = *(const float4 *)(row + i), b = *(const float4 *)(row + i + 4);
+        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+        v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        v[j] = i + j < n ? row[i + j] : 0.0f;
+}
+__device__ inline void load8(float v[8], const bf16 *row, int32_t i, int32_t n)
+{
+    if (i + 8 <= n && (uintptr_t)(row + i) % 16 == 0) {
+        uint4 a = *(const uint4 *)(row + i);
+        const uint32_t word[4] = {a.x, a.y, a.z, a.w};
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            v[j] = __uint_as_float(j % 2 ? word[j / 2] & 0xFFFF0000u : word[j / 2] << 16);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        v[j] = i + j < n ? widen(row[i + j]) : 0.0f;
+}
+__device__ inline void load8(float v[8], const void *row, enum dtype dtype, int32_t i, int32_t n)
+{
+    if (dtype == DTYPE_BF16)
+        load8(v, (const bf16 *)row, i, n);
+    else
+        load8(v, (const float *)row, i, n);
+}
+
+/* The way back; nothing is written behind the end. */
+__device__ inline void store8(float *row, int32_t i, int32_t n, const float v[8])
+{
+    if (i + 8 <= n && (uintptr_t)(row + i) % 16 == 0) {
+        *(float4 *)(row + i) = {v[0], v[1], v[2], v[3]};
+        *(float4 *)(row + i + 4) = {v[4], v[5], v[6], v[7]};
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        if (i + j < n)
+            row[i + j] = v[j];
+}
+__device__ inline void store8(bf16 *row, int32_t i, int32_t n, const float v[8])
+{
+    if (i + 8 <= n && (uintptr_t)(row + i) % 16 == 0) {
+        uint32_t word[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            word[j] = (uint32_t)bf16_of(v[2 * j]) | (uint32_t)bf16_of(v[2 * j + 1]) << 16;
+        *(uint4 *)(row + i) = {word[0], word[1], word[2], word[3]};
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        if (i + j < n)
+            row[i + j] = bf16_of(v[j]);
 }
 
 /* ---- exp and what is made of it ---- */
@@ -184,7 +257,16 @@ __device__ inline float act_of(enum act act, float x)
     }
 }
 
-/* ---- sums of a block ---- */
+/* ---- sums of a warp, and of a block ---- */
+
+/* The sum of v over the lanes, in a fixed tree; all lanes get it. */
+__device__ inline float warp_sum(float v)
+{
+#pragma unroll
+    for (int apart = 16; apart > 0; apart /= 2)
+        v = v + __shfl_xor_sync(0xFFFFFFFFu, v, apart);
+    return v;
+}
 
 /* The sum of v over the N threads of a block, in a fixed tree; all threads get it. place: N floats
  * of shared memory, free again when all have returned. */

@@ -127,6 +127,7 @@ struct gemm experts_up(const struct experts *e, int32_t n_row)
         .bias = e->b1,
         .expert_step = e->step,
         .bias_step = e->b1_step,
+        .n_expert = 1,
         .n_row = n_row,
         .end = GEMM_HIDDEN,
         .act = e->act,
@@ -143,6 +144,7 @@ struct gemm experts_down(const struct experts *e, int32_t n_row)
         .bias = e->b2,
         .expert_step = e->step,
         .bias_step = e->down.n,
+        .n_expert = 1,
         .n_row = n_row,
     };
 }
@@ -153,16 +155,14 @@ enum rxt_status cuda_ff_add(struct lane *lane, struct tensor x, const struct wei
     struct cuda_lane *ln = cuda_lane(lane);
     TRY(cuda_ready(ln));
     const struct experts *e = &((const struct cuda_ff *)ff)->e;
-    void *groups = stage_cut(ln, x.rows, x.cols), *hidden = stage_cut(ln, x.rows, e->width);
-    stage_rows(ln, groups, x, NULL, x.rows, norm, false);
     struct gemm up = experts_up(e, x.rows), down = experts_down(e, x.rows);
-    up.x = groups;
-    up.out = hidden;
-    gemm_launch(ln, &up);
-    down.x = hidden;
+    gemm_input(ln, &up, x, NULL, norm);
+    up.out = stage_cut(ln, x.rows, e->width);
+    gemm_launch(ln, &up, 1);
+    gemm_staged(&down, up.out);
     down.end = GEMM_ADD;
     down.out = x.data;
     down.out_stride = x.stride;
-    gemm_launch(ln, &down);
+    gemm_launch(ln, &down, 1);
     return cuda_done(ln);
 }

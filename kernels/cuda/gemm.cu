@@ -1,74 +1,158 @@
-/* gemm.cu - rows of activations through tiles of weights, with what happens to the result.
- * Shapes   x: groups of 8 rows [K/8][8][8]; weights: tiles of pack_impl.h; out by enum gemm_end.
- *          K a multiple of 64, any number of rows and outputs.
- * Launch   grid (tiles of 16 outputs) x (items of up to 4 groups = 32 rows), a warp for each range
- *          of k (4 or 8). bf16: mma.sync m16n8k16, weights on M in fragment order, rows on N, so
- *          that a lane's operands are one 16-byte and two 4-byte loads, coalesced and aligned by
- *          construction, and there is no tail to get wrong. f32: a lane a row, plain fmaf.
- * Roofline decode: every weight byte once, memory-bound. 32 rows an item: 32 flop a weight byte
- *          (bf16), still memory-bound in L2; larger tiles come with later kernels.
- *          Measured: not yet on a card.
+/* gemm.cu - rows of activations through tiles of weights, with what happens to the result. For
+ * decode steps and experts; many rows through one matrix go to gemm_tiles.cu.
+ * Shapes   x: rows of K values; weights: tiles of pack_impl.h; out by enum gemm_end. K a multiple
+ *          of 64, any number of rows and outputs.
+ * Launch   a block an item (rows of one expert, or 8 NG rows of all) and MT tiles of 16 outputs, a
+ *          warp for each range of k (4 or 8). bf16: mma.sync m16n8k16, weights on M in fragment
+ *          order, rows on N, 8 NG rows at a time. A warp first asks for all weights of its range, 4
+ *          KB in 8 loads of 16 bytes a lane, then makes or loads the rows, and keeps the weights
+ *          for all rows of the item. MT 4: ranges of 1 or 2 tiles, the down matrix of an expert.
+ *          f32: a lane a row, plain fmaf.
+ * Roofline memory-bound: every weight byte once for the rows of an item. 20 warps an SM have 80 KB
+ *          in flight. Predicted: 2.5 us for a matrix of a lone token (two DRAM latencies and the
+ *          launch), 85 % of the DRAM rate for the experts of 64 tokens. Measured: not yet on a
+ *          card.
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
- *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another, unused ones
- *          are zero. */
-#include "kernels/cuda/gemm_impl.h"
+ *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
+ *          change nothing in it. */
+#include "kernels/cuda/gemm_part_impl.cuh"
+#include "kernels/cuda/gemm_tiles_impl.h"
+#include "kernels/cuda/norm_row_impl.cuh"
 
-#include "kernels/cuda/mma_impl.cuh"
+#define HELD 8                        /* tiles of weights that a warp has in flight */
+#define NEAR_PAD 16                   /* values behind a near row: no bank is hit twice */
+#define NEAR_BYTES ((size_t)32 << 10) /* of near rows */
+#define NEAR_TILES 512                /* more blocks than that do not normalise by themselves */
 
-#define ROWS (8 * GEMM_GROUPS)
-#define PAD 33 /* floats a row of `part`: no bank is hit twice */
-
-/* Sums of the tile of a block: part[range][output][row]. */
-struct parts {
-    float v[PACK_SLICES][16][PAD];
+struct gemm_set {
+    int32_t n;
+    struct gemm g[GEMM_SIDE];
+    int32_t n_block[GEMM_SIDE];
 };
 
-/* One range of the tile m, of n_group groups whose first is x. Lane: of the MMA. */
-__device__ inline void multiply(struct parts *s, const struct tiles *w, const bf16 *data, int32_t m,
-                                int32_t range, const bf16 *x, int32_t n_group, int32_t lane)
+/* Sums of the tiles of a block: v[range][output][row]; rows apart by one float more, so that no
+ * bank is hit twice. */
+template <int MT, int NG> struct parts {
+    float v[PACK_SLICES][16 * MT][8 * NG + 1];
+};
+
+/* The weights of a warp: HELD / MT tiles of its range for MT tiles of outputs, and the tails. */
+template <class T, int MT> struct held;
+template <int MT> struct held<bf16, MT> {
+    uint4 a[MT][HELD / MT];
+    uint2 tail[MT];
+};
+template <int MT> struct held<float, MT> {
+};
+
+template <int MT>
+__device__ inline void hold(struct held<bf16, MT> *h, const struct tiles &w, const bf16 *data,
+                            int32_t m, int32_t range, int32_t first)
 {
-    float c[GEMM_GROUPS][4] = {{0}};
-    int64_t group = (int64_t)w->k * 8; // elements
-    int32_t first = tiles_range_k(w, range);
-    for (int32_t j = 0; j < w->range_tile; j++) {
-        uint4 a = *(const uint4 *)(data + tiles_at(w, m, range, j) + lane * 8);
-        const bf16 *b = x + group_element(first + 16 * j, 0) + lane * 2;
+    int32_t lane = (int32_t)threadIdx.x % 32;
 #pragma unroll
-        for (int32_t g = 0; g < GEMM_GROUPS; g++)
-            if (g < n_group)
-                mma_k16(c[g], a, *(const uint32_t *)(b + g * group),
-                        *(const uint32_t *)(b + g * group + 64));
+    for (int mt = 0; mt < MT; mt++) {
+        const bf16 *tile = data + tiles_at(&w, m + mt, range, first) + lane * 8;
+#pragma unroll
+        for (int j = 0; j < HELD / MT; j++)
+            h->a[mt][j] =
+                load_weights16(tile + j * PACK_TILE, m + mt < w.n_tile && first + j < w.range_tile);
+        h->tail[mt] = load_weights8(data + tiles_tail_at(&w, m + mt, range) + lane * 4,
+                                    m + mt < w.n_tile && w.tail);
     }
-    if (w->tail) {
-        uint2 a = *(const uint2 *)(data + tiles_tail_at(w, m, range) + lane * 4);
-        const bf16 *b = x + group_element(first + 16 * w->range_tile, 0) + lane * 2;
+}
+template <int MT>
+__device__ inline void hold(struct held<float, MT> *, const struct tiles &, const float *, int32_t,
+                            int32_t, int32_t)
+{
+}
+
+/* Rows of an item: where row r < n of it lies. */
+template <class T> struct rows {
+    const T *x;
+    int64_t stride;
+    const int32_t *index; /* NULL: r itself */
+    int32_t n;
+};
+/* A row beyond is the last one: a column of the MMA that nobody reads. */
+template <class T> __device__ inline const T *row_at(const struct rows<T> &x, int32_t r)
+{
+    r = r < x.n ? r : x.n - 1;
+    return x.x + (x.index ? x.index[r] : r) * x.stride;
+}
+
+/* One range of the tiles m on, for the 8 NG rows from r0 on; h holds the range's first tiles, and
+ * where it is longer, its last ones in the end. */
+template <int MT, int NG>
+__device__ inline void multiply(struct parts<MT, NG> *s, struct held<bf16, MT> *h,
+                                const struct tiles &w, const bf16 *data, int32_t m, int32_t range,
+                                const struct rows<bf16> &x, int32_t r0)
+{
+    constexpr int KT = HELD / MT;
+    int32_t lane = (int32_t)threadIdx.x % 32;
+    const bf16 *row[NG];
+    float c[MT][NG][4] = {};
 #pragma unroll
-        for (int32_t g = 0; g < GEMM_GROUPS; g++)
-            if (g < n_group)
-                mma_k8(c[g], a, *(const uint32_t *)(b + g * group));
+    for (int g = 0; g < NG; g++)
+        row[g] = row_at(x, r0 + 8 * g + lane / 4) + tiles_range_k(&w, range);
+    uint32_t b_tail[NG];
+#pragma unroll
+    for (int g = 0; g < NG; g++)
+        b_tail[g] = w.tail ? *(const uint32_t *)(row[g] + 16 * w.range_tile + lane % 4 * 2) : 0;
+#pragma unroll 1
+    for (int32_t first = 0; first < w.range_tile; first += KT) {
+        if (w.range_tile > KT && (first > 0 || r0 > 0))
+            hold(h, w, data, m, range, first);
+        uint2 b[KT][NG];
+#pragma unroll
+        for (int j = 0; j < KT; j++)
+#pragma unroll
+            for (int g = 0; g < NG; g++) {
+                int32_t tile = first + j < w.range_tile ? first + j : first;
+                b[j][g] = *(const uint2 *)(row[g] + 16 * tile + lane % 4 * 4);
+            }
+#pragma unroll
+        for (int j = 0; j < KT; j++)
+            if (first + j < w.range_tile)
+#pragma unroll
+                for (int mt = 0; mt < MT; mt++)
+#pragma unroll
+                    for (int g = 0; g < NG; g++)
+                        mma_k16(c[mt][g], h->a[mt][j], b[j][g].x, b[j][g].y);
     }
+    if (w.tail)
 #pragma unroll
-    for (int32_t g = 0; g < GEMM_GROUPS; g++)
+        for (int mt = 0; mt < MT; mt++)
 #pragma unroll
-        for (int32_t i = 0; i < 4; i++)
-            s->v[range][lane / 4 + i / 2 * 8][g * 8 + lane % 4 * 2 + i % 2] = c[g][i];
+            for (int g = 0; g < NG; g++)
+                mma_k8(c[mt][g], h->tail[mt], b_tail[g]);
+#pragma unroll
+    for (int mt = 0; mt < MT; mt++)
+#pragma unroll
+        for (int g = 0; g < NG; g++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                s->v[range][16 * mt + lane / 4 + i / 2 * 8][g * 8 + lane % 4 * 2 + i % 2] =
+                    c[mt][g][i];
 }
 
 /* The same in float32: lane = row. */
-__device__ inline void multiply(struct parts *s, const struct tiles *w, const float *data,
-                                int32_t m, int32_t range, const float *x, int32_t n_group,
-                                int32_t lane)
+template <int MT, int NG>
+__device__ inline void multiply(struct parts<MT, NG> *s, struct held<float, MT> *,
+                                const struct tiles &w, const float *data, int32_t m, int32_t range,
+                                const struct rows<float> &x, int32_t r0)
 {
-    float c[16] = {0};
-    if (lane / 8 < n_group) {
-        int32_t first = tiles_range_k(w, range), whole = 16 * w->range_tile;
-        const float *row = x + (int64_t)(lane / 8) * w->k * 8; // x[group,:,:]
-        for (int32_t i = 0; i < whole + 8 * w->tail; i++) {
-            const float *a = i < whole ? data + tiles_at(w, m, range, i / 16) + i % 16 * 16
-                                       : data + tiles_tail_at(w, m, range) + (i - whole) * 16;
-            float b = row[group_element(first + i, lane % 8)];
+    static_assert(MT == 1 && NG == 4, "a lane a row");
+    int32_t lane = (int32_t)threadIdx.x % 32;
+    float c[16] = {};
+    if (r0 + lane < x.n) {
+        int32_t whole = 16 * w.range_tile;
+        const float *row = row_at(x, r0 + lane) + tiles_range_k(&w, range);
+        for (int32_t i = 0; i < whole + 8 * w.tail; i++) {
+            const float *a = i < whole ? data + tiles_at(&w, m, range, i / 16) + i % 16 * 16
+                                       : data + tiles_tail_at(&w, m, range) + (i - whole) * 16;
             for (int32_t o = 0; o < 16; o++)
-                c[o] = fmaf(a[o], b, c[o]);
+                c[o] = fmaf(a[o], row[i], c[o]);
         }
     }
     for (int32_t o = 0; o < 16; o++)
@@ -76,91 +160,219 @@ __device__ inline void multiply(struct parts *s, const struct tiles *w, const fl
 }
 
 /* y of an output and a row, without bias. */
-__device__ inline float sum_of(const struct parts *s, int32_t n_range, int32_t o, int32_t row)
+template <int MT, int NG>
+__device__ inline float sum_of(const struct parts<MT, NG> &s, int32_t n_range, int32_t o,
+                               int32_t row)
 {
-    float sum = (s->v[0][o][row] + s->v[1][o][row]) + (s->v[2][o][row] + s->v[3][o][row]);
+    float sum = (s.v[0][o][row] + s.v[1][o][row]) + (s.v[2][o][row] + s.v[3][o][row]);
     if (n_range == 8)
-        sum = sum + ((s->v[4][o][row] + s->v[5][o][row]) + (s->v[6][o][row] + s->v[7][o][row]));
+        sum = sum + ((s.v[4][o][row] + s.v[5][o][row]) + (s.v[6][o][row] + s.v[7][o][row]));
     return sum;
 }
 
-/* Output o of tile m for a row; in_item: the row's column in `part`. */
-template <class T>
-__device__ inline void finish(const struct gemm *g, const struct parts *s, const float *bias,
-                              int32_t m, int32_t o, int64_t row, int32_t in_item)
+/* What the block's n rows from `row` on become; m: its first tile. */
+template <class T, int MT, int NG>
+__device__ inline void end_rows(const struct gemm &g, const struct gemm_place &p,
+                                const struct parts<MT, NG> &s, int32_t m, int64_t row, int32_t n)
 {
-    int32_t n = m * 16 + o;
-    if (n >= g->w.n || row >= g->n_row)
+    int32_t n_range = g.w.n_range;
+    bool hidden = g.end == GEMM_HIDDEN;
+    int32_t outputs = hidden ? 8 : 16;
+#pragma unroll 1
+    for (int32_t at = (int32_t)threadIdx.x; at < MT * outputs * n; at += (int32_t)blockDim.x) {
+        int32_t r = at / (MT * outputs), mt = at / outputs % MT, o = at % outputs;
+        if (m + mt >= g.w.n_tile)
+            continue;
+        float y = sum_of(s, n_range, 16 * mt + o, r);
+        if (hidden)
+            finish_hidden<T>(g, p, row + r, (m + mt) * 8 + o, y,
+                             sum_of(s, n_range, 16 * mt + o + 8, r));
+        else
+            finish<T>(g, p, row + r, (m + mt) * 16 + o, y);
+    }
+}
+
+/* to[n_row, k + NEAR_PAD] = norm(near), and to g.keep. A warp a row. */
+template <class T> __device__ inline void make_near(const struct gemm &g, T *to, bool keep)
+{
+    size_t value = g.near.dtype == DTYPE_BF16 ? sizeof(bf16) : sizeof(float);
+#pragma unroll 1
+    for (int32_t r = (int32_t)threadIdx.x / 32; r < g.n_row; r += (int32_t)blockDim.x / 32) {
+        const void *x = (const char *)g.near.data + (size_t)(r * g.near.stride) * value;
+        T *row = to + r * (g.w.k + NEAR_PAD);
+        put_row(row, g.w.k, x, g.near.dtype, g.near.cols, g.has_norm ? &g.norm : nullptr,
+                g.norm.n_slot > 0 ? r % g.norm.n_slot : 0, false);
+        __syncwarp();
+        if (keep)
+#pragma unroll 1
+            for (int32_t i = (int32_t)threadIdx.x % 32; i < g.w.k; i += 32)
+                ((T *)g.keep)[(int64_t)r * g.w.k + i] = row[i]; // keep[r,i]
+    }
+    __syncthreads();
+}
+
+/* Block `block` of a gemm. */
+template <class T, int MT, int NG, bool NEAR>
+__device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, T *near,
+                                 int32_t block)
+{
+    int32_t n_m = (g.w.n_tile + MT - 1) / MT;
+    int32_t m = block % n_m * MT, i = block / n_m, range = (int32_t)threadIdx.x / 32;
+    struct gemm_item item;
+    if (g.item) {
+        item = g.item[i]; /* before it is known to exist: two loads under way together */
+        if (i >= *g.n_item)
+            return;
+    } else {
+        int32_t each = (g.n_row + 8 * NG - 1) / (8 * NG);
+        item.expert = i / each;
+        item.first = i % each * 8 * NG;
+        item.n = g.n_row - item.first < 8 * NG ? g.n_row - item.first : 8 * NG;
+    }
+    const T *data = (const T *)g.data + item.expert * g.expert_step;
+    struct held<T, MT> h;
+    hold(&h, g.w, data, m, range, 0);
+    struct rows<T> x = {
+        (const T *)g.x, g.x_stride, nullptr, item.n
+    };
+    struct gemm_place place = {g.bias ? g.bias + item.expert * g.bias_step : nullptr, g.out};
+    if (!g.item) {
+        size_t value = g.end == GEMM_F32 ? sizeof(float) : sizeof(T);
+        x.x += item.expert * g.x_step;
+        place.out = (char *)g.out + (size_t)(item.expert * g.out_step) * value;
+    }
+    if (NEAR && g.near.cols > 0) {
+        make_near(g, near, g.keep && block == 0);
+        x = {near, g.w.k + NEAR_PAD, nullptr, item.n};
+    } else if (g.x_row) {
+        x.index = g.x_row + item.first;
+    } else {
+        x.x += item.first * g.x_stride;
+    }
+#pragma unroll 1
+    for (int32_t r0 = 0; r0 < item.n; r0 += 8 * NG) {
+        int32_t n = item.n - r0 < 8 * NG ? item.n - r0 : 8 * NG;
+        multiply(&s, &h, g.w, data, m, range, x, r0);
+        __syncthreads();
+        end_rows<T>(g, place, s, m, item.first + r0, n);
+        __syncthreads();
+    }
+}
+
+/* Spelt out for each side, so that what it reads of its gemm are constants of the launch. */
+template <class T, int MT, int NG, bool NEAR>
+static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4               ? 1
+                                                           : MT * NG > 1 || NEAR ? 2
+                                                                                 : 3)
+    gemm_rows(const __grid_constant__ struct gemm_set set)
+{
+    DYNAMIC_SHARED(T, near);
+    __shared__ struct parts<MT, NG> s;
+    int32_t block = (int32_t)blockIdx.x;
+    if (block < set.n_block[0])
+        run_block<T, MT, NG, NEAR>(set.g[0], s, near, block);
+    else
+        run_block<T, MT, NG, NEAR>(set.g[1], s, near, block - set.n_block[0]);
+}
+
+/* ---- launching ---- */
+
+template <class T, int MT, int NG, bool NEAR>
+static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
+{
+    struct gemm_set set = {};
+    size_t near = 0;
+    set.n = n;
+    unsigned grid = 0;
+    for (int i = 0; i < n; i++) {
+        int32_t items =
+            g[i].item ? g[i].max_item : (g[i].n_row + 8 * NG - 1) / (8 * NG) * g[i].n_expert;
+        set.g[i] = g[i];
+        set.n_block[i] = (g[i].w.n_tile + MT - 1) / MT * items;
+        grid += (unsigned)set.n_block[i];
+        size_t bytes = (size_t)g[i].n_row * (size_t)(g[i].w.k + NEAR_PAD) * sizeof(T);
+        if (g[i].near.cols > 0 && bytes > near)
+            near = bytes;
+    }
+    auto kernel = gemm_rows<T, MT, NG, NEAR>;
+    LAUNCH(kernel, grid, 32u * (unsigned)g->w.n_range, near, ln, set);
+}
+
+extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
+{
+    if (ln->base.be->act_dtype == DTYPE_F32) {
+        launch<float, 1, 4, true>(ln, g, n);
         return;
-    float y = sum_of(s, g->w.n_range, o, in_item) + (bias ? bias[n] : 0.0f);
-    int64_t at = row * g->out_stride + n; // out[row,n]
-    if (g->end == GEMM_F32)
-        ((float *)g->out)[at] = g->round_bf16 ? rounded<bf16>(y) : y;
-    else if (g->end == GEMM_STORE)
-        ((T *)g->out)[at] = narrow<T>(y);
-    else
-        ((T *)g->out)[at] = narrow<T>(widen(((T *)g->out)[at]) + rounded<T>(y));
-}
-
-/* Hidden unit o < 8 of tile m; its gate is output o + 8. Units and rows beyond are zero, because
- * the next matrix reads them. */
-template <class T>
-__device__ inline void finish_hidden(const struct gemm *g, const struct parts *s, const float *bias,
-                                     int32_t m, int32_t o, int64_t row, int32_t in_item)
-{
-    int32_t unit = m * 8 + o;
-    float h = 0.0f;
-    if (unit < g->w.n && row < g->n_row) {
-        float a = rounded<T>(sum_of(s, g->w.n_range, o, in_item) + (bias ? bias[unit] : 0.0f));
-        if (g->gated) {
-            float gate =
-                sum_of(s, g->w.n_range, o + 8, in_item) + (bias ? bias[g->w.n + unit] : 0.0f);
-            h = a * rounded<T>(act_of(g->act, rounded<T>(gate)));
-        } else {
-            h = act_of(g->act, a);
-        }
     }
-    int64_t group = row / 8 * 8 * g->out_stride; // out[row / 8,:,:]
-    ((T *)g->out)[group + group_element(unit, (int32_t)(row % 8))] = narrow<T>(h);
+    if (n == 1 && gemm_tiles_launch(ln, g))
+        return;
+    /* rows of an expert, if they were equally chosen */
+    int32_t n_row = g->item ? (g->n_row + g->n_expert - 1) / g->n_expert : g->n_row;
+    bool thin = g->w.range_tile <= 2;
+    if (g->near.cols > 0)
+        launch<bf16, 1, 1, true>(ln, g, n);
+    else if (thin && n_row <= 8)
+        launch<bf16, 4, 1, false>(ln, g, n);
+    else if (thin)
+        launch<bf16, 4, 2, false>(ln, g, n);
+    else if (n_row <= 8)
+        launch<bf16, 1, 1, false>(ln, g, n);
+    else if (n_row <= 16)
+        launch<bf16, 1, 2, false>(ln, g, n);
+    else
+        launch<bf16, 1, 4, false>(ln, g, n);
 }
 
-template <class T> static __global__ void gemm_rows(const __grid_constant__ struct gemm g)
+extern "C" void gemm_staged(struct gemm *g, const void *x)
 {
-    __shared__ struct parts s;
-    int32_t m = (int32_t)blockIdx.x, range = (int32_t)threadIdx.x / 32;
-    int32_t lane = (int32_t)threadIdx.x % 32;
-    int32_t n_item = g.item ? *g.n_item : (g.n_row + ROWS - 1) / ROWS;
-    for (int32_t i = (int32_t)blockIdx.y; i < n_item; i += (int32_t)gridDim.y) {
-        struct gemm_item item = {0, i * GEMM_GROUPS, (g.n_row + 7) / 8 - i * GEMM_GROUPS};
-        if (g.item)
-            item = g.item[i];
-        int32_t n_group = item.n_group < GEMM_GROUPS ? item.n_group : GEMM_GROUPS;
-        const T *x = (const T *)g.x + (int64_t)item.first_group * 8 * g.w.k; // x[group,:,:]
-        const T *data = (const T *)g.data + item.expert * g.expert_step;
-        const float *bias = g.bias ? g.bias + item.expert * g.bias_step : nullptr;
-        multiply(&s, &g.w, data, m, range, x, n_group, lane);
-        __syncthreads();
-        int32_t outputs = g.end == GEMM_HIDDEN ? 8 : 16;
-        for (int32_t at = (int32_t)threadIdx.x; at < outputs * 8 * n_group;
-             at += (int32_t)blockDim.x) {
-            int32_t o = at % outputs, in_item = at / outputs;
-            int64_t row = (int64_t)item.first_group * 8 + in_item;
-            if (g.end == GEMM_HIDDEN)
-                finish_hidden<T>(&g, &s, bias, m, o, row, in_item);
-            else
-                finish<T>(&g, &s, bias, m, o, row, in_item);
-        }
-        __syncthreads();
+    g->x = x;
+    g->x_stride = g->w.k;
+}
+
+/* Whether the blocks of the gemm may make its input. */
+static bool can_be_near(struct cuda_lane *ln, const struct gemm *g)
+{
+    size_t bytes = GEMM_NEAR * (size_t)(g->w.k + NEAR_PAD) * dtype_bytes(ln->base.be->act_dtype);
+    return g->n_row <= GEMM_NEAR && bytes <= NEAR_BYTES && g->w.n_tile <= NEAR_TILES;
+}
+
+static void set_near(struct gemm *g, struct tensor x, const struct weight *norm)
+{
+    g->near = x;
+    g->has_norm = norm != nullptr;
+    if (norm)
+        g->norm = ((const struct cuda_norm *)norm)->norm;
+}
+
+extern "C" void gemm_input(struct cuda_lane *ln, struct gemm *g, struct tensor x,
+                           const int32_t *row, const struct weight *norm)
+{
+    bool plain = x.dtype == ln->base.be->act_dtype && x.cols == g->w.k && x.stride % 8 == 0 &&
+                 (uintptr_t)x.data % 16 == 0;
+    if (plain && !row && !norm) {
+        g->x = x.data;
+        g->x_stride = x.stride;
+    } else if (!row && can_be_near(ln, g)) {
+        set_near(g, x, norm);
+    } else {
+        void *staged = stage_cut(ln, g->n_row, x.cols);
+        stage_rows(ln, staged, x, row, g->n_row, norm, false);
+        gemm_staged(g, staged);
     }
 }
 
-extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g)
+extern "C" void *gemm_input_kept(struct cuda_lane *ln, struct gemm *g, int n, struct tensor x,
+                                 const struct weight *norm)
 {
-    int32_t n_item = g->item ? g->max_item : (g->n_row + ROWS - 1) / ROWS;
-    dim3 grid((unsigned)g->w.n_tile, grid_rows(n_item));
-    unsigned block = 32u * (unsigned)g->w.n_range;
-    if (ln->base.be->act_dtype == DTYPE_BF16)
-        LAUNCH(gemm_rows<bf16>, grid, block, 0, ln, *g);
-    else
-        LAUNCH(gemm_rows<float>, grid, block, 0, ln, *g);
+    void *kept = stage_cut(ln, g->n_row, x.cols);
+    bool near = can_be_near(ln, g);
+    if (!near)
+        stage_rows(ln, kept, x, NULL, g->n_row, norm, false);
+    for (int i = 0; i < n; i++)
+        if (near)
+            set_near(&g[i], x, norm);
+        else
+            gemm_staged(&g[i], kept);
+    g->keep = near ? kept : nullptr;
+    return kept;
 }

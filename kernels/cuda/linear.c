@@ -1,7 +1,6 @@
 #include "kernels/cuda/linear_impl.h"
 
 #include "kernels/base/mem.h"
-#include "kernels/cuda/norm_impl.h"
 #include "kernels/host_impl.h"
 
 /* ---- weight ---- */
@@ -88,7 +87,8 @@ void cuda_linear_destroy(struct cuda_backend *be, struct weight *base)
 
 struct gemm linear_gemm(const struct linear *l, int32_t n_row)
 {
-    return (struct gemm){.w = l->w, .data = l->data, .bias = l->bias, .n_row = n_row};
+    return (struct gemm){
+        .w = l->w, .data = l->data, .bias = l->bias, .n_expert = 1, .n_row = n_row};
 }
 
 /* out = or += W norm(x) + b of the rows of x, or of those that `row` names. */
@@ -99,13 +99,11 @@ static enum rxt_status run(struct lane *lane, struct tensor out, struct tensor x
     struct cuda_lane *ln = cuda_lane(lane);
     TRY(cuda_ready(ln));
     struct gemm g = linear_gemm(&((const struct cuda_linear *)linear)->l, out.rows);
-    void *groups = stage_cut(ln, out.rows, x.cols);
-    stage_rows(ln, groups, x, row, out.rows, norm, false);
-    g.x = groups;
+    gemm_input(ln, &g, x, row, norm);
     g.end = end;
     g.out = out.data;
     g.out_stride = out.stride;
-    gemm_launch(ln, &g);
+    gemm_launch(ln, &g, 1);
     return cuda_done(ln);
 }
 

@@ -33,7 +33,7 @@ struct experts {
 enum rxt_status experts_fill(struct experts *out, struct cuda_backend *be, const struct ff_desc *d,
                              int32_t n, enum dtype storage);
 void experts_empty(struct experts *e, struct cuda_backend *be);
-/* x -> hidden and hidden -> y of them all (by items) or of expert 0 (dense). */
+/* x -> hidden and hidden -> y of expert 0, until n_expert or items say otherwise. */
 struct gemm experts_up(const struct experts *e, int32_t n_row);
 struct gemm experts_down(const struct experts *e, int32_t n_row);
 

@@ -1,6 +1,5 @@
 #include "kernels/cuda/kv_impl.h"
 #include "kernels/cuda/linear_impl.h"
-#include "kernels/cuda/norm_impl.h"
 
 enum rxt_status cuda_mem_kv(struct lane *lane, struct mem_kv *out, int32_t layer, struct tensor stm,
                             const struct weight *norm, const struct weight *kv)
@@ -10,14 +9,12 @@ enum rxt_status cuda_mem_kv(struct lane *lane, struct mem_kv *out, int32_t layer
     enum dtype act = lane->be->act_dtype;
     int32_t width = out->cfg.n_kv_head * out->cfg.head_dim;
     struct gemm g = linear_gemm(&((const struct cuda_linear *)kv)->l, stm.rows);
-    void *groups = stage_cut(ln, stm.rows, stm.cols);
     struct tensor y = {NULL, act, stm.rows, kv->rows, kv->rows};
     y.data = cuda_cut(ln, (size_t)y.rows * (size_t)y.cols, dtype_bytes(act));
-    stage_rows(ln, groups, stm, NULL, stm.rows, norm, false);
-    g.x = groups;
+    gemm_input(ln, &g, stm, NULL, norm);
     g.out = y.data;
     g.out_stride = y.stride;
-    gemm_launch(ln, &g);
+    gemm_launch(ln, &g, 1);
     struct store_job store = {
         .k = tensor_cols(y, 0, width),
         .v = tensor_cols(y, width, width),

@@ -1,7 +1,6 @@
 #include "kernels/cuda/moe_impl.h"
 
 #include "kernels/base/mem.h"
-#include "kernels/cuda/norm_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 #include "kernels/host_impl.h"
 
@@ -88,15 +87,13 @@ void cuda_moe_destroy(struct cuda_backend *be, struct weight *base)
 static struct route cut_route(struct cuda_lane *ln, const struct cuda_moe *w, int32_t n_row)
 {
     size_t rows = (size_t)n_row, k = (size_t)w->top_k, e = (size_t)w->n_expert;
-    size_t slots = scratch_slots(rows, k, e);
     struct route r = {
         .n_row = n_row,
         .n_expert = w->n_expert,
         .top_k = w->top_k,
         .n_shared = w->n_shared,
         .dim = w->dim,
-        .max_group = (int32_t)(slots / 8),
-        .max_item = (int32_t)(slots / 8),
+        .max_item = (int32_t)scratch_items(rows, k, e),
     };
     r.logits = cuda_cut(ln, rows * e, sizeof(float));
     if (w->n_shared > 1)
@@ -104,72 +101,77 @@ static struct route cut_route(struct cuda_lane *ln, const struct cuda_moe *w, in
     r.expert = cuda_cut(ln, rows * k, sizeof(int32_t));
     r.share = cuda_cut(ln, rows * k, sizeof(float));
     r.slot = cuda_cut(ln, rows * k, sizeof(int32_t));
-    r.slot_row = cuda_cut(ln, slots, sizeof(int32_t));
-    r.item = cuda_cut(ln, slots / 8, sizeof *r.item);
-    r.n_group = cuda_cut(ln, 2, sizeof(int32_t));
-    r.n_item = r.n_group + 1;
+    r.slot_row = cuda_cut(ln, rows * k, sizeof(int32_t));
+    r.item = cuda_cut(ln, (size_t)r.max_item, sizeof *r.item);
+    r.n_item = cuda_cut(ln, 1, sizeof(int32_t));
     return r;
 }
 
-/* Logits in float32 of the rows in groups. */
-static void run_router(struct cuda_lane *ln, const struct linear *l, float *out, const void *groups,
-                       int32_t n_row, bool round_bf16)
+/* A gemm of logits in float32. */
+static struct gemm logits_gemm(const struct linear *l, float *out, int32_t n_row, bool round_bf16)
 {
     struct gemm g = linear_gemm(l, n_row);
-    g.x = groups;
     g.end = GEMM_F32;
     g.round_bf16 = round_bf16;
     g.out = out;
     g.out_stride = l->w.n;
-    gemm_launch(ln, &g);
+    return g;
 }
 
-/* y of the slots. */
-static void *run_routed(struct cuda_lane *ln, const struct cuda_moe *w, const struct route *r,
-                        const void *groups)
+/* The logits of all experts, in one launch. Gives what the experts read, in scratch: norm(x). */
+static void *run_router(struct cuda_lane *ln, const struct cuda_moe *w, const struct route *r,
+                        struct tensor x, const struct weight *norm)
 {
-    int32_t slots = 8 * r->max_group;
-    const struct experts *e = &w->routed;
-    void *rows = stage_cut(ln, slots, w->dim), *hidden = stage_cut(ln, slots, e->width);
-    void *y = cuda_cut(ln, (size_t)slots * (size_t)w->dim, dtype_bytes(ln->base.be->act_dtype));
-    gather_launch(ln, r, rows, groups, e->up.k);
-    struct gemm g[2] = {experts_up(e, slots), experts_down(e, slots)};
-    g[0].x = rows;
-    g[0].out = hidden;
-    g[1].x = hidden;
-    g[1].out = y;
-    g[1].out_stride = w->dim;
-    for (int i = 0; i < 2; i++) {
-        g[i].item = r->item;
-        g[i].n_item = r->n_item;
-        g[i].max_item = r->max_item;
-        gemm_launch(ln, &g[i]);
+    bool f32 = ln->base.be->act_dtype == DTYPE_F32, apart = f32 && w->router_bf16;
+    struct gemm g[2] = {logits_gemm(&w->router, r->logits, x.rows, !f32 || w->router_bf16)};
+    int n = 1;
+    if (r->shared_logits)
+        g[n++] = logits_gemm(&w->shared_gate, r->shared_logits, x.rows, !f32);
+    void *rows;
+    if (apart) {
+        void *seen = stage_cut(ln, x.rows, w->dim); /* by the router */
+        rows = stage_cut(ln, x.rows, w->dim);
+        stage_rows(ln, seen, x, NULL, x.rows, norm, true);
+        stage_rows(ln, rows, x, NULL, x.rows, norm, false);
+        gemm_staged(&g[0], seen);
+        gemm_staged(&g[1], rows);
+    } else {
+        rows = gemm_input_kept(ln, g, n, x, norm);
     }
-    return y;
+    gemm_launch(ln, g, n);
+    return rows;
 }
 
-/* y [Ns][R,D] of the shared experts, one after another over all rows. */
-static void *run_shared(struct cuda_lane *ln, const struct cuda_moe *w, int32_t n_row,
-                        const void *groups)
+/* y [R*K,D] of the slots and y_shared [Ns][R,D], two launches for both. */
+static void run_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct moe_sum *s,
+                        const void *rows)
 {
-    const struct experts *e = &w->shared;
-    size_t value = dtype_bytes(ln->base.be->act_dtype), one = (size_t)n_row * (size_t)w->dim;
-    void *hidden = stage_cut(ln, n_row, e->width);
-    char *y = cuda_cut(ln, (size_t)w->n_shared * one, value);
-    for (int32_t s = 0; s < w->n_shared; s++) {
-        struct gemm up = experts_up(e, n_row), down = experts_down(e, n_row);
-        up.data = down.data = (const char *)e->data + (size_t)(s * e->step) * value;
-        up.bias = e->b1 ? e->b1 + s * e->b1_step : NULL;
-        down.bias = e->b2 ? e->b2 + (int64_t)s * w->dim : NULL;
-        up.x = groups;
-        up.out = hidden;
-        gemm_launch(ln, &up);
-        down.x = hidden;
-        down.out = y + (size_t)s * one * value;
-        down.out_stride = w->dim;
-        gemm_launch(ln, &down);
+    size_t value = dtype_bytes(ln->base.be->act_dtype), dim = (size_t)w->dim;
+    int32_t n_row = s->r.n_row, slots = n_row * s->r.top_k;
+    const struct experts *e[2] = {&w->routed, &w->shared};
+    int n = w->n_shared > 0 ? 2 : 1;
+    struct gemm up[2], down[2];
+    for (int i = 0; i < n; i++) {
+        int32_t all = i == 0 ? slots : n_row * w->n_shared;
+        up[i] = experts_up(e[i], i == 0 ? slots : n_row);
+        down[i] = experts_down(e[i], i == 0 ? slots : n_row);
+        up[i].n_expert = down[i].n_expert = e[i]->n;
+        gemm_staged(&up[i], rows);
+        up[i].out = stage_cut(ln, all, e[i]->width);
+        up[i].out_step = down[i].x_step = (int64_t)n_row * e[i]->down.k;
+        gemm_staged(&down[i], up[i].out);
+        down[i].out = cuda_cut(ln, (size_t)all * dim, value);
+        down[i].out_stride = w->dim;
+        down[i].out_step = (int64_t)n_row * w->dim;
     }
-    return y;
+    up[0].x_row = s->r.slot_row;
+    up[0].item = down[0].item = s->r.item;
+    up[0].n_item = down[0].n_item = s->r.n_item;
+    up[0].max_item = down[0].max_item = s->r.max_item;
+    s->y = down[0].out;
+    s->y_shared = n == 2 ? down[1].out : NULL;
+    gemm_launch(ln, up, n);
+    gemm_launch(ln, down, n);
 }
 
 enum rxt_status cuda_moe_add(struct lane *lane, struct tensor x, const struct weight *norm,
@@ -178,30 +180,17 @@ enum rxt_status cuda_moe_add(struct lane *lane, struct tensor x, const struct we
     struct cuda_lane *ln = cuda_lane(lane);
     TRY(cuda_ready(ln));
     const struct cuda_moe *w = (const struct cuda_moe *)moe;
-    bool f32 = lane->be->act_dtype == DTYPE_F32;
-    void *groups = stage_cut(ln, x.rows, w->dim), *seen = groups; /* by the router */
-    stage_rows(ln, groups, x, NULL, x.rows, norm, false);
-    if (f32 && w->router_bf16) {
-        seen = stage_cut(ln, x.rows, w->dim);
-        stage_rows(ln, seen, x, NULL, x.rows, norm, true);
-    }
-    struct route r = cut_route(ln, w, x.rows);
-    run_router(ln, &w->router, r.logits, seen, x.rows, !f32 || w->router_bf16);
-    if (r.shared_logits)
-        run_router(ln, &w->shared_gate, r.shared_logits, groups, x.rows, !f32);
-    route_launch(ln, &r);
-    plan_launch(ln, &r);
     struct moe_sum s = {
-        .r = r,
+        .r = cut_route(ln, w, x.rows),
         .x = x,
         .bias = w->bias,
         .shared_bias = w->shared_bias,
         .routed_scale = w->routed_scale,
         .shared_scale = w->shared_scale,
     };
-    s.y = run_routed(ln, w, &r, groups);
-    if (w->n_shared > 0)
-        s.y_shared = run_shared(ln, w, x.rows, groups);
+    const void *rows = run_router(ln, w, &s.r, x, norm);
+    route_launch(ln, &s.r);
+    run_experts(ln, w, &s, rows);
     moe_sum_launch(ln, &s);
     return cuda_done(ln);
 }

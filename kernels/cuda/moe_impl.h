@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/linear_impl.h"
 
-#define ROUTE_MAX_EXPERT 4096 /* so that the plan fits 48 KB of shared memory; more is ESHAPE */
+#define ROUTE_MAX_EXPERT 2048 /* so that a lane keeps its part of a row in registers */
 
 struct cuda_moe {
     struct weight base;
@@ -18,7 +18,7 @@ struct cuda_moe {
 };
 
 /* A call; all pointers are scratch. A row has a slot for each expert it chose; the slots of an
- * expert lie together, filled up to groups of 8. */
+ * expert lie together, in the order of their rows. */
 struct route {
     int32_t n_row, n_expert, top_k, n_shared, dim;
     float *logits;        /* [R,E] */
@@ -26,23 +26,18 @@ struct route {
     int32_t *expert;      /* [R,K], by rank */
     float *share;         /* [R,K] */
     int32_t *slot;        /* [R,K] */
-    int32_t *slot_row;    /* [slots]: -1 where a group is filled up */
-    int32_t *n_group, *n_item;
+    int32_t *slot_row;    /* [R*K] */
+    int32_t *n_item;
     struct gemm_item *item;
-    int32_t max_group, max_item;
+    int32_t max_item;
 };
-/* logits -> expert, share, parts of the shared experts. */
+/* logits -> expert, share, parts of the shared experts; then slot, slot_row, item, n_item. */
 CUDA_API void route_launch(struct cuda_lane *ln, const struct route *r);
-/* expert -> slot, slot_row, n_group, item, n_item. */
-CUDA_API void plan_launch(struct cuda_lane *ln, const struct route *r);
-/* The rows of the slots, out of groups of all rows; k: filled up. */
-CUDA_API void gather_launch(struct cuda_lane *ln, const struct route *r, void *groups,
-                            const void *x, int32_t k);
 
 struct moe_sum {
     struct route r;
     struct tensor x;
-    const void *y;        /* [slots,D] */
+    const void *y;        /* [R*K,D], by slot */
     const void *y_shared; /* [Ns][R,D] */
     const float *bias, *shared_bias;
     float routed_scale, shared_scale;

@@ -19,10 +19,10 @@ struct cuda_norm {
     float *vectors; /* the block all of them lie in */
 };
 
-/* Rows of x, those it has or the n_row that `row` names (host memory), as groups of 8 rows for a
- * gemm: normalised if norm is not NULL, in the compute dtype, filled up with zeros to whole groups
- * and to pack_fill(cols). as_bf16: also rounded to bf16. x in either dtype. */
-CUDA_API void stage_rows(struct cuda_lane *ln, void *groups, struct tensor x, const int32_t *row,
+/* out[n_row, pack_fill(cols)]: rows of x as a gemm reads them, those it has or the n_row that `row`
+ * names (host memory): normalised if norm is not NULL, in the compute dtype, zeros behind cols.
+ * as_bf16: also rounded to bf16. x in either dtype. */
+CUDA_API void stage_rows(struct cuda_lane *ln, void *out, struct tensor x, const int32_t *row,
                          int32_t n_row, const struct weight *norm, bool as_bf16);
 /* Scratch of them. */
 CUDA_API void *stage_cut(struct cuda_lane *ln, int32_t n_row, int32_t cols);

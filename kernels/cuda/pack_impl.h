@@ -4,8 +4,10 @@
  * A tile is 16 outputs m by 16 inputs k, 256 elements; a tail is 16 by 8, 128 elements.
  *
  *   bf16   the A fragment of mma.m16n8k16 (of m16n8k8): 16 (8) bytes for each of 32 lanes. Element
- *          (m,k) belongs to lane m%8 * 4 + k%8 / 2 and is element m/8 * 2 + k/8 * 4 + k%2 of it
- *          (of a tail: m/8 * 2 + k%2)
+ *          (m,k) belongs to lane m%8 * 4 + k/4 and is element m/8 * 2 + k%4 / 2 * 4 + k%2 of it
+ *          (of a tail: to lane m%8 * 4 + k/2, element m/8 * 2 + k%2). An MMA adds up its 16
+ *          products whatever input each belongs to, so a lane takes 4 inputs that lie together:
+ *          the B fragment is one load of 8 bytes out of a plain row
  *   f32    [k][16 m]
  *
  * The sum over k of an output is taken in n_range ranges, each one chain, then in one tree (F):
@@ -78,7 +80,7 @@ static inline PACK_BOTH int32_t tile_element(enum dtype dtype, int32_t m, int32_
 {
     if (dtype == DTYPE_F32)
         return k * 16 + m;
-    return (m % 8 * 4 + k % 8 / 2) * 8 + m / 8 * 2 + k / 8 * 4 + k % 2;
+    return (m % 8 * 4 + k / 4) * 8 + m / 8 * 2 + k % 4 / 2 * 4 + k % 2;
 }
 static inline PACK_BOTH int32_t tail_element(enum dtype dtype, int32_t m, int32_t k)
 {
@@ -91,13 +93,6 @@ static inline PACK_BOTH int32_t tail_element(enum dtype dtype, int32_t m, int32_
 static inline PACK_BOTH int32_t pack_fill(int32_t n)
 {
     return (n + 63) / 64 * 64;
-}
-
-/* Rows of activations between two kernels: groups of 8, [K/8][8 rows][8 k], so that a B fragment of
- * either MMA is 4 bytes a lane for each 8 inputs. Element (k, row) of a group. */
-static inline PACK_BOTH int64_t group_element(int32_t k, int32_t row)
-{
-    return (int64_t)(k / 8) * 64 + row * 8 + k % 8;
 }
 
 /* Keys and values: blocks of 64 positions of one layer and head, 64*hd elements of K, then as many

@@ -7,34 +7,31 @@ size_t scratch_cut(size_t count, size_t size)
     return (count * size + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
 }
 
-size_t scratch_slots(size_t n_row, size_t n_chosen, size_t n_expert)
+size_t scratch_items(size_t n_row, size_t n_chosen, size_t n_expert)
 {
-    size_t chosen = n_row * n_chosen, hit = chosen < n_expert ? chosen : n_expert;
-    return (chosen + 7 * hit + 7) / 8 * 8;
+    size_t chosen = n_row * n_chosen;
+    return (chosen < n_expert ? chosen : n_expert) + chosen / SCRATCH_ITEM;
 }
 
-/* Rows of `cols` in groups of 8. */
-static size_t groups(size_t rows, size_t cols, size_t value)
+/* Rows of `cols`, filled up. */
+static size_t staged_rows(size_t rows, size_t cols, size_t value)
 {
-    return scratch_cut((rows + 7) / 8 * 8 * (size_t)pack_fill((int32_t)cols), value);
+    return scratch_cut(rows * (size_t)pack_fill((int32_t)cols), value);
 }
 
 static size_t moe_need(const struct lane_limits *l, size_t value)
 {
     size_t rows = (size_t)l->max_rows, width = (size_t)l->max_width, e = (size_t)l->max_expert;
-    size_t active = (size_t)l->max_active, slots = scratch_slots(rows, active, e);
+    size_t active = (size_t)l->max_active, chosen = rows * active;
     if (e == 0)
         return 0;
-    return 2 * groups(rows, width, value)                            /* input, and rounded */
-           + 2 * groups(slots, width, value)                         /* gathered, hidden */
-           + scratch_cut(slots * width, value)                       /* results */
-           + active * scratch_cut((rows + 7) / 8 * 8 * width, value) /* of shared experts */
-           + groups(rows, width, value)                              /* their hidden rows */
-           + scratch_cut(rows * e, sizeof(float)) + scratch_cut(rows * active, sizeof(float)) +
-           3 * scratch_cut(rows * active, sizeof(float)) /* logits, choices, shares, slots */
-           + scratch_cut(slots, sizeof(int32_t))         /* rows of the slots */
-           + scratch_cut(3 * (e + slots / 8 + 1), sizeof(int32_t)) /* items */
-           + scratch_cut(2, sizeof(int32_t));
+    return 2 * staged_rows(rows, width, value)      /* input, and rounded */
+           + 2 * staged_rows(chosen, width, value)  /* hidden, routed and shared */
+           + 2 * scratch_cut(chosen * width, value) /* results */
+           + scratch_cut(rows * e, sizeof(float)) +
+           5 * scratch_cut(chosen, sizeof(float)) /* logits, choices, shares, slots, their rows */
+           + scratch_cut(3 * scratch_items(rows, active, e), sizeof(int32_t)) +
+           scratch_cut(1, sizeof(int32_t));
 }
 
 size_t scratch_partials(const struct lane_limits *l, enum dtype act)
@@ -52,7 +49,7 @@ size_t scratch_partials(const struct lane_limits *l, enum dtype act)
 size_t scratch_need(const struct lane_limits *l, enum dtype act)
 {
     size_t rows = (size_t)l->max_rows, width = (size_t)l->max_width, value = dtype_bytes(act);
-    size_t staged = groups(rows, width, value);
+    size_t staged = staged_rows(rows, width, value);
     size_t key_rows = rows + KV_BLOCK * (size_t)l->max_seq;
     const size_t need[] = {
         2 * staged,                                           /* linear, head, ff */

@@ -13,7 +13,9 @@ size_t scratch_need(const struct lane_limits *l, enum dtype act);
 /* Floats for partial results of attention, at most 32 MB. */
 size_t scratch_partials(const struct lane_limits *l, enum dtype act);
 
-/* Slots of a mixture call: each chosen expert's rows, filled up to groups of 8. */
-size_t scratch_slots(size_t n_row, size_t n_chosen, size_t n_expert);
+#define SCRATCH_ITEM 64 /* the most rows of an item */
+
+/* Items of a mixture call at most: the rows of each expert, SCRATCH_ITEM at a time. */
+size_t scratch_items(size_t n_row, size_t n_chosen, size_t n_expert);
 
 #endif

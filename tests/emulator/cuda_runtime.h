@@ -13,7 +13,7 @@
 #define __host__
 #define __shared__ static
 #define __grid_constant__
-#define __launch_bounds__(threads, blocks)
+#define __launch_bounds__(...)
 
 struct dim3 {
     unsigned x, y, z;
@@ -87,6 +87,41 @@ static inline float __ldcg(const float *p)
 {
     return *p;
 }
+static inline uint64_t __shfl_up_sync(uint32_t, uint64_t v, unsigned apart)
+{
+    unsigned lane = emulated_thread.x % 32;
+    return emulator_exchange(v, lane < apart ? lane : lane - apart);
+}
+static inline uint32_t __shfl_xor_sync(uint32_t, uint32_t v, int mask)
+{
+    return (uint32_t)emulator_exchange(v, emulated_thread.x % 32 ^ (unsigned)mask);
+}
+static inline uint32_t __reduce_max_sync(uint32_t lanes, uint32_t v)
+{
+    for (int apart = 16; apart > 0; apart /= 2) {
+        uint32_t other = __shfl_xor_sync(lanes, v, apart);
+        v = other > v ? other : v;
+    }
+    return v;
+}
+static inline uint32_t __reduce_min_sync(uint32_t lanes, uint32_t v)
+{
+    return ~__reduce_max_sync(lanes, ~v);
+}
+template <class T> static inline T __ldcs(const T *p)
+{
+    return *p;
+}
+static inline int __popc(uint32_t v)
+{
+    return __builtin_popcount(v);
+}
+static inline uint32_t atomicOr(uint32_t *p, uint32_t v)
+{
+    uint32_t old = *p;
+    *p |= v;
+    return old;
+}
 static inline int32_t atomicAdd(int32_t *p, int32_t v)
 {
     int32_t old = *p;
@@ -128,5 +163,6 @@ static void emulator_run(dim3 grid, dim3 block, size_t shared, const Body &body)
         emulator_run((grid), (block), (shared), [&]() { kernel(__VA_ARGS__); }); \
     } while (0)
 #define DYNAMIC_SHARED(type, name) type *name = (type *)emulator_shared()
+#define ALLOW_SHARED(kernel, bytes) (void)(bytes)
 
 #endif

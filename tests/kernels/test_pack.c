@@ -2,13 +2,14 @@
  * tensor cores would make of fragments read from there is W x. The fragments are spelt out here
  * from the PTX ISA ("Matrix Fragments for mma.m16n8k16 / m16n8k8", .bf16): lane l has of A the
  * rows l/4 and l/4 + 8, of B the column l/4, of both k = l%4 * 2 + {0,1}, and of m16n8k16 the same
- * 8 further; of C the same rows at columns l%4 * 2 + {0,1}. */
+ * 8 further; of C the same rows at columns l%4 * 2 + {0,1}. Which input stands at which k is ours
+ * to choose. */
 #include "kernels/cuda/pack_impl.h"
 
 #include "tests/kernels/row_op.h"
 #include "tests/lib/test.h"
 
-enum { ROWS = 8 }; /* a group */
+enum { ROWS = 8 }; /* of an MMA */
 
 /* Whole numbers, so that every sum is exact in any order. */
 static float *numbers(size_t n, uint32_t seed)
@@ -40,7 +41,7 @@ static void mma(float c[16][8], bf16 a[32][8], bf16 b[32][4], int n_k)
                 c[m][n] += full_a[m][k] * full_b[k][n];
 }
 
-/* Tile m of outputs times a group of rows, as a kernel reads both: out[16][8]. */
+/* Tile m of outputs times 8 rows, as a kernel reads both: out[16][8]. */
 static void run_tile(float out[16][8], const struct tiles *t, const bf16 *w, const bf16 *x,
                      int32_t m)
 {
@@ -51,26 +52,24 @@ static void run_tile(float out[16][8], const struct tiles *t, const bf16 *w, con
         for (int32_t j = 0; j < t->range_tile + t->tail; j++) {
             int tail = j == t->range_tile, n = tail ? 4 : 8;
             const bf16 *tile = w + (tail ? tiles_tail_at(t, m, range) : tiles_at(t, m, range, j));
-            const bf16 *group = x + group_element(first + 16 * j, 0);
             for (int lane = 0; lane < 32; lane++) {
                 memcpy(a[lane], tile + lane * n, (size_t)n * sizeof(bf16));
-                memcpy(b[lane], group + lane * 2, 2 * sizeof(bf16));
-                if (!tail)
-                    memcpy(b[lane] + 2, group + 64 + lane * 2, 2 * sizeof(bf16));
+                memcpy(b[lane], x + lane / 4 * t->k + first + 16 * j + lane % 4 * n / 2,
+                       (size_t)n / 2 * sizeof(bf16));
             }
             mma(out, a, b, tail ? 8 : 16);
         }
     }
 }
 
-/* rows[ROWS,n] as a group, filled up. */
-static bf16 *group_of(const float *rows, int32_t n)
+/* rows[ROWS,n], filled up. */
+static bf16 *rows_of(const float *rows, int32_t n)
 {
     bf16 *g = calloc((size_t)pack_fill(n) * ROWS, sizeof *g);
     assert_non_null(g);
     for (int32_t r = 0; r < ROWS; r++)
         for (int32_t k = 0; k < n; k++)
-            g[group_element(k, r)] = bf16_from_f32(rows[r * n + k]);
+            g[r * pack_fill(n) + k] = bf16_from_f32(rows[r * n + k]);
     return g;
 }
 
@@ -90,13 +89,13 @@ static void linear_multiplies_right(void **state)
         int32_t n = size[s][0], k = size[s][1];
         float *w = numbers((size_t)(n * k), 1), *x = numbers((size_t)(ROWS * k), 2);
         const struct tiles t = tiles_linear(n, k);
-        bf16 *packed = calloc(tiles_linear_elements(&t), sizeof *packed), *group = group_of(x, k);
+        bf16 *packed = calloc(tiles_linear_elements(&t), sizeof *packed), *rows = rows_of(x, k);
         assert_non_null(packed);
         const struct host_matrix m = matrix_of(w, n, k);
         assert_ok(pack_linear(packed, DTYPE_BF16, &m, 1, DTYPE_BF16));
         for (int32_t tile = 0; tile < t.n_tile; tile++) {
             float out[16][8];
-            run_tile(out, &t, packed, group, tile);
+            run_tile(out, &t, packed, rows, tile);
             for (int32_t o = 0; o < 16; o++)
                 for (int32_t r = 0; r < ROWS; r++)
                     assert_true(
@@ -106,7 +105,7 @@ static void linear_multiplies_right(void **state)
         free(w);
         free(x);
         free(packed);
-        free(group);
+        free(rows);
     }
 }
 
@@ -124,7 +123,7 @@ static void feed_forward_multiplies_right(void **state)
             const struct ff_desc d = {
                 .gated = gated, .w1 = matrix_of(w1, inner, dim), .w2 = matrix_of(w2, dim, width)};
             bf16 *packed = calloc(tiles_ff_elements(dim, width), sizeof *packed);
-            bf16 *gx = group_of(x, dim), *gh = group_of(h, width);
+            bf16 *gx = rows_of(x, dim), *gh = rows_of(h, width);
             assert_non_null(packed);
             assert_ok(pack_ff(packed, DTYPE_BF16, &d, DTYPE_BF16));
             const struct tiles up = tiles_up(dim, width), down = tiles_down(dim, width);

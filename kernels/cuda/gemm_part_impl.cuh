@@ -1,0 +1,68 @@
+/* What the kernels of gemm.cu and gemm_tiles.cu share: weights on their way in, and the end of a
+ * result. The two must give the same bits: an output is a chain of MMAs a range of k, then the tree
+ * of pack_impl.h, then finish. */
+#ifndef RXT_CUDA_GEMM_PART_IMPL_CUH
+#define RXT_CUDA_GEMM_PART_IMPL_CUH
+
+#include "kernels/cuda/gemm_impl.h"
+#include "kernels/cuda/mma_impl.cuh"
+
+/* Weights are read once a step, so they should leave the caches first. Zeros unless wanted. */
+__device__ inline uint4 load_weights16(const void *p, bool wanted)
+{
+    uint4 v = {0, 0, 0, 0};
+    if (wanted)
+        v = __ldcs((const uint4 *)p);
+    return v;
+}
+__device__ inline uint2 load_weights8(const void *p, bool wanted)
+{
+    uint2 v = {0, 0};
+    if (wanted)
+        v = __ldcs((const uint2 *)p);
+    return v;
+}
+
+/* Where the rows of an item end. */
+struct gemm_place {
+    const float *bias; /* of its expert */
+    void *out;
+};
+
+/* Output n of a row, y without bias. */
+template <class T>
+__device__ inline void finish(const struct gemm &g, const struct gemm_place &p, int64_t row,
+                              int32_t n, float y)
+{
+    if (n >= g.w.n)
+        return;
+    y = y + (p.bias ? p.bias[n] : 0.0f);
+    int64_t at = row * g.out_stride + n; // out[row,n]
+    if (g.end == GEMM_F32)
+        ((float *)p.out)[at] = g.round_bf16 ? rounded<bf16>(y) : y;
+    else if (g.end == GEMM_STORE)
+        ((T *)p.out)[at] = narrow<T>(y);
+    else
+        ((T *)p.out)[at] = narrow<T>(widen(((T *)p.out)[at]) + rounded<T>(y));
+}
+
+/* Hidden unit `unit` of a row, out of a value and its gate without bias. Units beyond are zero,
+ * because the next matrix reads them. */
+template <class T>
+__device__ inline void finish_hidden(const struct gemm &g, const struct gemm_place &p, int64_t row,
+                                     int32_t unit, float value, float gate)
+{
+    float h = 0.0f;
+    if (unit < g.w.n) {
+        float a = rounded<T>(value + (p.bias ? p.bias[unit] : 0.0f));
+        if (g.gated) {
+            gate = gate + (p.bias ? p.bias[g.w.n + unit] : 0.0f);
+            h = a * rounded<T>(act_of(g.act, rounded<T>(gate)));
+        } else {
+            h = act_of(g.act, a);
+        }
+    }
+    ((T *)p.out)[row * g.out_stride + unit] = narrow<T>(h); // out[row,unit]
+}
+
+#endif

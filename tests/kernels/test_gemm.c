@@ -1,0 +1,167 @@
+/* The multiplications of the CUDA backend have several kernels for one result: for a few rows that
+ * a block makes itself, for one, two or four groups of 8 rows, for many. A row must come out with
+ * the same bits from each, aligned or not; see kernels/cuda/gemm.cu and gemm_tiles.cu. */
+#include "kernels/backend.h"
+
+#include "tests/kernels/row_op.h"
+#include "tests/lib/test.h"
+
+enum { MOST = 131, DIM = 192, OUT = 150, WIDTH = 256 };
+
+/* Around every number of rows where another kernel takes over. */
+static const int32_t sizes[] = {2, 8, 9, 16, 17, 32, 33, 64, 65, 127, 128, 129, MOST};
+
+struct subject {
+    struct lane *ln;
+    struct weight *norm, *linear, *ff;
+    float *values;
+};
+
+static struct lane *wide_lane(struct backend *be)
+{
+    const struct lane_limits limits = {
+        .max_rows = MOST, .max_seq = 1, .max_keys = 1, .max_width = WIDTH, .max_vocab = OUT};
+    struct lane *ln;
+    assert_ok(lane_create(&ln, be, LANE_ANSWER, &limits));
+    return ln;
+}
+
+static void subject_open(struct subject *s, struct backend *be)
+{
+    s->ln = wide_lane(be);
+    s->values = random_values(3 * WIDTH * DIM, 0.1f, 5);
+    const float *v = s->values;
+    const struct host_matrix m = matrix_of(v, OUT, DIM);
+    const struct host_vector bias = vector_of(v + 40, OUT);
+    const struct norm_desc norm = {.kind = NORM_RMS, .dim = DIM, .weight = vector_of(v + 9, DIM)};
+    const struct ff_desc ff = {
+        .gated = true,
+        .act = ACT_SILU,
+        .w1 = matrix_of(v, 2 * WIDTH, DIM),
+        .w2 = matrix_of(v + 2 * WIDTH * DIM, DIM, WIDTH),
+        .b1 = vector_of(v + 70, 2 * WIDTH),
+        .b2 = vector_of(v + 20, DIM),
+    };
+    assert_ok(weight_linear(&s->linear, be, &m, &bias, 1, DTYPE_BF16));
+    assert_ok(weight_norm(&s->norm, be, &norm));
+    assert_ok(weight_ff(&s->ff, be, &ff, DTYPE_BF16));
+}
+
+static void subject_close(struct subject *s, struct backend *be)
+{
+    weight_destroy(be, &s->linear);
+    weight_destroy(be, &s->norm);
+    weight_destroy(be, &s->ff);
+    lane_destroy(&s->ln);
+    free(s->values);
+}
+
+/* x[n,cols] as the engine's own activations lie: aligned, without gaps. */
+static struct tensor aligned(struct backend *be, const float *x, int32_t n, int32_t cols)
+{
+    enum dtype dtype = backend_act_dtype(be);
+    size_t count = (size_t)n * (size_t)cols;
+    bf16 *narrow = malloc(count * sizeof *narrow);
+    assert_non_null(narrow);
+    for (size_t i = 0; i < count; i++)
+        narrow[i] = bf16_from_f32(x[i]);
+    const void *from = dtype == DTYPE_BF16 ? (const void *)narrow : x;
+    struct tensor t = {NULL, dtype, n, cols, cols};
+    t.data = to_backend(be, from, count * dtype_bytes(dtype));
+    free(narrow);
+    return t;
+}
+
+static void aligned_take(struct backend *be, struct tensor t, float *x)
+{
+    size_t count = (size_t)t.rows * (size_t)t.cols;
+    void *all = malloc(count * dtype_bytes(t.dtype));
+    assert_non_null(all);
+    from_backend(be, all, t.data, count * dtype_bytes(t.dtype));
+    for (size_t i = 0; x && i < count; i++)
+        x[i] = dtype_value(all, t.dtype, i);
+    free(all);
+    backend_free(be, t.data);
+}
+
+/* What each of n rows becomes: linear [OUT], the same with a norm [OUT], feed-forward [DIM]. */
+struct results {
+    float *linear, *normed, *ff;
+};
+
+static struct results results_of(int32_t n)
+{
+    struct results r = {malloc((size_t)n * OUT * sizeof(float)),
+                        malloc((size_t)n * OUT * sizeof(float)),
+                        malloc((size_t)n * DIM * sizeof(float))};
+    assert_true(r.linear && r.normed && r.ff);
+    return r;
+}
+
+static void results_free(struct results *r)
+{
+    free(r->linear);
+    free(r->normed);
+    free(r->ff);
+}
+
+static void run(const struct subject *s, struct backend *be, const float *x, int32_t n,
+                bool is_aligned, struct results *r)
+{
+    struct tensor tx = is_aligned ? aligned(be, x, n, DIM) : guarded(be, x, n, DIM);
+    float *zeros = calloc((size_t)n * OUT, sizeof *zeros);
+    assert_non_null(zeros);
+    struct tensor a = guarded(be, zeros, n, OUT), b = guarded(be, zeros, n, OUT);
+    assert_ok(op_linear(s->ln, a, tx, NULL, s->linear));
+    assert_ok(op_linear(s->ln, b, tx, s->norm, s->linear));
+    assert_ok(op_ff_add(s->ln, tx, s->norm, s->ff));
+    assert_ok(lane_sync(s->ln));
+    guarded_take(be, a, r->linear);
+    guarded_take(be, b, r->normed);
+    if (is_aligned)
+        aligned_take(be, tx, r->ff);
+    else
+        guarded_take(be, tx, r->ff);
+    free(zeros);
+}
+
+static void one_result_from_every_kernel(void **state)
+{
+    (void)state;
+    struct setting set;
+    struct subject s;
+    for (int way = 0; setting_open_way(&set, way); way++) {
+        subject_open(&s, set.be);
+        float *x = random_values(MOST * DIM, 1.0f, 6);
+        struct results alone = results_of(MOST), r = results_of(MOST);
+        for (int32_t i = 0; i < MOST; i++) {
+            struct results at = {alone.linear + i * OUT, alone.normed + i * OUT,
+                                 alone.ff + i * DIM};
+            run(&s, set.be, x + i * DIM, 1, i % 2, &at);
+        }
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (int is_aligned = 0; is_aligned < 2; is_aligned++) {
+                int32_t n = sizes[i], first = (MOST - n) / 2;
+                run(&s, set.be, x + first * DIM, n, is_aligned, &r);
+                for (int32_t k = 0; k < n; k++) {
+                    int32_t row = first + k;
+                    assert_same_bits(r.linear + k * OUT, alone.linear + row * OUT, OUT, "linear",
+                                     row);
+                    assert_same_bits(r.normed + k * OUT, alone.normed + row * OUT, OUT, "normed",
+                                     row);
+                    assert_same_bits(r.ff + k * DIM, alone.ff + row * DIM, DIM, "ff", row);
+                }
+            }
+        results_free(&alone);
+        results_free(&r);
+        free(x);
+        subject_close(&s, set.be);
+        setting_close(&set);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_result_from_every_kernel)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
