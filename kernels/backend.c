@@ -146,6 +146,16 @@ enum rxt_status lane_sync(struct lane *ln)
     return ln->be->ops->sync(ln);
 }
 
+void lane_step_begin(struct lane *ln)
+{
+    ln->be->ops->step_begin(ln);
+}
+
+enum rxt_status lane_step_end(struct lane *ln)
+{
+    return ln->be->ops->step_end(ln);
+}
+
 void lane_give_way(struct lane *ln)
 {
     ln->be->ops->give_way(ln);

@@ -114,6 +114,13 @@ size_t lane_bytes(const struct lane *ln);            /* of its scratch memory */
 struct backend *lane_backend(const struct lane *ln); /* lent: the one it was created on */
 /* Waits until all ops and copies of the lane are over. EDEVICE. */
 enum rxt_status lane_sync(struct lane *ln);
+/* The ops between the two are one step: they may all start at its end only. A step that repeats
+ * the ops, weights, tensors and numbers of rows of an earlier one of the lane costs a device one
+ * start instead of one for every op; ids, positions, K/V and memories may be others. lane_sync
+ * and copies start what was called so far; the step goes on. Memory that the ops use must live
+ * until the end; lane_step_end must follow, also when an op has failed. EDEVICE. */
+void lane_step_begin(struct lane *ln);
+enum rxt_status lane_step_end(struct lane *ln);
 /* For an answer lane between two of its steps: lets a memory lane that stands back run one chunk
  * (design 3: an update older than 1 s gets every second step). Returns at once if none waits. */
 void lane_give_way(struct lane *ln);

@@ -20,6 +20,8 @@
     X(void, lane_destroy, (struct lane * ln))                                                    \
     X(size_t, lane_bytes, (const struct lane *ln))                                               \
     X(enum rxt_status, sync, (struct lane * ln))                                                 \
+    X(void, step_begin, (struct lane * ln))                                                      \
+    X(enum rxt_status, step_end, (struct lane * ln))                                             \
     X(void, give_way, (struct lane * ln))                                                        \
     X(enum rxt_status, upload, (struct lane * ln, void *dst, const void *src, size_t bytes))     \
     X(enum rxt_status, download, (struct lane * ln, void *dst, const void *src, size_t bytes))   \

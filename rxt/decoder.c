@@ -89,12 +89,17 @@ static struct tensor residual(const struct rxt_worker *w, const struct ragged *r
 static enum rxt_status forward(struct rxt_worker *w, const struct rxt_batch *b)
 {
     struct tensor x = residual(w, &b->rows);
-    TRY(run_layers(w, b, x));
     int32_t n = 0;
     for (int32_t i = 0; i < b->rows.n_seq; i++)
         if (!b->want || b->want[i])
             w->row[n++] = b->rows.offset[i + 1] - 1;
-    TRY(head(w, x, n));
+    lane_step_begin(w->ln);
+    enum rxt_status st = run_layers(w, b, x);
+    if (st == RXT_OK)
+        st = head(w, x, n);
+    enum rxt_status ended = lane_step_end(w->ln);
+    TRY(st);
+    TRY(ended);
     w->n_logits = n;
     return RXT_OK;
 }

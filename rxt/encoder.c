@@ -29,7 +29,8 @@ static enum rxt_status self_attention(struct rxt_worker *w, struct tensor x,
 }
 
 /* ed_view[i] = the residual stream behind layer i, unnormalised. Spec 2.5. */
-static enum rxt_status encode(struct rxt_worker *w, const struct ragged *rows, const int32_t *ids)
+static enum rxt_status run_layers(struct rxt_worker *w, const struct ragged *rows,
+                                  const int32_t *ids)
 {
     const struct stack_weights *e = &w->m->w.encoder;
     int32_t n = rows->offset[rows->n_seq];
@@ -43,6 +44,14 @@ static enum rxt_status encode(struct rxt_worker *w, const struct ragged *rows, c
         TRY(layer_feed_forward(w, x, &e->layer[i]));
     }
     return RXT_OK;
+}
+
+static enum rxt_status encode(struct rxt_worker *w, const struct ragged *rows, const int32_t *ids)
+{
+    lane_step_begin(w->ln);
+    enum rxt_status st = run_layers(w, rows, ids);
+    enum rxt_status ended = lane_step_end(w->ln);
+    return st == RXT_OK ? ended : st;
 }
 
 static enum rxt_status check(const struct rxt_worker *w, const struct ragged *rows,

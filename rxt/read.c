@@ -33,12 +33,9 @@ static bool fits(const struct stm_config *have, const struct stm_config *want)
            have->embed_dim == want->embed_dim;
 }
 
-enum rxt_status rxt_read_build(struct rxt_read *r, struct rxt_worker *w, const struct stm *memory)
+static enum rxt_status build(struct rxt_read *r, struct rxt_worker *w, const struct stm *memory)
 {
     const struct rxt_model *m = r->m;
-    struct stm_config want = rxt_model_stm(m, DTYPE_F32);
-    if (!fits(stm_config_of(memory), &want))
-        return RXT_ESHAPE;
     int32_t layer = 0;
     for (int32_t i = 0; i < m->w.decoder.n_layer; i++) {
         const struct layer_weights *l = &m->w.decoder.layer[i];
@@ -47,6 +44,19 @@ enum rxt_status rxt_read_build(struct rxt_read *r, struct rxt_worker *w, const s
         TRY(op_mem_kv(w->ln, r->kv, layer, stm_read(memory, layer), l->stm_norm, l->cross_kv));
         layer++;
     }
+    return RXT_OK;
+}
+
+enum rxt_status rxt_read_build(struct rxt_read *r, struct rxt_worker *w, const struct stm *memory)
+{
+    struct stm_config want = rxt_model_stm(r->m, DTYPE_F32);
+    if (!fits(stm_config_of(memory), &want))
+        return RXT_ESHAPE;
+    lane_step_begin(w->ln);
+    enum rxt_status st = build(r, w, memory);
+    enum rxt_status ended = lane_step_end(w->ln);
+    TRY(st);
+    TRY(ended);
     TRY(lane_sync(w->ln));
     r->version = stm_version(memory);
     return RXT_OK;

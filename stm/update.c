@@ -254,10 +254,13 @@ enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[]
     if (!fits(&p, ed))
         return RXT_ESHAPE;
     hot_enter();
+    lane_step_begin(u->ln);
     enum rxt_status st = run(&p, ed);
+    enum rxt_status ended = lane_step_end(u->ln);
     enum rxt_status waited = lane_sync(u->ln); /* also after a failure: ops may be under way */
     hot_leave();
     TRY(st);
+    TRY(ended);
     TRY(waited);
     return judge(&p, bad);
 }

@@ -4,15 +4,18 @@
 #ifndef RXT_BASE_COUNT_H
 #define RXT_BASE_COUNT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct count {
     uint64_t ops;   /* calls of rows of the op table */
     uint64_t flops; /* multiply-add = 2; norms, exp and copies are not counted */
     uint64_t bytes; /* weights, K/V and activations that an op has to read or write once */
+    uint64_t steps, replayed; /* steps of a device, those started as a graph made before */
 };
 
 void count_op(uint64_t flops, uint64_t bytes);
+void count_step(bool replayed);
 struct count count_read(void);
 
 #endif

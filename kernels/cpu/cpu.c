@@ -141,6 +141,18 @@ enum rxt_status cpu_sync(struct lane *ln)
     return RXT_OK;
 }
 
+/* Every op is over when its call returns. */
+void cpu_step_begin(struct lane *ln)
+{
+    (void)ln;
+}
+
+enum rxt_status cpu_step_end(struct lane *ln)
+{
+    (void)ln;
+    return RXT_OK;
+}
+
 void cpu_give_way(struct lane *ln)
 {
     pool_give_way(cpu_lane(ln)->be->pool);

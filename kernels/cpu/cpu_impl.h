@@ -65,6 +65,8 @@ enum rxt_status cpu_lane_create(struct lane **out, struct backend *be, enum lane
 void cpu_lane_destroy(struct lane *ln);
 size_t cpu_lane_bytes(const struct lane *ln);
 enum rxt_status cpu_sync(struct lane *ln);
+void cpu_step_begin(struct lane *ln);
+enum rxt_status cpu_step_end(struct lane *ln);
 void cpu_give_way(struct lane *ln);
 enum rxt_status cpu_copy(struct lane *ln, void *dst, const void *src, size_t bytes);
 void cpu_destroy(struct backend *be);

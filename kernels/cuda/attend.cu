@@ -1,6 +1,6 @@
 /* attend.cu - rows of keys and values into their blocks, and attention over blocks.
  * Shapes   q, k, v, gate, out [R, heads*hd] of any stride; blocks of 64 keys (pack_impl.h); hd up
- *          to 256. Sequences as parameters, 64 a launch.
+ *          to 256.
  * Launch   store: grid rows x heads, block 64; whole memories: 32 keys x heads. attend: grid rows x
  *          heads, 8 warps; a warp takes a split, 8 splits make a round. It serves f32, and heads
  *          that attend_tile.cu has no tiles for.
@@ -104,9 +104,11 @@ extern "C" void store_launch(struct cuda_lane *ln, struct store_job *job)
             job->seq[i].first_tile = job->n_tile;
             job->n_tile += (job->seq[i].n_row + 31) / 32;
         }
+        job->seq = attend_put(ln, job->n_seq);
         LAUNCH(store_tiles, dim3((unsigned)job->n_tile, (unsigned)job->n_head), 128, 0, ln, *job);
         return;
     }
+    job->seq = attend_put(ln, job->n_seq);
     dim3 grid(grid_rows(job->n_row), (unsigned)job->n_head);
     if (ln->base.be->act_dtype == DTYPE_BF16)
         LAUNCH(store_rows<bf16>, grid, 64, 0, ln, *job);
@@ -295,6 +297,7 @@ extern "C" void attend_launch(struct cuda_lane *ln, struct attend_job *job)
     int32_t n = job->heads.n_q > job->heads.n_kv ? job->heads.n_q : job->heads.n_kv;
     dim3 grid(grid_rows(job->n_row), (unsigned)n);
     size_t bytes = place_bytes(job->heads.dim);
+    job->seq = attend_put(ln, job->n_seq);
     if (ln->base.be->act_dtype == DTYPE_BF16)
         LAUNCH(attend_rows<bf16>, grid, 32 * WARPS, bytes, ln, *job);
     else

@@ -15,9 +15,11 @@
 
 #include "kernels/cuda/cuda_impl.h"
 #include "kernels/cuda/pack_impl.h"
+#include "kernels/cuda/scratch_impl.h"
 #include "kernels/cuda/table_impl.h"
 
-#define ATTEND_SEQ 64 /* sequences of one launch, as parameters */
+#include <assert.h>
+
 #define ATTEND_SPLIT_TURN 64
 #define ATTEND_SPLIT_MEMORY 128
 #define ATTEND_SPLIT_FULL 512 /* plain kernel only */
@@ -43,6 +45,7 @@ struct attend_seq {
     int32_t n_stored;   /* keys that are there; what lies behind them in their block is anything */
     int32_t first_tile; /* store: of 32 keys; attend_tile.cu: of rows */
 };
+static_assert(sizeof(struct attend_seq) <= ARGS_SEQ, "an op has arguments of three a sequence");
 
 /* Rows of k and v into their blocks; row i of a sequence becomes key at + i. */
 struct store_job {
@@ -51,7 +54,8 @@ struct store_job {
     int32_t n_head, dim, n_seq, n_row;
     bool from_zero; /* at = 0, else at = start */
     int32_t n_tile;
-    struct attend_seq seq[ATTEND_SEQ];
+    struct attend_seq
+        *seq; /* room for arguments (attend_sequences), then where kernels find them */
 };
 CUDA_API void store_launch(struct cuda_lane *ln, struct store_job *job);
 
@@ -69,7 +73,7 @@ struct attend_job {
     int32_t *arrived; /* [tiles,heads], zeros before and after */
     float scale;
     int32_t n_tile, n_split;
-    struct attend_seq seq[ATTEND_SEQ];
+    struct attend_seq *seq; /* as above */
 };
 CUDA_API void attend_launch(struct cuda_lane *ln, struct attend_job *job);
 
@@ -80,9 +84,10 @@ CUDA_API void attend_tile_launch(struct cuda_lane *ln, struct attend_job *job);
 /* Scratch for the partial results of a job of up to n_row rows. */
 CUDA_API void attend_cut(struct cuda_lane *ln, struct attend_job *job);
 
-/* Sequences [first, first + up to ATTEND_SEQ) of g as those of a job, whose row 0 is the first row
- * of `first`; their number. keys and n_key are still to be filled. */
-int32_t attend_sequences(struct attend_seq *seq, const struct ragged *g, int32_t first);
+/* The sequences of g, in room for arguments; keys, n_key and n_stored are still to be filled. The
+ * launch comes next: it puts them. */
+struct attend_seq *attend_sequences(struct cuda_lane *ln, const struct ragged *g);
+CUDA_API struct attend_seq *attend_put(struct cuda_lane *ln, int32_t n_seq);
 
 static inline const float *rope_cos(const struct weight *rope)
 {

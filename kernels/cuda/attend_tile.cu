@@ -590,11 +590,13 @@ template <int DIM> static void launch(struct cuda_lane *ln, struct attend_job *j
     if (job->chain) {
         number_tiles(job, 32);
         if (DIM <= 32 && job->n_tile * (int32_t)heads >= ATTEND_MANY) {
+            job->seq = attend_put(ln, job->n_seq);
             LAUNCH((attend_chain < DIM, DIM <= 32 ? 2 : 1 >), dim3(blocks_of(job->n_tile), heads),
                    32 * WARPS, 0, ln, *job);
             return;
         }
         number_tiles(job, 16);
+        job->seq = attend_put(ln, job->n_seq);
         LAUNCH((attend_chain<DIM, 1>), dim3(blocks_of(job->n_tile), heads), 32 * WARPS, 0, ln,
                *job);
         return;
@@ -608,6 +610,7 @@ template <int DIM> static void launch(struct cuda_lane *ln, struct attend_job *j
     dim3 grid(blocks_of(job->n_tile), heads);
     if (job->in_parts)
         grid = dim3((unsigned)job->n_tile, heads, (unsigned)(job->n_split / WARPS));
+    job->seq = attend_put(ln, job->n_seq);
     if (job->causal || DIM == 64) /* of 64 without: registers spill */
         LAUNCH((attend_splits<DIM, true>), grid, 32 * WARPS, 0, ln, *job);
     else

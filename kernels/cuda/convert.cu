@@ -5,18 +5,27 @@
  * Order    no sums. */
 #include "kernels/cuda/device_impl.cuh"
 
-static __global__ void convert_rows(struct tensor out, struct tensor x)
+/* A memory and its spare have other places from update to update. */
+struct places {
+    void *out;
+    const void *x;
+};
+
+static __global__ void convert_rows(struct tensor out, struct tensor x, const struct places *at)
 {
+    out.data = at->out;
+    const void *from = at->x;
+
     int32_t c = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
     if (c >= x.cols)
         return;
     for (int32_t r = (int32_t)blockIdx.y; r < x.rows; r += (int32_t)gridDim.y) {
-        float v = element(x.data, x.dtype, r * x.stride + c); // x[r,c]
-        int64_t at = r * out.stride + c;                      // out[r,c]
+        float v = element(from, x.dtype, r * x.stride + c); // x[r,c]
+        int64_t to = r * out.stride + c;                    // out[r,c]
         if (out.dtype == DTYPE_BF16)
-            ((bf16 *)out.data)[at] = bf16_of(v);
+            ((bf16 *)out.data)[to] = bf16_of(v);
         else
-            ((float *)out.data)[at] = v;
+            ((float *)out.data)[to] = v;
     }
 }
 
@@ -24,7 +33,9 @@ extern "C" enum rxt_status cuda_convert(struct lane *lane, struct tensor out, st
 {
     struct cuda_lane *ln = cuda_lane(lane);
     TRY(cuda_ready(ln));
+    const struct places at = {out.data, x.data};
+    out.data = x.data = nullptr;
     LAUNCH(convert_rows, dim3((unsigned)(x.cols + 255) / 256, grid_rows(x.rows)), 256, 0, ln, out,
-           x);
+           x, args_copy(ln, &at, 1));
     return cuda_done(ln);
 }

@@ -2,6 +2,7 @@
 
 #include "kernels/base/mem.h"
 #include "kernels/cuda/scratch_impl.h"
+#include "kernels/cuda/step_impl.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -241,12 +242,15 @@ enum rxt_status cuda_lane_create(struct lane **out, struct backend *b, enum lane
     ln->scratch = cuda_alloc(b, ln->scratch_bytes + CUDA_ARRIVED * sizeof *ln->arrived);
     if (ln->scratch)
         ln->arrived = (int32_t *)(ln->scratch + ln->scratch_bytes);
+    enum rxt_status st = step_create(ln);
     cudaError_t e = ln->pending && ln->scratch ? open_lane(ln) : cudaErrorMemoryAllocation;
     if (e != cudaSuccess) {
         bool no_memory = e == cudaErrorMemoryAllocation;
         if (no_memory)
             (void)cudaGetLastError();
-        enum rxt_status st = no_memory ? RXT_ENOMEM : cuda_check(be, e);
+        st = no_memory ? RXT_ENOMEM : cuda_check(be, e);
+    }
+    if (st != RXT_OK) {
         cuda_lane_destroy(&ln->base);
         return st;
     }
@@ -270,6 +274,7 @@ void cuda_lane_destroy(struct lane *l)
             break;
         }
     (void)pthread_mutex_unlock(&ln->be->mutex);
+    step_destroy(ln);
     cuda_free(&ln->be->base, ln->scratch);
     if (ln->mark)
         (void)cudaEventDestroy(ln->mark);
@@ -284,8 +289,9 @@ void cuda_lane_destroy(struct lane *l)
 size_t cuda_lane_bytes(const struct lane *l)
 {
     const struct cuda_lane *ln = (const struct cuda_lane *)l;
-    return sizeof *ln + ln->scratch_bytes + CUDA_ARRIVED * sizeof *ln->arrived + CUDA_STAGING +
-           (size_t)ln->max_result * sizeof *ln->results + CUDA_PENDING * sizeof *ln->pending;
+    return sizeof *ln + step_bytes(ln) + ln->scratch_bytes + CUDA_STAGING +
+           CUDA_ARRIVED * sizeof *ln->arrived + (size_t)ln->max_result * sizeof *ln->results +
+           CUDA_PENDING * sizeof *ln->pending;
 }
 
 /* Waits, then hands over what op_sample and op_finite left. */
@@ -294,6 +300,7 @@ enum rxt_status cuda_sync(struct lane *l)
     struct cuda_lane *ln = cuda_lane(l);
     if (has_failed(ln->be))
         return RXT_EDEVICE;
+    TRY(step_flush(ln));
     TRY(cuda_check(ln->be, cudaStreamSynchronize(ln->stream)));
     for (int32_t i = 0; i < ln->n_pending; i++) {
         const struct cuda_result *r = &ln->pending[i];
@@ -316,6 +323,7 @@ enum rxt_status cuda_upload(struct lane *l, void *dst, const void *src, size_t b
 {
     struct cuda_lane *ln = cuda_lane(l);
     TRY(cuda_ready(ln));
+    TRY(step_flush(ln));
     return cuda_check(ln->be, put(dst, src, bytes, ln->staging, ln->stream));
 }
 
@@ -323,6 +331,7 @@ enum rxt_status cuda_download(struct lane *l, void *dst, const void *src, size_t
 {
     struct cuda_lane *ln = cuda_lane(l);
     TRY(cuda_ready(ln));
+    TRY(step_flush(ln));
     return cuda_check(ln->be, get(dst, src, bytes, ln->staging, ln->stream));
 }
 
@@ -330,6 +339,7 @@ enum rxt_status cuda_copy(struct lane *l, void *dst, const void *src, size_t byt
 {
     struct cuda_lane *ln = cuda_lane(l);
     TRY(cuda_ready(ln));
+    TRY(step_flush(ln));
     return cuda_check(ln->be,
                       cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, ln->stream));
 }
@@ -339,7 +349,7 @@ enum rxt_status cuda_copy(struct lane *l, void *dst, const void *src, size_t byt
 enum rxt_status cuda_ready(struct cuda_lane *ln)
 {
     ln->used = 0;
-    return has_failed(ln->be) ? RXT_EDEVICE : RXT_OK;
+    return has_failed(ln->be) ? RXT_EDEVICE : step_ready(ln);
 }
 
 void *cuda_cut(struct cuda_lane *ln, size_t count, size_t size)
@@ -352,7 +362,8 @@ void *cuda_cut(struct cuda_lane *ln, size_t count, size_t size)
 
 enum rxt_status cuda_done(struct cuda_lane *ln)
 {
-    return cuda_check(ln->be, cudaGetLastError());
+    TRY(step_done(ln));
+    return has_failed(ln->be) ? RXT_EDEVICE : RXT_OK;
 }
 
 enum rxt_status cuda_result(struct cuda_lane *ln, struct cuda_result *r)

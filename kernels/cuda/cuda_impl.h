@@ -1,9 +1,9 @@
 /* The CUDA backend's own handles, and what its files share.
  *
  * Host code is C (NAME.c), kernels are CUDA (NAME.cu); a launcher has C linkage. An op checks the
- * lane (cuda_ready), cuts scratch (cuda_cut), launches on the lane's stream and ends with
- * cuda_done, which sees launch errors and gives the scratch back: the ops of a lane run one after
- * another, so the next op may write it. */
+ * lane (cuda_ready), cuts scratch (cuda_cut), puts launches on the lane's list (LAUNCH) and ends
+ * with cuda_done, which starts them, or leaves that to the end of a step (step_impl.h), and gives
+ * the scratch back: the ops of a lane run one after another, so the next op may write it. */
 #ifndef RXT_CUDA_CUDA_IMPL_H
 #define RXT_CUDA_CUDA_IMPL_H
 
@@ -50,9 +50,10 @@ struct cuda_lane {
     struct cuda_lane *next;
     char *scratch; /* device */
     size_t scratch_bytes, used;
-    int32_t *arrived; /* device, [CUDA_ARRIVED] zeros between two kernels */
-    void *staging;    /* pinned, CUDA_STAGING bytes */
-    int32_t *results; /* pinned, written by kernels */
+    int32_t *arrived;  /* device, [CUDA_ARRIVED] zeros between two kernels */
+    struct step *step; /* launches that are not started yet */
+    void *staging;     /* pinned, CUDA_STAGING bytes */
+    int32_t *results;  /* pinned, written by kernels */
     int32_t max_result, n_result;
     struct cuda_result *pending;
     int32_t n_pending;
@@ -77,13 +78,35 @@ static inline struct cuda_backend *cuda_backend(struct backend *be)
 CUDA_API enum rxt_status cuda_ready(struct cuda_lane *ln);
 /* Count items of size bytes of scratch, until cuda_done. */
 CUDA_API void *cuda_cut(struct cuda_lane *ln, size_t count, size_t size);
-/* Ends an op. EDEVICE: a launch of it was refused. */
+/* Ends an op. EDEVICE: a launch was refused. */
 CUDA_API enum rxt_status cuda_done(struct cuda_lane *ln);
 /* Remembers the first failure. */
 CUDA_API enum rxt_status cuda_check(struct cuda_backend *be, cudaError_t e);
 
 /* Room for n results that lane_sync hands over; waits for the lane where there is none left. */
 CUDA_API enum rxt_status cuda_result(struct cuda_lane *ln, struct cuda_result *r);
+
+/* Arguments: what a kernel reads and what changes between two steps of one shape (ids, sequences,
+ * addresses of a session). An op writes `bytes` of them, args_need_op (scratch_impl.h) in all, to
+ * args_room; args_put gives the address at which the kernels of this op find them. */
+CUDA_API void *args_room(struct cuda_lane *ln, size_t bytes);
+CUDA_API void *args_put(struct cuda_lane *ln, size_t bytes);
+
+/* A launch on the list, its parameters behind it. No byte of it is left to chance: lists are
+ * compared. */
+#define LAUNCH_PARAMS 15
+struct launch_shape {
+    uint32_t grid[3], block, shared;
+};
+struct launch {
+    const void *kernel;
+    struct launch_shape shape;
+    uint32_t bytes;                      /* with parameters */
+    uint16_t n_param, at[LAUNCH_PARAMS]; /* where they are, in bytes from here */
+};
+/* Room on the list for a launch with parameters of these sizes, zeroed. */
+CUDA_API struct launch *launch_add(struct cuda_lane *ln, const void *kernel,
+                                   struct launch_shape shape, int n_param, const size_t *size);
 
 /* ---- memory ---- */
 

@@ -10,11 +10,11 @@
 
 #include <cuda_runtime.h>
 #include <math.h>
+#include <string.h>
 
-/* LAUNCH(kernel, grid, block, shared bytes, lane, arguments...); tests/emulator/ has its own. */
-#ifndef LAUNCH
-#define LAUNCH(kernel, grid, block, shared, ln, ...) \
-    kernel<<<(grid), (block), (shared), (ln)->stream>>>(__VA_ARGS__)
+/* What the runtime calls a kernel; tests/emulator/ has its own. */
+#ifndef KERNEL_ENTRY
+#define KERNEL_ENTRY(kernel) ((const void *)(kernel))
 #define DYNAMIC_SHARED(type, name)                                \
     extern __shared__ __align__(16) unsigned char name##_bytes[]; \
     type *name = reinterpret_cast<type *>(name##_bytes)
@@ -22,6 +22,42 @@
 #define ALLOW_SHARED(kernel, bytes) \
     (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 #endif
+
+/* LAUNCH(kernel, grid, block, shared bytes, lane, arguments...) puts a launch on the lane's list. A
+ * name with a comma goes in parentheses. */
+#define LAUNCH(kernel, grid, block, shared, ln, ...) \
+    launch_of((ln), KERNEL_ENTRY(kernel), (kernel), (grid), (block), (shared), __VA_ARGS__)
+
+/* A parameter as the kernel declares it; what lies between its members counts as zero. */
+template <class P> static inline void launch_put(struct launch *l, int i, P value)
+{
+#ifdef __has_builtin
+#if __has_builtin(__builtin_clear_padding)
+    __builtin_clear_padding(&value);
+#endif
+#endif
+    memcpy((char *)l + l->at[i], &value, sizeof value);
+}
+
+template <class... P, class... A>
+static inline void launch_of(struct cuda_lane *ln, const void *entry, void (*)(P...), dim3 grid,
+                             unsigned block, size_t shared, const A &...argument)
+{
+    static_assert(sizeof...(P) == sizeof...(A) && sizeof...(P) <= LAUNCH_PARAMS,
+                  "as many arguments as the kernel has parameters, 15 at most");
+    const size_t size[] = {sizeof(P)...};
+    struct launch_shape shape = {{grid.x, grid.y, grid.z}, block, (uint32_t)shared};
+    struct launch *l = launch_add(ln, entry, shape, (int)sizeof...(P), size);
+    int i = 0;
+    (launch_put<P>(l, i++, argument), ...);
+}
+
+/* Arguments of an op (cuda_impl.h): n values. */
+template <class V> static inline const V *args_copy(struct cuda_lane *ln, const V *from, size_t n)
+{
+    memcpy(args_room(ln, n * sizeof(V)), from, n * sizeof(V));
+    return (const V *)args_put(ln, n * sizeof(V));
+}
 
 /* Rows of a grid whose blocks take every gridDim.y-th row. */
 static inline unsigned grid_rows(int64_t n)

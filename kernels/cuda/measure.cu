@@ -55,7 +55,7 @@ static cudaError_t run(const struct measure *m, size_t bytes, double *out)
         LAUNCH(multiply_add, m->blocks, 256, 0, m->ln, m->sink);
     else
         LAUNCH(read_all, m->blocks, 256, 0, m->ln, m->sink, m->memory, bytes / sizeof(float4));
-    e = cudaGetLastError();
+    e = cuda_done(m->ln) == RXT_OK ? cudaSuccess : cudaErrorLaunchFailure;
     if (e == cudaSuccess)
         e = cudaEventRecord(m->end, m->ln->stream);
     if (e == cudaSuccess)

@@ -15,6 +15,7 @@ enum rxt_status cuda_mem_kv(struct lane *lane, struct mem_kv *out, int32_t layer
     g.out = y.data;
     g.out_stride = y.stride;
     gemm_launch(ln, &g, 1);
+    const struct ragged rows = {.n_seq = 1, .offset = (const int32_t[]){0, stm.rows}};
     struct store_job store = {
         .k = tensor_cols(y, 0, width),
         .v = tensor_cols(y, width, width),
@@ -23,8 +24,9 @@ enum rxt_status cuda_mem_kv(struct lane *lane, struct mem_kv *out, int32_t layer
         .n_seq = 1,
         .n_row = stm.rows,
         .from_zero = true,
+        .seq = attend_sequences(ln, &rows),
     };
-    store.seq[0] = (struct attend_seq){.keys = mem_kv_keys(out, act, layer), .n_row = stm.rows};
+    store.seq[0].keys = mem_kv_keys(out, act, layer);
     store_launch(ln, &store);
     return cuda_done(ln);
 }

@@ -1,38 +1,30 @@
 /* norm.cu - the five norms of spec 2.2 and 2.7; rows as gemm.cu reads them.
  * Shapes   x [R,D] of any stride, f32 or bf16; out [R,D], or [R, D filled up to 64].
- * Launch   a warp a row, 4 of them a block; named rows 256 a launch, as parameters. 16 bytes at
- *          once where a row lies so, else element by element.
+ * Launch   a warp a row, 4 of them a block. 16 bytes at once where a row lies so, else element by
+ *          element.
  * Roofline memory-bound: 2 D values read (twice, the second time from L1), one written: 8 KB in
  *          flight a block, 4096 rows of 512 in 2 us + the launch. Measured: not yet on a card.
  * Order    norm_row_impl.cuh; float32 throughout, rounded once where it is stored. */
 #include "kernels/cuda/norm_row_impl.cuh"
 
-#define ROWS 4    /* of a block */
-#define NAMED 256 /* rows named in one launch */
-
-struct row_names {
-    int32_t n; /* 0: row r is row r */
-    int32_t row[NAMED];
-};
+#define ROWS 4 /* of a block */
 
 struct row_job {
     void *out; /* [n_row,cols] */
     int64_t out_stride;
     struct tensor x;
-    int32_t first, n_row, cols; /* rows [first, n_row); of cols those of x, then zeros */
+    const int32_t *row;  /* an argument: row r is x[row[r],:]; NULL: x[r,:] */
+    int32_t n_row, cols; /* of cols those of x, then zeros */
     bool has_norm, as_bf16;
     struct norm norm;
-    struct row_names names;
 };
 
-/* Grid: rows of this launch. */
 template <class T> static __global__ void norm_rows(const __grid_constant__ struct row_job s)
 {
-    int32_t last = s.names.n > 0 ? s.first + s.names.n : s.n_row;
     int32_t warp = (int32_t)threadIdx.x / 32;
-    for (int32_t r = s.first + (int32_t)blockIdx.x * ROWS + warp; r < last;
+    for (int32_t r = (int32_t)blockIdx.x * ROWS + warp; r < s.n_row;
          r += (int32_t)gridDim.x * ROWS) {
-        int32_t source = s.names.n > 0 ? s.names.row[r - s.first] : r;
+        int32_t source = s.row ? s.row[r] : r;
         size_t value = s.x.dtype == DTYPE_BF16 ? sizeof(bf16) : sizeof(float);
         const void *x =
             (const char *)s.x.data + (size_t)(source * s.x.stride) * value; // x[source,:]
@@ -42,9 +34,9 @@ template <class T> static __global__ void norm_rows(const __grid_constant__ stru
     }
 }
 
-static void launch(struct cuda_lane *ln, const struct row_job &s, int32_t n)
+static void launch(struct cuda_lane *ln, const struct row_job &s)
 {
-    unsigned grid = grid_rows((n + ROWS - 1) / ROWS);
+    unsigned grid = grid_rows((s.n_row + ROWS - 1) / ROWS);
     if (ln->base.be->act_dtype == DTYPE_BF16)
         LAUNCH(norm_rows<bf16>, grid, 32 * ROWS, 0, ln, s);
     else
@@ -69,13 +61,9 @@ extern "C" void stage_rows(struct cuda_lane *ln, void *out, struct tensor x, con
     s.has_norm = norm != nullptr;
     if (norm)
         s.norm = ((const struct cuda_norm *)norm)->norm;
-    for (s.first = 0; s.first < n_row; s.first += row ? NAMED : n_row) {
-        int32_t n = row && n_row - s.first > NAMED ? NAMED : n_row - s.first;
-        s.names.n = row ? n : 0;
-        for (int32_t i = 0; row && i < n; i++)
-            s.names.row[i] = row[s.first + i];
-        launch(ln, s, n);
-    }
+    if (row)
+        s.row = args_copy(ln, row, (size_t)n_row);
+    launch(ln, s);
 }
 
 extern "C" enum rxt_status cuda_norm(struct lane *lane, struct tensor out, struct tensor x,
@@ -91,6 +79,6 @@ extern "C" enum rxt_status cuda_norm(struct lane *lane, struct tensor out, struc
     s.cols = x.cols;
     s.has_norm = true;
     s.norm = ((const struct cuda_norm *)norm)->norm;
-    launch(ln, s, x.rows);
+    launch(ln, s);
     return cuda_done(ln);
 }

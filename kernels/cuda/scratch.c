@@ -65,3 +65,13 @@ size_t scratch_need(const struct lane_limits *l, enum dtype act)
         most = need[i] > most ? need[i] : most;
     return most;
 }
+
+size_t args_need_op(const struct lane_limits *l)
+{
+    return 2 * sizeof(int32_t) * (size_t)l->max_rows + 3 * ARGS_SEQ * (size_t)l->max_seq + 256;
+}
+
+size_t args_need(const struct lane_limits *l)
+{
+    return args_need_op(l) + 128 * ARGS_SEQ * (size_t)l->max_seq;
+}

@@ -18,4 +18,11 @@ size_t scratch_partials(const struct lane_limits *l, enum dtype act);
 /* Items of a mixture call at most: the rows of each expert, SCRATCH_ITEM at a time. */
 size_t scratch_items(size_t n_row, size_t n_chosen, size_t n_expert);
 
+/* Bytes of arguments of one op at the most: two numbers a row and three ARGS_SEQ a sequence, which
+ * is what the sequences of one attention, or an address and its like, may take. */
+#define ARGS_SEQ 64
+size_t args_need_op(const struct lane_limits *l);
+/* Of a step: as many as 64 layers with two attentions have. More is two steps. */
+size_t args_need(const struct lane_limits *l);
+
 #endif

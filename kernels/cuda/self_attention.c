@@ -8,16 +8,31 @@ void attend_cut(struct cuda_lane *ln, struct attend_job *job)
     job->arrived = ln->arrived;
 }
 
-int32_t attend_sequences(struct attend_seq *seq, const struct ragged *g, int32_t first)
+struct attend_seq *attend_sequences(struct cuda_lane *ln, const struct ragged *g)
 {
-    int32_t n = g->n_seq - first < ATTEND_SEQ ? g->n_seq - first : ATTEND_SEQ;
-    for (int32_t i = 0; i < n; i++)
+    struct attend_seq *seq = args_room(ln, (size_t)g->n_seq * sizeof *seq);
+    for (int32_t i = 0; i < g->n_seq; i++)
         seq[i] = (struct attend_seq){
-            .first_row = g->offset[first + i] - g->offset[first],
-            .n_row = g->offset[first + i + 1] - g->offset[first + i],
-            .start = g->start ? g->start[first + i] : 0,
+            .first_row = g->offset[i],
+            .n_row = g->offset[i + 1] - g->offset[i],
+            .start = g->start ? g->start[i] : 0,
         };
-    return n;
+    return seq;
+}
+
+struct attend_seq *attend_put(struct cuda_lane *ln, int32_t n_seq)
+{
+    return args_put(ln, (size_t)n_seq * sizeof(struct attend_seq));
+}
+
+static struct attend_seq *sequences(struct cuda_lane *ln, const struct self_attention *a)
+{
+    struct attend_seq *seq = attend_sequences(ln, &a->rows);
+    for (int32_t i = 0; i < a->rows.n_seq; i++) {
+        seq[i].keys = kv_keys(a->kv[i], ln->base.be->act_dtype, a->layer);
+        seq[i].n_stored = seq[i].start + seq[i].n_row;
+    }
+    return seq;
 }
 
 enum rxt_status cuda_self_attention(struct lane *lane, const struct self_attention *a)
@@ -27,38 +42,32 @@ enum rxt_status cuda_self_attention(struct lane *lane, const struct self_attenti
     struct heads h = a->heads;
     int32_t q = h.n_q * h.dim, kv = h.n_kv * h.dim;
     struct store_job store = {
+        .k = tensor_cols(a->qkv, q, kv),
+        .v = tensor_cols(a->qkv, q + kv, kv),
         .cos = rope_cos(a->rope),
         .sin = rope_sin(a->rope),
         .n_head = h.n_kv,
         .dim = h.dim,
+        .n_seq = a->rows.n_seq,
+        .n_row = a->qkv.rows,
+        .seq = sequences(ln, a),
     };
+    store_launch(ln, &store);
     struct attend_job attend = {
+        .out = a->out,
+        .q = tensor_cols(a->qkv, 0, q),
         .cos = store.cos,
         .sin = store.sin,
         .heads = h,
         .split = ATTEND_SPLIT_TURN,
+        .n_seq = a->rows.n_seq,
+        .n_row = a->qkv.rows,
         .causal = true,
+        .seq = sequences(ln, a),
     };
     attend_cut(ln, &attend);
-    for (int32_t first = 0; first < a->rows.n_seq; first += ATTEND_SEQ) {
-        int32_t n = attend_sequences(attend.seq, &a->rows, first), row = a->rows.offset[first];
-        int32_t n_row = a->rows.offset[first + n] - row;
-        struct tensor qkv = tensor_rows(a->qkv, row, n_row);
-        for (int32_t i = 0; i < n; i++) {
-            attend.seq[i].keys = kv_keys(a->kv[first + i], lane->be->act_dtype, a->layer);
-            attend.seq[i].n_stored = attend.seq[i].start + attend.seq[i].n_row;
-            store.seq[i] = attend.seq[i];
-        }
-        store.n_seq = attend.n_seq = n;
-        store.n_row = attend.n_row = n_row;
-        store.k = tensor_cols(qkv, q, kv);
-        store.v = tensor_cols(qkv, q + kv, kv);
-        store_launch(ln, &store);
-        attend.out = tensor_rows(a->out, row, n_row);
-        attend.q = tensor_cols(qkv, 0, q);
-        if (h.gate != ACT_NONE)
-            attend.gate = tensor_cols(qkv, q + 2 * kv, a->out.cols);
-        attend_launch(ln, &attend);
-    }
+    if (h.gate != ACT_NONE)
+        attend.gate = tensor_cols(a->qkv, q + 2 * kv, a->out.cols);
+    attend_launch(ln, &attend);
     return cuda_done(ln);
 }

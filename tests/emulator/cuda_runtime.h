@@ -15,12 +15,6 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 
-struct dim3 {
-    unsigned x, y, z;
-    dim3(unsigned x_, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
-    {
-    }
-};
 struct uint2 {
     uint32_t x, y;
 };
@@ -146,22 +140,33 @@ static inline void emulate_mma_k8(float c[4], uint2 a, uint32_t b)
     emulator_mma(c, aw, &b, 8);
 }
 
-template <class Body> static void emulator_call(const void *body)
+/* 0, 1, ... n - 1. */
+template <size_t... i> struct numbers {
+};
+template <size_t n, size_t... i> struct numbers_below : numbers_below<n - 1, n - 1, i...> {
+};
+template <size_t... i> struct numbers_below<0, i...> {
+    typedef numbers<i...> type;
+};
+
+/* Kernels with parameters P. */
+template <class... P> struct emulated_caller {
+    template <size_t... i> static void call(void (*kernel)(P...), void *const *param, numbers<i...>)
+    {
+        kernel(*(const P *)param[i]...);
+    }
+    static void run(const void *kernel, void *const *param)
+    {
+        call((void (*)(P...))kernel, param, typename numbers_below<sizeof...(P)>::type());
+    }
+};
+template <class... P> static const void *emulated_entry(void (*kernel)(P...))
 {
-    (*(const Body *)body)();
-}
-template <class Body>
-static void emulator_run(dim3 grid, dim3 block, size_t shared, const Body &body)
-{
-    emulator_launch({grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared,
-                    emulator_call<Body>, &body);
+    static const size_t size[] = {sizeof(P)...};
+    return emulator_know({(const void *)kernel, emulated_caller<P...>::run, sizeof...(P), size});
 }
 
-#define LAUNCH(kernel, grid, block, shared, ln, ...)                             \
-    do {                                                                         \
-        (void)(ln);                                                              \
-        emulator_run((grid), (block), (shared), [&]() { kernel(__VA_ARGS__); }); \
-    } while (0)
+#define KERNEL_ENTRY(kernel) (emulated_entry(kernel))
 #define DYNAMIC_SHARED(type, name) type *name = (type *)emulator_shared()
 #define ALLOW_SHARED(kernel, bytes) (void)(bytes)
 

@@ -38,8 +38,8 @@ static struct {
     struct fiber scheduler;
     unsigned n, now;
     size_t n_shared;
-    void (*fn)(const void *arg);
-    const void *arg;
+    const struct emulated_kernel *kernel;
+    void *const *param;
     bool backwards;
     /* What the lanes of a warp give each other: two calls in turn, so that one barrier is enough.
      */
@@ -159,7 +159,7 @@ static void stop_and(enum meets meets)
 static void run_fiber(void)
 {
     arrive(&e.fiber[e.now], true);
-    e.fn(e.arg);
+    e.kernel->run(e.kernel->kernel, e.param);
     stop_and(ENDED);
     abort();
 }
@@ -276,7 +276,7 @@ static void run_block(struct emulated_index block)
 }
 
 void emulator_launch(struct emulated_index grid, struct emulated_index block, size_t shared,
-                     void (*fn)(const void *arg), const void *arg)
+                     const struct emulated_kernel *kernel, void *const *param)
 {
     assert(block.x >= 1 && block.x <= MAX_THREADS && block.y == 1 && block.z == 1);
     assert(grid.x >= 1 && grid.y >= 1 && grid.y <= 65535 && grid.z >= 1 && grid.z <= 65535 &&
@@ -284,8 +284,8 @@ void emulator_launch(struct emulated_index grid, struct emulated_index block, si
     (void)pthread_mutex_lock(&e.mutex);
     e.n = block.x;
     e.n_shared = shared;
-    e.fn = fn;
-    e.arg = arg;
+    e.kernel = kernel;
+    e.param = param;
     emulated_block_dim = block;
     emulated_grid_dim = grid;
     for (unsigned z = 0; z < grid.z; z++)

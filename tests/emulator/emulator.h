@@ -23,9 +23,19 @@ struct emulated_index {
 };
 extern struct emulated_index emulated_thread, emulated_block, emulated_block_dim, emulated_grid_dim;
 
-/* Runs fn(arg) once for each thread of each block. */
+/* A kernel, by which a launch names it: run calls it with the parameters at these addresses. */
+struct emulated_kernel {
+    const void *kernel;
+    void (*run)(const void *kernel, void *const *param);
+    int n_param;
+    const size_t *size;
+};
+/* Remembers how a kernel is called; gives its name, k.kernel. */
+const void *emulator_know(struct emulated_kernel k);
+const struct emulated_kernel *emulator_kernel(const void *kernel); /* one that is known */
+/* Runs a kernel once for each thread of each block. */
 void emulator_launch(struct emulated_index grid, struct emulated_index block, size_t shared,
-                     void (*fn)(const void *arg), const void *arg);
+                     const struct emulated_kernel *kernel, void *const *param);
 void *emulator_shared(void); /* the dynamic shared memory of the running block */
 void emulator_sync_block(void);
 void emulator_sync_warp(void);
@@ -35,8 +45,22 @@ uint64_t emulator_exchange(uint64_t own, unsigned from);
 /* The order in which threads run between two barriers: rising, or falling. */
 void emulator_backwards(bool backwards);
 
-/* From now on the device fails, or works again: waiting for a stream is an error. */
-void emulator_fail(bool fails);
+/* What the device does from now on. */
+enum emulated_fault {
+    EMULATED_WORKS,
+    EMULATED_WAIT,     /* waiting for a stream is an error */
+    EMULATED_LAUNCH,   /* a launch, of a kernel or a graph, is an error */
+    EMULATED_NO_GRAPH, /* there is no memory for a graph */
+};
+void emulator_fail(enum emulated_fault fault);
+enum emulated_fault emulator_fault(void);
+
+/* Launches of kernels so far, those of graphs not counted, and of graphs; graphs there are. */
+struct emulated_counts {
+    uint64_t kernels, graphs;
+    int n_graph;
+};
+struct emulated_counts emulator_counts(void);
 
 /* c += A B of a warp, as the PTX ISA lays out the fragments; a, b: the words of a lane. k: 8, 16.
  */

@@ -11,11 +11,16 @@ const char *cudaGetErrorString(cudaError_t e)
     return e == cudaSuccess ? "no error" : "emulated error";
 }
 
-static cudaError_t failure; /* every wait gives it */
+static enum emulated_fault now;
 
-void emulator_fail(bool fails)
+void emulator_fail(enum emulated_fault fault)
 {
-    failure = fails ? cudaErrorLaunchFailure : cudaSuccess;
+    now = fault;
+}
+
+enum emulated_fault emulator_fault(void)
+{
+    return now;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -96,7 +101,9 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
-    return s ? failure : cudaErrorInvalidValue;
+    if (!s)
+        return cudaErrorInvalidValue;
+    return now == EMULATED_WAIT ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags)

@@ -7,8 +7,10 @@
 static void *count_a_little(void *arg)
 {
     (void)arg;
-    for (int i = 0; i < 1000; i++)
+    for (int i = 0; i < 1000; i++) {
         count_op(3, 5);
+        count_step(i % 4 == 0);
+    }
     return NULL;
 }
 
@@ -26,6 +28,8 @@ static void every_op_of_every_thread_is_counted(void **state)
     assert_int_equal(after.ops - before.ops, N * 1000);
     assert_int_equal(after.flops - before.flops, N * 3000);
     assert_int_equal(after.bytes - before.bytes, N * 5000);
+    assert_int_equal(after.steps - before.steps, N * 1000);
+    assert_int_equal(after.replayed - before.replayed, N * 250);
 }
 
 int main(void)

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-__attribute__((weak)) void emulator_fail(bool fails); /* not there on a card */
+__attribute__((weak)) void emulator_fail(enum emulated_fault fault); /* not there on a card */
 
 static const struct lane_limits limits = {
     .max_rows = 4, .max_seq = 1, .max_keys = 8, .max_width = 32, .max_vocab = 10};
@@ -112,10 +112,10 @@ static void failure(void **state)
     struct tensor t = guarded_as(s.be, DTYPE_F32, x, 1, 2);
     struct weight *w;
     const struct host_matrix m = matrix_of(x, 1, 2);
-    emulator_fail(true);
+    emulator_fail(EMULATED_WAIT);
     assert_ok(op_finite(s.ln, &finite, t));
     assert_status(RXT_EDEVICE, lane_sync(s.ln));
-    emulator_fail(false);
+    emulator_fail(EMULATED_WORKS);
     assert_false(finite);
     assert_status(RXT_EDEVICE, op_finite(s.ln, &finite, t));
     assert_status(RXT_EDEVICE, op_convert(s.ln, t, t));
