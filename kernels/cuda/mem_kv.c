@@ -11,7 +11,9 @@ enum rxt_status cuda_mem_kv(struct lane *lane, struct mem_kv *out, int32_t layer
     struct gemm g = linear_gemm(&((const struct cuda_linear *)kv)->l, stm.rows);
     struct tensor y = {NULL, act, stm.rows, kv->rows, kv->rows};
     y.data = cuda_cut(ln, (size_t)y.rows * (size_t)y.cols, dtype_bytes(act));
-    gemm_input(ln, &g, stm, NULL, norm);
+    void *staged = stage_cut(ln, stm.rows, stm.cols);
+    stage_memory(ln, staged, stm, norm);
+    gemm_staged(&g, staged);
     g.out = y.data;
     g.out_stride = y.stride;
     gemm_launch(ln, &g, 1);

@@ -15,8 +15,9 @@ struct row_job {
     void *out; /* [n_row,cols] */
     int64_t out_stride;
     struct tensor x;
-    const int32_t *row;  /* an argument: row r is x[row[r],:]; NULL: x[r,:] */
-    int32_t n_row, cols; /* of cols those of x, then zeros */
+    const void *const *at; /* an argument: where x is; NULL: at x.data */
+    const int32_t *row;    /* an argument: row r is x[row[r],:]; NULL: x[r,:] */
+    int32_t n_row, cols;   /* of cols those of x, then zeros */
     bool has_norm, as_bf16;
     struct norm norm;
 };
@@ -24,13 +25,13 @@ struct row_job {
 template <class T> static __global__ void norm_rows(const __grid_constant__ struct row_job s)
 {
     int32_t warp = (int32_t)threadIdx.x / 32;
+    const char *data = (const char *)(s.at ? *s.at : s.x.data);
     for (int32_t r = (int32_t)blockIdx.x * ROWS + warp; r < s.n_row;
          r += (int32_t)gridDim.x * ROWS) {
         int32_t source = s.row ? s.row[r] : r;
         size_t value = s.x.dtype == DTYPE_BF16 ? sizeof(bf16) : sizeof(float);
-        const void *x =
-            (const char *)s.x.data + (size_t)(source * s.x.stride) * value; // x[source,:]
-        T *to = (T *)s.out + r * s.out_stride;                              // out[r,:]
+        const void *x = data + (size_t)(source * s.x.stride) * value; // x[source,:]
+        T *to = (T *)s.out + r * s.out_stride;                        // out[r,:]
         put_row(to, s.cols, x, s.x.dtype, s.x.cols, s.has_norm ? &s.norm : nullptr,
                 s.norm.n_slot > 0 ? source % s.norm.n_slot : 0, s.as_bf16);
     }
@@ -51,20 +52,36 @@ extern "C" void *stage_cut(struct cuda_lane *ln, int32_t n_row, int32_t cols)
                     dtype_bytes(ln->base.be->act_dtype));
 }
 
-extern "C" void stage_rows(struct cuda_lane *ln, void *out, struct tensor x, const int32_t *row,
-                           int32_t n_row, const struct weight *norm, bool as_bf16)
+static struct row_job stage_job(void *out, struct tensor x, int32_t n_row,
+                                const struct weight *norm)
 {
     struct row_job s = {};
     s.out = out;
     s.out_stride = s.cols = pack_fill(x.cols);
     s.x = x;
     s.n_row = n_row;
-    s.as_bf16 = as_bf16;
     s.has_norm = norm != nullptr;
     if (norm)
         s.norm = ((const struct cuda_norm *)norm)->norm;
+    return s;
+}
+
+extern "C" void stage_rows(struct cuda_lane *ln, void *out, struct tensor x, const int32_t *row,
+                           int32_t n_row, const struct weight *norm, bool as_bf16)
+{
+    struct row_job s = stage_job(out, x, n_row, norm);
+    s.as_bf16 = as_bf16;
     if (row)
         s.row = args_copy(ln, row, (size_t)n_row);
+    launch(ln, s);
+}
+
+extern "C" void stage_memory(struct cuda_lane *ln, void *out, struct tensor x,
+                             const struct weight *norm)
+{
+    struct row_job s = stage_job(out, x, x.rows, norm);
+    s.at = args_copy<const void *>(ln, &x.data, 1);
+    s.x.data = nullptr;
     launch(ln, s);
 }
 

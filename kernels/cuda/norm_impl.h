@@ -24,6 +24,9 @@ struct cuda_norm {
  * as_bf16: also rounded to bf16. x in either dtype. */
 CUDA_API void stage_rows(struct cuda_lane *ln, void *out, struct tensor x, const int32_t *row,
                          int32_t n_row, const struct weight *norm, bool as_bf16);
+/* The same of a memory, all rows, which lies elsewhere in the next step of this shape. */
+CUDA_API void stage_memory(struct cuda_lane *ln, void *out, struct tensor x,
+                           const struct weight *norm);
 /* Scratch of them. */
 CUDA_API void *stage_cut(struct cuda_lane *ln, int32_t n_row, int32_t cols);
 

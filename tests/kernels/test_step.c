@@ -296,6 +296,7 @@ static void steps_follow_each_other(void **state)
     float all[N * ROWS * D];
     char *out = backend_alloc(l.s.be, sizeof all);
     assert_non_null(out);
+    struct count before = count_read();
     for (int i = 0; i < N; i++) {
         int32_t id[ROWS];
         for (int r = 0; r < ROWS; r++)
@@ -306,6 +307,7 @@ static void steps_follow_each_other(void **state)
         assert_ok(op_convert(l.s.ln, to, view(l.x, ROWS, D)));
         assert_ok(lane_step_end(l.s.ln));
     }
+    assert_steps(&before, N, N - 2);
     assert_ok(lane_download(l.s.ln, all, out, sizeof all));
     for (int i = 0; i < N; i++)
         for (int r = 0; r < ROWS; r++)
@@ -314,6 +316,48 @@ static void steps_follow_each_other(void **state)
     free(table);
     backend_free(l.s.be, out);
     layer_close(&l);
+}
+
+/* The K/V of a memory: replayed wherever the memory lies and the K/V go. */
+static void memories_may_lie_elsewhere(void **state)
+{
+    (void)state;
+    struct layer step, plain;
+    layer_open(&step);
+    layer_open(&plain);
+    struct layer *l[2] = {&step, &plain};
+    struct weight *w[2];
+    struct count before = count_read();
+    uint64_t steps = 0;
+    for (int k = 0; k < 2; k++)
+        w[k] = linear_of(l[k]->s.be, 2 * N_KV * HD, D, 40);
+    for (int i = 0; i < N_SEQ; i++) {
+        float *v = numbers(S * D, 50 + (uint64_t)i);
+        bool finite[2] = {false, false};
+        v[7] = i % 2 ? INFINITY : v[7];
+        for (int k = 0; k < 2; k++) {
+            struct lane *ln = l[k]->s.ln;
+            struct tensor stm = {to_backend(l[k]->s.be, v, S * D * sizeof *v), DTYPE_F32, S, D, D};
+            if (k == 0)
+                lane_step_begin(ln);
+            assert_ok(op_finite(ln, &finite[k], stm));
+            assert_ok(op_mem_kv(ln, l[k]->mem[i], 0, stm, l[k]->norm, w[k]));
+            if (k == 0)
+                assert_ok(lane_step_end(ln));
+            assert_ok(lane_sync(ln));
+            assert_int_equal(finite[k], i % 2 == 0);
+            backend_free(l[k]->s.be, stm.data);
+        }
+        free(v);
+        assert_steps(&before, ++steps, i < 2 ? 0 : (uint64_t)i - 1);
+    }
+    const int start[N_SEQ] = {0};
+    struct call c = call_of(0, N_SEQ, 1, start);
+    check_call(&step, &plain, &c);
+    for (int k = 0; k < 2; k++)
+        weight_destroy(l[k]->s.be, &w[k]);
+    layer_close(&step);
+    layer_close(&plain);
 }
 
 /* Waiting and copies between the ops of a step see what came before, and what follows goes on. */
@@ -521,9 +565,10 @@ static void faults_surface_and_leave_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(decode_steps_are_replayed), cmocka_unit_test(every_shape_has_a_graph),
-        cmocka_unit_test(steps_follow_each_other),   cmocka_unit_test(a_step_may_wait),
-        cmocka_unit_test(a_long_step_is_cut),        cmocka_unit_test(open_and_empty_steps),
+        cmocka_unit_test(decode_steps_are_replayed),  cmocka_unit_test(every_shape_has_a_graph),
+        cmocka_unit_test(steps_follow_each_other),    cmocka_unit_test(a_step_may_wait),
+        cmocka_unit_test(memories_may_lie_elsewhere), cmocka_unit_test(a_long_step_is_cut),
+        cmocka_unit_test(open_and_empty_steps),
     };
     const struct CMUnitTest emulated[] = {
         cmocka_unit_test(a_replay_starts_no_kernel),

@@ -201,6 +201,7 @@ struct figure {
     int32_t tokens;
     bool by_cache; /* its floor is bytes, not flops */
     double ms, gb_s, gflop_s;
+    uint64_t steps, replayed; /* of a device, see kernels/base/count.h */
 };
 enum { MAX_FIGURES = 2 * MAX_LIST + 2 };
 
@@ -229,6 +230,8 @@ static enum rxt_status measure(struct rig *r, struct figure *f)
     f->ms = us[n / 2] / 1e3;
     f->gb_s = (double)(after.bytes - before.bytes) / n / seconds / 1e9;
     f->gflop_s = (double)(after.flops - before.flops) / n / seconds / 1e9;
+    f->steps = after.steps - before.steps;
+    f->replayed = after.replayed - before.replayed;
     return RXT_OK;
 }
 
@@ -263,6 +266,10 @@ static json_t *figures_json(const struct figure *f, size_t n, int32_t batch)
         (void)json_object_set_new(o, key, json_real(f[i].gflop_s));
         (void)snprintf(key, sizeof key, "%s_ms", f[i].key);
         (void)json_object_set_new(o, key, json_real(f[i].ms));
+        if (f[i].steps == 0)
+            continue;
+        (void)snprintf(key, sizeof key, "%s_replayed", f[i].key);
+        (void)json_object_set_new(o, key, json_real((double)f[i].replayed / (double)f[i].steps));
     }
     return o;
 }
