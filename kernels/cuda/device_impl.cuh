@@ -18,9 +18,6 @@
 #define DYNAMIC_SHARED(type, name)                                \
     extern __shared__ __align__(16) unsigned char name##_bytes[]; \
     type *name = reinterpret_cast<type *>(name##_bytes)
-/* Lets a kernel have more than 48 KB of shared memory. */
-#define ALLOW_SHARED(kernel, bytes) \
-    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 #endif
 
 /* LAUNCH(kernel, grid, block, shared bytes, lane, arguments...) puts a launch on the lane's list. A

@@ -217,7 +217,6 @@ extern "C" bool gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
     size_t bytes = STAGES * STAGE * sizeof(bf16) + n_kept * SUMS * BLOCK * sizeof(float);
     dim3 grid((unsigned)(g->w.n_tile + M_TILES - 1) / M_TILES,
               (unsigned)(g->n_row + ROWS - 1) / ROWS);
-    ALLOW_SHARED(gemm_tiles, bytes);
     LAUNCH(gemm_tiles, grid, BLOCK, bytes, ln, *g);
     return true;
 }

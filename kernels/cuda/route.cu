@@ -252,7 +252,6 @@ extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
     bool few = r->n_expert <= FEW_EXPERTS;
     if (few && (int64_t)r->n_row * r->top_k <= FEW_CHOICES) {
         auto kernel = route_rows<FEW_EXPERTS / 32, true>;
-        ALLOW_SHARED(kernel, bytes);
         LAUNCH(kernel, 1, PLAN_THREADS, bytes, ln, *r, words);
         return;
     }
@@ -261,7 +260,6 @@ extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
         few ? route_rows<FEW_EXPERTS / 32, false> : route_rows<ROUTE_MAX_EXPERT / 32, false>;
     LAUNCH(choose, grid, 32 * WARPS, 0, ln, *r, words);
     auto plan = route_rows<0, true>;
-    ALLOW_SHARED(plan, bytes);
     LAUNCH(plan, 1, PLAN_THREADS, bytes, ln, *r, words);
 }
 

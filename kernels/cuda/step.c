@@ -10,6 +10,7 @@
 
 #define LIST_BYTES ((size_t)512 << 10) /* launches take 100 to 400 */
 #define RING 3
+#define SHARED_PLAIN 16384 /* dynamic shared memory of any kernel; 48 KB with static */
 #define ALIGN ((size_t)16) /* of parameters and arguments */
 
 static_assert(sizeof(struct launch) % ALIGN == 0 && offsetof(struct launch, at) == 34);
@@ -180,6 +181,23 @@ static size_t next_at(const char *list, size_t at)
     return at + ((const struct launch *)(const void *)(list + at))->bytes;
 }
 
+/* Lets a launch have the dynamic shared memory that it asks for, and the kernel as much as there
+ * is: the same however launches and graphs of it follow each other. */
+static cudaError_t allow_shared(const void *kernel, size_t bytes)
+{
+    struct cudaFuncAttributes a;
+    int most = 0;
+    if (bytes <= SHARED_PLAIN)
+        return cudaSuccess;
+    cudaError_t e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+    if (e == cudaSuccess)
+        e = cudaFuncGetAttributes(&a, kernel);
+    if (e == cudaSuccess)
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 most - (int)a.sharedSizeBytes);
+    return e;
+}
+
 static cudaError_t launch_all(struct cuda_lane *ln)
 {
     struct step *s = ln->step;
@@ -187,8 +205,10 @@ static cudaError_t launch_all(struct cuda_lane *ln)
     for (size_t at = 0; at < s->bytes && e == cudaSuccess; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(s->list, at, param);
-        e = cudaLaunchKernel(n.func, n.gridDim, n.blockDim, n.kernelParams, n.sharedMemBytes,
-                             ln->stream);
+        e = allow_shared(n.func, n.sharedMemBytes);
+        if (e == cudaSuccess)
+            e = cudaLaunchKernel(n.func, n.gridDim, n.blockDim, n.kernelParams, n.sharedMemBytes,
+                                 ln->stream);
     }
     return e;
 }
@@ -201,7 +221,9 @@ static cudaError_t add_nodes(cudaGraph_t graph, char *list, size_t bytes)
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(list, at, param);
         cudaGraphNode_t node;
-        cudaError_t e = cudaGraphAddKernelNode(&node, graph, &last, at > 0, &n);
+        cudaError_t e = allow_shared(n.func, n.sharedMemBytes);
+        if (e == cudaSuccess)
+            e = cudaGraphAddKernelNode(&node, graph, &last, at > 0, &n);
         if (e != cudaSuccess)
             return e;
         last = node;

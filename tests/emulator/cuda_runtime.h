@@ -163,11 +163,10 @@ template <class... P> struct emulated_caller {
 template <class... P> static const void *emulated_entry(void (*kernel)(P...))
 {
     static const size_t size[] = {sizeof(P)...};
-    return emulator_know({(const void *)kernel, emulated_caller<P...>::run, sizeof...(P), size});
+    return emulator_know({(const void *)kernel, emulated_caller<P...>::run, sizeof...(P), size, 0});
 }
 
 #define KERNEL_ENTRY(kernel) (emulated_entry(kernel))
 #define DYNAMIC_SHARED(type, name) type *name = (type *)emulator_shared()
-#define ALLOW_SHARED(kernel, bytes) (void)(bytes)
 
 #endif

@@ -43,7 +43,14 @@ enum cudaMemcpyKind {
     cudaMemcpyDeviceToHost,
     cudaMemcpyDeviceToDevice
 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr {
+    cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+};
 enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
 enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0 };
 enum { cudaEventDefault = 0, cudaEventDisableTiming = 2 };
@@ -70,6 +77,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t e);
 
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **param, size_t shared,
                              cudaStream_t s);
+
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kernel);
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value);
 
 typedef struct emulated_graph *cudaGraph_t;
 typedef struct emulated_node *cudaGraphNode_t;

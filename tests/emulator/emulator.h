@@ -29,6 +29,7 @@ struct emulated_kernel {
     void (*run)(const void *kernel, void *const *param);
     int n_param;
     const size_t *size;
+    size_t shared; /* dynamic, that a launch may ask for */
 };
 /* Remembers how a kernel is called; gives its name, k.kernel. */
 const void *emulator_know(struct emulated_kernel k);

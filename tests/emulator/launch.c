@@ -16,9 +16,9 @@ static struct {
     struct emulated_kernel kernel[MAX_KERNEL];
 } known = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-const struct emulated_kernel *emulator_kernel(const void *kernel)
+static struct emulated_kernel *find(const void *kernel)
 {
-    const struct emulated_kernel *k = NULL;
+    struct emulated_kernel *k = NULL;
     (void)pthread_mutex_lock(&known.mutex);
     for (int i = 0; i < known.n && !k; i++)
         if (known.kernel[i].kernel == kernel)
@@ -27,10 +27,16 @@ const struct emulated_kernel *emulator_kernel(const void *kernel)
     return k;
 }
 
+const struct emulated_kernel *emulator_kernel(const void *kernel)
+{
+    return find(kernel);
+}
+
 const void *emulator_know(struct emulated_kernel k)
 {
-    if (emulator_kernel(k.kernel))
+    if (find(k.kernel))
         return k.kernel;
+    k.shared = (size_t)48 << 10;
     (void)pthread_mutex_lock(&known.mutex);
     assert(known.n < MAX_KERNEL);
     known.kernel[known.n++] = k; /* twice, if two threads come at once: no harm */
@@ -57,8 +63,25 @@ cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **p
         return cudaErrorInvalidValue;
     if (emulator_fault() == EMULATED_LAUNCH)
         return cudaErrorLaunchFailure;
+    if (shared > find(kernel)->shared)
+        return cudaErrorInvalidValue;
     counts.kernels++;
     emulator_launch(index_of(grid), index_of(block), shared, emulator_kernel(kernel), param);
+    return cudaSuccess;
+}
+
+/* Static shared memory is not known here: as if there was none. */
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kernel)
+{
+    *a = (struct cudaFuncAttributes){0};
+    return find(kernel) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value)
+{
+    if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > 227 << 10)
+        return cudaErrorInvalidValue;
+    find(kernel)->shared = (size_t)value;
     return cudaSuccess;
 }
 
@@ -99,8 +122,8 @@ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
                                    const struct cudaKernelNodeParams *params)
 {
     const struct emulated_kernel *k = emulator_kernel(params->func);
-    if (n_after != (g->last ? 1u : 0u) || (g->last && after[0] != g->last) ||
-        k->n_param > MAX_PARAM)
+    if (params->sharedMemBytes > k->shared || n_after != (g->last ? 1u : 0u) ||
+        (g->last && after[0] != g->last) || k->n_param > MAX_PARAM)
         return cudaErrorInvalidValue;
     struct emulated_node *n = *node = calloc(1, sizeof *n);
     if (!n)
