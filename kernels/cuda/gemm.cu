@@ -28,6 +28,7 @@ struct gemm_set {
     int32_t n;
     struct gemm g[GEMM_SIDE];
     int32_t n_block[GEMM_SIDE];
+    uint64_t per_item[GEMM_SIDE], per_expert[GEMM_SIDE]; /* pack_inverse of blocks, of items */
 };
 
 /* Sums of the tiles of a block: v[range][output][row]; rows apart by one float more, so that no
@@ -175,12 +176,14 @@ template <class T, int MT, int NG>
 __device__ inline void end_rows(const struct gemm &g, const struct gemm_place &p,
                                 const struct parts<MT, NG> &s, int32_t m, int64_t row, int32_t n)
 {
+    constexpr int M_BITS = MT == 4 ? 2 : 0;
+    static_assert(MT == 1 << M_BITS, "no divisions");
     int32_t n_range = g.w.n_range;
     bool hidden = g.end == GEMM_HIDDEN;
-    int32_t outputs = hidden ? 8 : 16;
+    int32_t bits = hidden ? 3 : 4; /* of an output */
 #pragma unroll 1
-    for (int32_t at = (int32_t)threadIdx.x; at < MT * outputs * n; at += (int32_t)blockDim.x) {
-        int32_t r = at / (MT * outputs), mt = at / outputs % MT, o = at % outputs;
+    for (int32_t at = (int32_t)threadIdx.x; at < n << (bits + M_BITS); at += (int32_t)blockDim.x) {
+        int32_t r = at >> (bits + M_BITS), mt = at >> bits & (MT - 1), o = at & ((1 << bits) - 1);
         if (m + mt >= g.w.n_tile)
             continue;
         float y = sum_of(s, n_range, 16 * mt + o, r);
@@ -214,10 +217,10 @@ template <class T> __device__ inline void make_near(const struct gemm &g, T *to,
 /* Block `block` of a gemm. */
 template <class T, int MT, int NG, bool NEAR>
 __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, T *near,
-                                 int32_t block)
+                                 int32_t block, uint64_t per_item, uint64_t per_expert)
 {
-    int32_t n_m = (g.w.n_tile + MT - 1) / MT;
-    int32_t m = block % n_m * MT, i = block / n_m, range = (int32_t)threadIdx.x / 32;
+    int32_t i = pack_divide(block, per_item), range = (int32_t)threadIdx.x / 32;
+    int32_t m = (block - i * ((g.w.n_tile + MT - 1) / MT)) * MT;
     struct gemm_item item;
     if (g.item) {
         item = g.item[i]; /* before it is known to exist: two loads under way together */
@@ -225,8 +228,8 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
             return;
     } else {
         int32_t each = (g.n_row + 8 * NG - 1) / (8 * NG);
-        item.expert = i / each;
-        item.first = i % each * 8 * NG;
+        item.expert = pack_divide(i, per_expert);
+        item.first = (i - item.expert * each) * 8 * NG;
         item.n = g.n_row - item.first < 8 * NG ? g.n_row - item.first : 8 * NG;
     }
     const T *data = (const T *)g.data + item.expert * g.expert_step;
@@ -270,9 +273,10 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4              
     __shared__ struct parts<MT, NG> s;
     int32_t block = (int32_t)blockIdx.x;
     if (block < set.n_block[0])
-        run_block<T, MT, NG, NEAR>(set.g[0], s, near, block);
+        run_block<T, MT, NG, NEAR>(set.g[0], s, near, block, set.per_item[0], set.per_expert[0]);
     else
-        run_block<T, MT, NG, NEAR>(set.g[1], s, near, block - set.n_block[0]);
+        run_block<T, MT, NG, NEAR>(set.g[1], s, near, block - set.n_block[0], set.per_item[1],
+                                   set.per_expert[1]);
 }
 
 /* ---- launching ---- */
@@ -285,10 +289,11 @@ static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
     set.n = n;
     unsigned grid = 0;
     for (int i = 0; i < n; i++) {
-        int32_t items =
-            g[i].item ? g[i].max_item : (g[i].n_row + 8 * NG - 1) / (8 * NG) * g[i].n_expert;
+        int32_t each = (g[i].n_row + 8 * NG - 1) / (8 * NG), n_m = (g[i].w.n_tile + MT - 1) / MT;
         set.g[i] = g[i];
-        set.n_block[i] = (g[i].w.n_tile + MT - 1) / MT * items;
+        set.n_block[i] = n_m * (g[i].item ? g[i].max_item : each * g[i].n_expert);
+        set.per_item[i] = pack_inverse(n_m);
+        set.per_expert[i] = pack_inverse(each);
         grid += (unsigned)set.n_block[i];
         size_t bytes = (size_t)g[i].n_row * (size_t)(g[i].w.k + NEAR_PAD) * sizeof(T);
         if (g[i].near.cols > 0 && bytes > near)

@@ -145,9 +145,9 @@ __device__ inline void end_block(const struct gemm &g, float *out, const float c
     __syncthreads();
     struct gemm_place place = {g.bias, g.out};
     bool hidden = g.end == GEMM_HIDDEN;
-    int32_t outputs = hidden ? 8 * M_TILES : 16 * M_TILES;
-    for (int32_t at = (int32_t)threadIdx.x; at < outputs * ROWS; at += BLOCK) {
-        int32_t r = at / outputs, o = at % outputs;
+    int32_t bits = hidden ? 6 : 7; /* of an output */
+    for (int32_t at = (int32_t)threadIdx.x; at < ROWS << bits; at += BLOCK) {
+        int32_t r = at >> bits, o = at & ((1 << bits) - 1);
         if (row + r >= g.n_row)
             break;
         const float *y = out + r * OUT_STEP;
