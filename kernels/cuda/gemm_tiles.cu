@@ -24,11 +24,11 @@
 #define NG 4               /* groups of 8 rows of a warp */
 #define CHUNK 64           /* inputs of a chunk */
 #define STEPS (CHUNK / 16) /* MMAs of a chunk */
-#define ROW_PAD 16         /* values between the rows of a chunk: no bank is hit twice */
-#define ROW_STEP (CHUNK + ROW_PAD)
+#define LINE_PAD 16        /* values between the rows of a chunk: no bank is hit twice */
+#define LINE (CHUNK + LINE_PAD)
 #define STAGES 4
-#define STAGE (ROWS * ROW_STEP) /* values */
-#define SUMS (MT * NG * 4)      /* of a thread */
+#define STAGE (ROWS * LINE) /* values */
+#define SUMS (MT * NG * 4)  /* of a thread */
 #define OUT_STEP (16 * M_TILES + 1)
 
 /* ---- rows into shared memory ---- */
@@ -64,7 +64,7 @@ __device__ inline void ask_rows(bf16 *stage, const struct gemm &g, int32_t row, 
     for (int32_t i = (int32_t)threadIdx.x; i < ROWS * CHUNK / 8; i += BLOCK) {
         int32_t r = i / (CHUNK / 8), at = i % (CHUNK / 8) * 8;
         int32_t from = row + r < g.n_row ? row + r : g.n_row - 1;
-        copy16(stage + r * ROW_STEP + at,
+        copy16(stage + r * LINE + at,
                (const bf16 *)g.x + from * g.x_stride + first + at); // x[from,first + at]
     }
 }
@@ -161,7 +161,7 @@ __device__ inline void end_block(const struct gemm &g, float *out, const float c
 
 static __global__ void __launch_bounds__(BLOCK, 2) gemm_tiles(const __grid_constant__ struct gemm g)
 {
-    DYNAMIC_SHARED(bf16, ring); // [STAGES][ROWS][ROW_STEP], then the kept sums
+    DYNAMIC_SHARED(bf16, ring); // [STAGES][ROWS][LINE], then the kept sums
     float *kept = (float *)(ring + STAGES * STAGE);
     int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
     int32_t warp_m = warp % 4, warp_row = warp / 4;
@@ -185,15 +185,15 @@ static __global__ void __launch_bounds__(BLOCK, 2) gemm_tiles(const __grid_const
             ask_rows(ring + (chunk + STAGES - 1) % STAGES * STAGE, g, row,
                      (chunk + STAGES - 1) * CHUNK);
         copies_commit();
-        const bf16 *b = ring + chunk % STAGES * STAGE + (warp_row * 8 * NG + lane / 4) * ROW_STEP +
-                        lane % 4 * 4;
+        const bf16 *b =
+            ring + chunk % STAGES * STAGE + (warp_row * 8 * NG + lane / 4) * LINE + lane % 4 * 4;
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             uint2 x[NG];
             take_weights(a[(s + STEPS - 1) % STEPS], &way, g);
 #pragma unroll
             for (int group = 0; group < NG; group++)
-                x[group] = *(const uint2 *)(b + group * 8 * ROW_STEP + s * 16);
+                x[group] = *(const uint2 *)(b + group * 8 * LINE + s * 16);
 #pragma unroll
             for (int mt = 0; mt < MT; mt++)
 #pragma unroll
