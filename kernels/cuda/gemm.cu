@@ -171,27 +171,59 @@ __device__ inline float sum_of(const struct parts<MT, NG> &s, int32_t n_range, i
     return sum;
 }
 
-/* What the block's n rows from `row` on become; m: its first tile. */
+/* The results that a thread ends: result `at` of n rows, outputs 16 (hidden units 8) of MT tiles
+ * of a row. */
+template <int MT> struct turn {
+    static constexpr int M_BITS = MT == 4 ? 2 : 0;
+    static_assert(MT == 1 << M_BITS, "no divisions");
+    int32_t at, bits;
+
+    __device__ turn(const struct gemm &g, int32_t at_) : at(at_), bits(g.end == GEMM_HIDDEN ? 3 : 4)
+    {
+    }
+    __device__ bool within(int32_t n) const
+    {
+        return at < n << (bits + M_BITS);
+    }
+    __device__ int32_t row() const
+    {
+        return at >> (bits + M_BITS);
+    }
+    __device__ int32_t tile() const
+    {
+        return at >> bits & (MT - 1);
+    }
+    __device__ int32_t output() const
+    {
+        return at & ((1 << bits) - 1);
+    }
+    /* Of the matrix, or hidden unit, m being the first tile. */
+    __device__ int32_t number(int32_t m) const
+    {
+        return ((m + tile()) << bits) + output();
+    }
+};
+
+/* What the block's n rows from `row` on become; m: its first tile; e: of this thread's first. */
 template <class T, int MT, int NG>
 __device__ inline void end_rows(const struct gemm &g, const struct gemm_place &p,
-                                const struct parts<MT, NG> &s, int32_t m, int64_t row, int32_t n)
+                                const struct parts<MT, NG> &s, struct gemm_early e, int32_t m,
+                                int64_t row, int32_t n)
 {
-    constexpr int M_BITS = MT == 4 ? 2 : 0;
-    static_assert(MT == 1 << M_BITS, "no divisions");
-    int32_t n_range = g.w.n_range;
-    bool hidden = g.end == GEMM_HIDDEN;
-    int32_t bits = hidden ? 3 : 4; /* of an output */
 #pragma unroll 1
-    for (int32_t at = (int32_t)threadIdx.x; at < n << (bits + M_BITS); at += (int32_t)blockDim.x) {
-        int32_t r = at >> (bits + M_BITS), mt = at >> bits & (MT - 1), o = at & ((1 << bits) - 1);
-        if (m + mt >= g.w.n_tile)
-            continue;
-        float y = sum_of(s, n_range, 16 * mt + o, r);
-        if (hidden)
-            finish_hidden<T>(g, p, row + r, (m + mt) * 8 + o, y,
-                             sum_of(s, n_range, 16 * mt + o + 8, r));
-        else
-            finish<T>(g, p, row + r, (m + mt) * 16 + o, y);
+    for (struct turn<MT> t(g, (int32_t)threadIdx.x); t.within(n);) {
+        int32_t o = 16 * t.tile() + t.output(), r = t.row();
+        if (m + t.tile() < g.w.n_tile) {
+            float y = sum_of(s, g.w.n_range, o, r);
+            if (g.end == GEMM_HIDDEN)
+                finish_hidden<T>(g, p, e, row + r, t.number(m), y,
+                                 sum_of(s, g.w.n_range, o + 8, r));
+            else
+                finish<T>(g, p, e, row + r, t.number(m), y);
+        }
+        t.at += (int32_t)blockDim.x;
+        if (t.within(n))
+            e = early_of<T>(g, p, row + t.row(), t.number(m));
     }
 }
 
@@ -255,9 +287,13 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
 #pragma unroll 1
     for (int32_t r0 = 0; r0 < item.n; r0 += 8 * NG) {
         int32_t n = item.n - r0 < 8 * NG ? item.n - r0 : 8 * NG;
+        struct turn<MT> t(g, (int32_t)threadIdx.x);
+        struct gemm_early e = {};
+        if (t.within(n))
+            e = early_of<T>(g, place, item.first + r0 + t.row(), t.number(m));
         multiply(&s, &h, g.w, data, m, range, x, r0);
         __syncthreads();
-        end_rows<T>(g, place, s, m, item.first + r0, n);
+        end_rows<T>(g, place, s, e, m, item.first + r0, n);
         __syncthreads();
     }
 }

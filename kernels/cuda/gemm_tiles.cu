@@ -151,10 +151,12 @@ __device__ inline void end_block(const struct gemm &g, float *out, const float c
         if (row + r >= g.n_row)
             break;
         const float *y = out + r * OUT_STEP;
+        int32_t n = hidden ? m * 8 + o : m * 16 + o;
+        struct gemm_early e = early_of<bf16>(g, place, row + r, n);
         if (!hidden)
-            finish<bf16>(g, place, row + r, m * 16 + o, y[o]);
+            finish<bf16>(g, place, e, row + r, n, y[o]);
         else if (m + o / 8 < g.w.n_tile)
-            finish_hidden<bf16>(g, place, row + r, m * 8 + o, y[o / 8 * 16 + o % 8],
+            finish_hidden<bf16>(g, place, e, row + r, n, y[o / 8 * 16 + o % 8],
                                 y[o / 8 * 16 + o % 8 + 8]);
     }
 }
