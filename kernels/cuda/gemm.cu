@@ -15,6 +15,8 @@
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
  *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
  *          change nothing in it. */
+#include "kernels/cuda/gemm_impl.h"
+
 #include "kernels/cuda/gemm_part_impl.cuh"
 #include "kernels/cuda/gemm_tiles_impl.h"
 #include "kernels/cuda/norm_row_impl.cuh"

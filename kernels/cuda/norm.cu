@@ -5,6 +5,8 @@
  * Roofline memory-bound: 2 D values read (twice, the second time from L1), one written: 8 KB in
  *          flight a block, 4096 rows of 512 in 2 us + the launch. Measured: not yet on a card.
  * Order    norm_row_impl.cuh; float32 throughout, rounded once where it is stored. */
+#include "kernels/cuda/norm_impl.h"
+
 #include "kernels/cuda/norm_row_impl.cuh"
 
 #define ROWS 4    /* of a block */
