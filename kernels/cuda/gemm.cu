@@ -347,7 +347,9 @@ extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
         launch<float, 1, 4, true>(ln, g, n);
         return;
     }
-    if (n == 1 && gemm_tiles_launch(ln, g))
+    while (n > 0 && gemm_tiles_launch(ln, &g[n - 1])) /* many rows are better off alone */
+        n--;
+    if (n == 0)
         return;
     /* rows of an expert, if they were equally chosen */
     int32_t n_row = g->item ? (g->n_row + g->n_expert - 1) / g->n_expert : g->n_row;
