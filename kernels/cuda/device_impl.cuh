@@ -182,6 +182,10 @@ __device__ inline void store8(bf16 *row, int32_t i, int32_t n, const float v[8])
             row[i + j] = bf16_of(v[j]);
 }
 
+/* A row by a warp, 8 elements a lane at a time: where the lane begins, and the next ones. */
+#define ROW_FIRST (8 * ((int32_t)threadIdx.x % 32))
+#define ROW_STEP 256
+
 /* ---- exp and what is made of it ---- */
 
 /* The larger one; b if either is NaN. */

@@ -1,15 +1,20 @@
 /* gate.cu - the residual gate of memory attention, out = take new + keep old (spec 2.7).
  * Shapes   out, old, new [n*S,D]; status [n*S] f32 in scratch; g, w, b per slot or for all.
- * Launch   status: a block of 128 a row; one number for all slots: a block a memory; blend: a
- *          block a row, which for a linear gate also takes the product of S values.
- * Roofline memory-bound: old and new read twice, out written. Measured: not yet on a card.
- * Order    a thread sums elements t, t + 128, ..., then block_sum. bf16 is rounded where
- *          tests/ref/gate.c rounds: new + old, status, z, the gate, 1 - g, both products. */
+ * Launch   a warp a row, 4 of them a block, 16 bytes a lane at once where a row lies so. An
+ *          elementwise gate per slot is one launch; a gate that mixes slots takes the status of all
+ *          first. One number for all slots: a block a memory between the two.
+ * Roofline memory-bound: old and new read (twice, the second time from L1), out written. Predicted:
+ *          4096 rows of 512 in 4 us. Measured: not yet on a card.
+ * Order    a lane sums elements 8 l, ..., 8 l + 7, then those 256 further, then warp_sum; over
+ *          slots a thread takes t, t + 128, ..., then block_sum, or a lane l, l + 32, ..., then
+ *          warp_sum. bf16 is rounded where tests/ref/gate.c rounds: new + old, status, z, the gate,
+ *          1 - g, both products. */
 #include "kernels/cuda/gate_impl.h"
 
 #include "kernels/cuda/device_impl.cuh"
 
 #define THREADS 128
+#define ROWS (THREADS / 32) /* of a block */
 
 struct gate_job {
     struct gate w;
@@ -18,33 +23,58 @@ struct gate_job {
     float *all;    /* [n]: z where one number serves all slots */
 };
 
+/* This warp's row, and the next one is so many further. */
+__device__ inline int32_t first_row()
+{
+    return (int32_t)(blockIdx.x * ROWS + threadIdx.x / 32);
+}
+__device__ inline int32_t row_step()
+{
+    return (int32_t)gridDim.x * ROWS;
+}
+
+/* The status of row r, not rounded where it is a mean; all lanes get it. */
+template <class T> __device__ inline float status_of(const struct gate_job &job, int32_t r)
+{
+    const struct gate &w = job.w;
+    const T *old = (const T *)job.old.data + r * job.old.stride;    // old[r,:]
+    const T *new_ = (const T *)job.new_.data + r * job.new_.stride; // new[r,:]
+    float sum = 0.0f;
+#pragma unroll 2
+    for (int32_t i = ROW_FIRST; i < w.dim; i += ROW_STEP) {
+        float a[8], b[8], weight[8];
+        load8(a, new_, i, w.dim);
+        load8(b, old, i, w.dim);
+        if (w.status_w)
+            load8(weight, w.status_w, i, w.dim);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            float both = rounded<T>(a[j] + b[j]);
+            sum = w.status_w ? fmaf(both, weight[j], sum) : sum + both;
+        }
+    }
+    sum = warp_sum(sum);
+    return w.status_w ? rounded<T>(sum + w.status_b) : sum / (float)w.dim;
+}
+
 template <class T> static __global__ void gate_status(const __grid_constant__ struct gate_job job)
 {
-    __shared__ float place[THREADS];
-    const struct gate &w = job.w;
-    for (int32_t r = (int32_t)blockIdx.x; r < job.out.rows; r += (int32_t)gridDim.x) {
-        const T *old = (const T *)job.old.data + r * job.old.stride;    // old[r,:]
-        const T *new_ = (const T *)job.new_.data + r * job.new_.stride; // new[r,:]
-        float sum = 0.0f;
-        for (int32_t i = (int32_t)threadIdx.x; i < w.dim; i += THREADS) {
-            float both = rounded<T>(widen(new_[i]) + widen(old[i]));
-            sum = w.status_w ? fmaf(both, w.status_w[i], sum) : sum + both;
-        }
-        sum = block_sum<THREADS>(sum, place);
-        if (threadIdx.x == 0)
-            job.status[r] = w.status_w ? rounded<T>(sum + w.status_b) : sum / (float)w.dim;
+    for (int32_t r = first_row(); r < job.out.rows; r += row_step()) {
+        float status = status_of<T>(job, r);
+        if (threadIdx.x % 32 == 0)
+            job.status[r] = status;
     }
 }
 
-/* The product of a row of Wg with the status of the slots. */
+/* The part of this thread of `step` in the product of a row of Wg with the status of the slots. */
 template <class T>
 __device__ inline float mix_slots(const struct gate &w, const float *row, const float *status,
-                                  float *place)
+                                  int32_t first, int32_t step)
 {
     float sum = 0.0f;
-    for (int32_t s = (int32_t)threadIdx.x; s < w.n_slot; s += THREADS)
+    for (int32_t s = first; s < w.n_slot; s += step)
         sum = fmaf(row[s], rounded<T>(status[s]), sum);
-    return block_sum<THREADS>(sum, place);
+    return sum;
 }
 
 /* Block = memory. */
@@ -57,7 +87,8 @@ template <class T> static __global__ void gate_memories(const __grid_constant__ 
         const float *status = job.status + (int64_t)m * w.n_slot; // status[m,:]
         float z;
         if (w.kind == GATE_LINEAR) {
-            z = mix_slots<T>(w, w.w, status, place) + w.b[0];
+            float sum = mix_slots<T>(w, w.w, status, (int32_t)threadIdx.x, THREADS);
+            z = block_sum<THREADS>(sum, place) + w.b[0];
         } else {
             float sum = 0.0f;
             for (int32_t s = (int32_t)threadIdx.x; s < w.n_slot; s += THREADS)
@@ -69,9 +100,8 @@ template <class T> static __global__ void gate_memories(const __grid_constant__ 
     }
 }
 
-/* z of row r; all threads get it. */
-template <class T>
-__device__ inline float gate_input(const struct gate_job &job, int32_t r, float *place)
+/* z of row r; all lanes get it. */
+template <class T> __device__ inline float gate_input(const struct gate_job &job, int32_t r)
 {
     const struct gate &w = job.w;
     int32_t slot = r % w.n_slot;
@@ -80,20 +110,20 @@ __device__ inline float gate_input(const struct gate_job &job, int32_t r, float 
     if (!w.per_slot)
         return job.all[r / w.n_slot];
     if (w.kind == GATE_ELEMENTWISE)
-        return rounded<T>(w.g[slot] * rounded<T>(job.status[r]));
+        return rounded<T>(w.g[slot] * rounded<T>(status_of<T>(job, r)));
     const float *row = w.w + (int64_t)slot * w.n_slot; // w[slot,:]
-    return rounded<T>(mix_slots<T>(w, row, job.status + (r - slot), place) + w.b[slot]);
+    float sum = mix_slots<T>(w, row, job.status + (r - slot), (int32_t)threadIdx.x % 32, 32);
+    return rounded<T>(warp_sum(sum) + w.b[slot]);
 }
 
 template <class T> static __global__ void gate_blend(const __grid_constant__ struct gate_job job)
 {
-    __shared__ float place[THREADS];
     const struct gate &w = job.w;
     bool gated = w.kind != GATE_REPLACE && w.kind != GATE_ADD;
-    for (int32_t r = (int32_t)blockIdx.x; r < job.out.rows; r += (int32_t)gridDim.x) {
+    for (int32_t r = first_row(); r < job.out.rows; r += row_step()) {
         float take = 1.0f, keep = 1.0f; /* GATE_ADD */
         if (gated) {
-            float z = gate_input<T>(job, r, place);
+            float z = gate_input<T>(job, r);
             float g = rounded<T>(w.tanh ? tanh_of(z) : sigmoid_of(z));
             take = w.tanh ? rounded<T>(1.0f + g) : g;
             keep = rounded<T>(1.0f - g);
@@ -101,11 +131,15 @@ template <class T> static __global__ void gate_blend(const __grid_constant__ str
         const T *old = (const T *)job.old.data + r * job.old.stride;    // old[r,:]
         const T *new_ = (const T *)job.new_.data + r * job.new_.stride; // new[r,:]
         T *out = (T *)job.out.data + r * job.out.stride;                // out[r,:]
-        for (int32_t i = (int32_t)threadIdx.x; i < w.dim; i += THREADS) {
-            float y = widen(new_[i]);
-            if (w.kind != GATE_REPLACE)
-                y = rounded<T>(take * y) + rounded<T>(keep * widen(old[i]));
-            out[i] = narrow<T>(y);
+        for (int32_t i = ROW_FIRST; i < w.dim; i += ROW_STEP) {
+            float y[8], before[8];
+            load8(y, new_, i, w.dim);
+            load8(before, old, i, w.dim);
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                if (w.kind != GATE_REPLACE)
+                    y[j] = rounded<T>(take * y[j]) + rounded<T>(keep * before[j]);
+            store8(out, i, w.dim, y);
         }
     }
 }
@@ -113,13 +147,13 @@ template <class T> static __global__ void gate_blend(const __grid_constant__ str
 template <class T> static void launch(struct cuda_lane *ln, const struct gate_job &job)
 {
     const struct gate &w = job.w;
-    unsigned rows = grid_rows(job.out.rows);
-    if (w.kind == GATE_ELEMENTWISE || w.kind == GATE_LINEAR) {
-        LAUNCH(gate_status<T>, rows, THREADS, 0, ln, job);
+    unsigned grid = grid_rows((job.out.rows + ROWS - 1) / ROWS);
+    if (w.kind == GATE_LINEAR || (w.kind == GATE_ELEMENTWISE && !w.per_slot)) {
+        LAUNCH(gate_status<T>, grid, THREADS, 0, ln, job);
         if (!w.per_slot)
             LAUNCH(gate_memories<T>, grid_rows(job.out.rows / w.n_slot), THREADS, 0, ln, job);
     }
-    LAUNCH(gate_blend<T>, rows, THREADS, 0, ln, job);
+    LAUNCH(gate_blend<T>, grid, THREADS, 0, ln, job);
 }
 
 extern "C" enum rxt_status cuda_gate(struct lane *lane, struct tensor out, struct tensor old,

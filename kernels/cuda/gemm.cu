@@ -30,6 +30,7 @@ struct gemm_set {
     int32_t n;
     struct gemm g[GEMM_SIDE];
     int32_t n_block[GEMM_SIDE];
+    uint64_t per_item[GEMM_SIDE], per_expert[GEMM_SIDE]; /* pack_inverse of blocks, of items */
 };
 
 /* Sums of the tiles of a block: v[range][output][row]; rows apart by one float more, so that no
@@ -172,25 +173,59 @@ __device__ inline float sum_of(const struct parts<MT, NG> &s, int32_t n_range, i
     return sum;
 }
 
-/* What the block's n rows from `row` on become; m: its first tile. */
+/* The results that a thread ends: result `at` of n rows, outputs 16 (hidden units 8) of MT tiles
+ * of a row. */
+template <int MT> struct turn {
+    static constexpr int M_BITS = MT == 4 ? 2 : 0;
+    static_assert(MT == 1 << M_BITS, "no divisions");
+    int32_t at, bits;
+
+    __device__ turn(const struct gemm &g, int32_t at_) : at(at_), bits(g.end == GEMM_HIDDEN ? 3 : 4)
+    {
+    }
+    __device__ bool within(int32_t n) const
+    {
+        return at < n << (bits + M_BITS);
+    }
+    __device__ int32_t row() const
+    {
+        return at >> (bits + M_BITS);
+    }
+    __device__ int32_t tile() const
+    {
+        return at >> bits & (MT - 1);
+    }
+    __device__ int32_t output() const
+    {
+        return at & ((1 << bits) - 1);
+    }
+    /* Of the matrix, or hidden unit, m being the first tile. */
+    __device__ int32_t number(int32_t m) const
+    {
+        return ((m + tile()) << bits) + output();
+    }
+};
+
+/* What the block's n rows from `row` on become; m: its first tile; e: of this thread's first. */
 template <class T, int MT, int NG>
 __device__ inline void end_rows(const struct gemm &g, const struct gemm_place &p,
-                                const struct parts<MT, NG> &s, int32_t m, int64_t row, int32_t n)
+                                const struct parts<MT, NG> &s, struct gemm_early e, int32_t m,
+                                int64_t row, int32_t n)
 {
-    int32_t n_range = g.w.n_range;
-    bool hidden = g.end == GEMM_HIDDEN;
-    int32_t outputs = hidden ? 8 : 16;
 #pragma unroll 1
-    for (int32_t at = (int32_t)threadIdx.x; at < MT * outputs * n; at += (int32_t)blockDim.x) {
-        int32_t r = at / (MT * outputs), mt = at / outputs % MT, o = at % outputs;
-        if (m + mt >= g.w.n_tile)
-            continue;
-        float y = sum_of(s, n_range, 16 * mt + o, r);
-        if (hidden)
-            finish_hidden<T>(g, p, row + r, (m + mt) * 8 + o, y,
-                             sum_of(s, n_range, 16 * mt + o + 8, r));
-        else
-            finish<T>(g, p, row + r, (m + mt) * 16 + o, y);
+    for (struct turn<MT> t(g, (int32_t)threadIdx.x); t.within(n);) {
+        int32_t o = 16 * t.tile() + t.output(), r = t.row();
+        if (m + t.tile() < g.w.n_tile) {
+            float y = sum_of(s, g.w.n_range, o, r);
+            if (g.end == GEMM_HIDDEN)
+                finish_hidden<T>(g, p, e, row + r, t.number(m), y,
+                                 sum_of(s, g.w.n_range, o + 8, r));
+            else
+                finish<T>(g, p, e, row + r, t.number(m), y);
+        }
+        t.at += (int32_t)blockDim.x;
+        if (t.within(n))
+            e = early_of<T>(g, p, row + t.row(), t.number(m));
     }
 }
 
@@ -216,10 +251,10 @@ template <class T> __device__ inline void make_near(const struct gemm &g, T *to,
 /* Block `block` of a gemm. */
 template <class T, int MT, int NG, bool NEAR>
 __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, T *near,
-                                 int32_t block)
+                                 int32_t block, uint64_t per_item, uint64_t per_expert)
 {
-    int32_t n_m = (g.w.n_tile + MT - 1) / MT;
-    int32_t m = block % n_m * MT, i = block / n_m, range = (int32_t)threadIdx.x / 32;
+    int32_t i = pack_divide(block, per_item), range = (int32_t)threadIdx.x / 32;
+    int32_t m = (block - i * ((g.w.n_tile + MT - 1) / MT)) * MT;
     struct gemm_item item;
     if (g.item) {
         item = g.item[i]; /* before it is known to exist: two loads under way together */
@@ -227,8 +262,8 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
             return;
     } else {
         int32_t each = (g.n_row + 8 * NG - 1) / (8 * NG);
-        item.expert = i / each;
-        item.first = i % each * 8 * NG;
+        item.expert = pack_divide(i, per_expert);
+        item.first = (i - item.expert * each) * 8 * NG;
         item.n = g.n_row - item.first < 8 * NG ? g.n_row - item.first : 8 * NG;
     }
     const T *data = (const T *)g.data + item.expert * g.expert_step;
@@ -254,9 +289,13 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
 #pragma unroll 1
     for (int32_t r0 = 0; r0 < item.n; r0 += 8 * NG) {
         int32_t n = item.n - r0 < 8 * NG ? item.n - r0 : 8 * NG;
+        struct turn<MT> t(g, (int32_t)threadIdx.x);
+        struct gemm_early e = {};
+        if (t.within(n))
+            e = early_of<T>(g, place, item.first + r0 + t.row(), t.number(m));
         multiply(&s, &h, g.w, data, m, range, x, r0);
         __syncthreads();
-        end_rows<T>(g, place, s, m, item.first + r0, n);
+        end_rows<T>(g, place, s, e, m, item.first + r0, n);
         __syncthreads();
     }
 }
@@ -272,9 +311,10 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4              
     __shared__ struct parts<MT, NG> s;
     int32_t block = (int32_t)blockIdx.x;
     if (block < set.n_block[0])
-        run_block<T, MT, NG, NEAR>(set.g[0], s, near, block);
+        run_block<T, MT, NG, NEAR>(set.g[0], s, near, block, set.per_item[0], set.per_expert[0]);
     else
-        run_block<T, MT, NG, NEAR>(set.g[1], s, near, block - set.n_block[0]);
+        run_block<T, MT, NG, NEAR>(set.g[1], s, near, block - set.n_block[0], set.per_item[1],
+                                   set.per_expert[1]);
 }
 
 /* ---- launching ---- */
@@ -287,10 +327,11 @@ static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
     set.n = n;
     unsigned grid = 0;
     for (int i = 0; i < n; i++) {
-        int32_t items =
-            g[i].item ? g[i].max_item : (g[i].n_row + 8 * NG - 1) / (8 * NG) * g[i].n_expert;
+        int32_t each = (g[i].n_row + 8 * NG - 1) / (8 * NG), n_m = (g[i].w.n_tile + MT - 1) / MT;
         set.g[i] = g[i];
-        set.n_block[i] = (g[i].w.n_tile + MT - 1) / MT * items;
+        set.n_block[i] = n_m * (g[i].item ? g[i].max_item : each * g[i].n_expert);
+        set.per_item[i] = pack_inverse(n_m);
+        set.per_expert[i] = pack_inverse(each);
         grid += (unsigned)set.n_block[i];
         size_t bytes = (size_t)g[i].n_row * (size_t)(g[i].w.k + NEAR_PAD) * sizeof(T);
         if (g[i].near.cols > 0 && bytes > near)
@@ -306,7 +347,9 @@ extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
         launch<float, 1, 4, true>(ln, g, n);
         return;
     }
-    if (n == 1 && gemm_tiles_launch(ln, g))
+    while (n > 0 && gemm_tiles_launch(ln, &g[n - 1])) /* many rows are better off alone */
+        n--;
+    if (n == 0)
         return;
     /* rows of an expert, if they were equally chosen */
     int32_t n_row = g->item ? (g->n_row + g->n_expert - 1) / g->n_expert : g->n_row;

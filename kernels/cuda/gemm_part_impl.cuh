@@ -29,38 +29,57 @@ struct gemm_place {
     void *out;
 };
 
+/* What the end of an output reads: asked for before its sums are there. */
+struct gemm_early {
+    float bias, gate_bias, before; /* 0 where there is none */
+};
+
+/* Of output n of a row, or of hidden unit n. */
+template <class T>
+__device__ inline struct gemm_early early_of(const struct gemm &g, const struct gemm_place &p,
+                                             int64_t row, int32_t n)
+{
+    struct gemm_early e = {0.0f, 0.0f, 0.0f};
+    if (n >= g.w.n)
+        return e;
+    if (p.bias)
+        e.bias = p.bias[n];
+    if (p.bias && g.end == GEMM_HIDDEN && g.gated)
+        e.gate_bias = p.bias[g.w.n + n];
+    if (g.end == GEMM_ADD)
+        e.before = widen(((const T *)p.out)[row * g.out_stride + n]); // out[row,n]
+    return e;
+}
+
 /* Output n of a row, y without bias. */
 template <class T>
-__device__ inline void finish(const struct gemm &g, const struct gemm_place &p, int64_t row,
-                              int32_t n, float y)
+__device__ inline void finish(const struct gemm &g, const struct gemm_place &p,
+                              const struct gemm_early &e, int64_t row, int32_t n, float y)
 {
     if (n >= g.w.n)
         return;
-    y = y + (p.bias ? p.bias[n] : 0.0f);
+    y = y + e.bias;
     int64_t at = row * g.out_stride + n; // out[row,n]
     if (g.end == GEMM_F32)
         ((float *)p.out)[at] = g.round_bf16 ? rounded<bf16>(y) : y;
     else if (g.end == GEMM_STORE)
         ((T *)p.out)[at] = narrow<T>(y);
     else
-        ((T *)p.out)[at] = narrow<T>(widen(((T *)p.out)[at]) + rounded<T>(y));
+        ((T *)p.out)[at] = narrow<T>(e.before + rounded<T>(y));
 }
 
 /* Hidden unit `unit` of a row, out of a value and its gate without bias. Units beyond are zero,
  * because the next matrix reads them. */
 template <class T>
-__device__ inline void finish_hidden(const struct gemm &g, const struct gemm_place &p, int64_t row,
-                                     int32_t unit, float value, float gate)
+__device__ inline void finish_hidden(const struct gemm &g, const struct gemm_place &p,
+                                     const struct gemm_early &e, int64_t row, int32_t unit,
+                                     float value, float gate)
 {
     float h = 0.0f;
     if (unit < g.w.n) {
-        float a = rounded<T>(value + (p.bias ? p.bias[unit] : 0.0f));
-        if (g.gated) {
-            gate = gate + (p.bias ? p.bias[g.w.n + unit] : 0.0f);
-            h = a * rounded<T>(act_of(g.act, rounded<T>(gate)));
-        } else {
-            h = act_of(g.act, a);
-        }
+        float a = rounded<T>(value + e.bias);
+        h = g.gated ? a * rounded<T>(act_of(g.act, rounded<T>(gate + e.gate_bias)))
+                    : act_of(g.act, a);
     }
     ((T *)p.out)[row * g.out_stride + unit] = narrow<T>(h); // out[row,unit]
 }

@@ -1,5 +1,5 @@
 /* gemm_tiles.cu - the multiplication of gemm.cu for many rows: prefill, encoder, memory attention.
- * Shapes   as gemm.cu, bf16, dense; 128 rows and more.
+ * Shapes   as gemm.cu, bf16, dense (all rows through each of n experts); 128 rows and more.
  * Launch   a block of 8 warps for 128 outputs x 64 rows; a warp for 32 x 32. Rows come through
  *          shared memory, a ring of STAGES chunks of 64 inputs that cp.async fills; weights in
  *          fragment order go from L2 straight into registers, a chunk ahead, and two warps find
@@ -24,11 +24,11 @@
 #define NG 4               /* groups of 8 rows of a warp */
 #define CHUNK 64           /* inputs of a chunk */
 #define STEPS (CHUNK / 16) /* MMAs of a chunk */
-#define ROW_PAD 16         /* values between the rows of a chunk: no bank is hit twice */
-#define ROW_STEP (CHUNK + ROW_PAD)
+#define LINE_PAD 16        /* values between the rows of a chunk: no bank is hit twice */
+#define LINE (CHUNK + LINE_PAD)
 #define STAGES 4
-#define STAGE (ROWS * ROW_STEP) /* values */
-#define SUMS (MT * NG * 4)      /* of a thread */
+#define STAGE (ROWS * LINE) /* values */
+#define SUMS (MT * NG * 4)  /* of a thread */
 #define OUT_STEP (16 * M_TILES + 1)
 
 /* ---- rows into shared memory ---- */
@@ -58,14 +58,15 @@ template <int n> __device__ inline void copies_wait()
 #endif
 }
 
-/* Inputs [first, first + CHUNK) of the rows from `row` on; a row beyond is the last one. */
-__device__ inline void ask_rows(bf16 *stage, const struct gemm &g, int32_t row, int32_t first)
+/* Inputs [first, first + CHUNK) of the rows of x from `row` on; a row beyond is the last one. */
+__device__ inline void ask_rows(bf16 *stage, const struct gemm &g, const bf16 *x, int32_t row,
+                                int32_t first)
 {
     for (int32_t i = (int32_t)threadIdx.x; i < ROWS * CHUNK / 8; i += BLOCK) {
         int32_t r = i / (CHUNK / 8), at = i % (CHUNK / 8) * 8;
         int32_t from = row + r < g.n_row ? row + r : g.n_row - 1;
-        copy16(stage + r * ROW_STEP + at,
-               (const bf16 *)g.x + from * g.x_stride + first + at); // x[from,first + at]
+        copy16(stage + r * LINE + at,
+               x + from * g.x_stride + first + at); // x[from,first + at]
     }
 }
 
@@ -77,13 +78,13 @@ struct way {
     int32_t j, left; /* of a range, of all steps */
 };
 
-__device__ inline struct way way_of(const struct gemm &g, int32_t m)
+__device__ inline struct way way_of(const struct gemm &g, const bf16 *data, int32_t m)
 {
     struct way w;
 #pragma unroll
     for (int mt = 0; mt < MT; mt++) { /* a tile beyond is the first one: nobody reads its sums */
         int32_t tile = m + mt < g.w.n_tile ? m + mt : 0;
-        w.p[mt] = (const bf16 *)g.data + tiles_at(&g.w, tile, 0, 0) + (int32_t)threadIdx.x % 32 * 8;
+        w.p[mt] = data + tiles_at(&g.w, tile, 0, 0) + (int32_t)threadIdx.x % 32 * 8;
     }
     w.j = 0;
     w.left = g.w.k / 16;
@@ -132,8 +133,9 @@ __device__ inline void add_range(float *kept, float c[SUMS], int32_t range, int3
 }
 
 /* The block's results, through shared memory so that rows are written in one piece. */
-__device__ inline void end_block(const struct gemm &g, float *out, const float c[SUMS], int32_t m,
-                                 int32_t row, int32_t warp_m, int32_t warp_row)
+__device__ inline void end_block(const struct gemm &g, const struct gemm_place &place, float *out,
+                                 const float c[SUMS], int32_t m, int32_t row, int32_t warp_m,
+                                 int32_t warp_row)
 {
     int32_t lane = (int32_t)threadIdx.x % 32;
 #pragma unroll
@@ -143,36 +145,39 @@ __device__ inline void end_block(const struct gemm &g, float *out, const float c
         out[(warp_row * 8 * NG + 8 * group + lane % 4 * 2 + at % 2) * OUT_STEP + o] = c[i];
     }
     __syncthreads();
-    struct gemm_place place = {g.bias, g.out};
     bool hidden = g.end == GEMM_HIDDEN;
-    int32_t outputs = hidden ? 8 * M_TILES : 16 * M_TILES;
-    for (int32_t at = (int32_t)threadIdx.x; at < outputs * ROWS; at += BLOCK) {
-        int32_t r = at / outputs, o = at % outputs;
+    int32_t bits = hidden ? 6 : 7; /* of an output */
+    for (int32_t at = (int32_t)threadIdx.x; at < ROWS << bits; at += BLOCK) {
+        int32_t r = at >> bits, o = at & ((1 << bits) - 1);
         if (row + r >= g.n_row)
             break;
         const float *y = out + r * OUT_STEP;
+        int32_t n = hidden ? m * 8 + o : m * 16 + o;
+        struct gemm_early e = early_of<bf16>(g, place, row + r, n);
         if (!hidden)
-            finish<bf16>(g, place, row + r, m * 16 + o, y[o]);
+            finish<bf16>(g, place, e, row + r, n, y[o]);
         else if (m + o / 8 < g.w.n_tile)
-            finish_hidden<bf16>(g, place, row + r, m * 8 + o, y[o / 8 * 16 + o % 8],
+            finish_hidden<bf16>(g, place, e, row + r, n, y[o / 8 * 16 + o % 8],
                                 y[o / 8 * 16 + o % 8 + 8]);
     }
 }
 
 static __global__ void __launch_bounds__(BLOCK, 2) gemm_tiles(const __grid_constant__ struct gemm g)
 {
-    DYNAMIC_SHARED(bf16, ring); // [STAGES][ROWS][ROW_STEP], then the kept sums
+    DYNAMIC_SHARED(bf16, ring); // [STAGES][ROWS][LINE], then the kept sums
     float *kept = (float *)(ring + STAGES * STAGE);
     int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
     int32_t warp_m = warp % 4, warp_row = warp / 4;
-    int32_t m = (int32_t)blockIdx.x * M_TILES, row = (int32_t)blockIdx.y * ROWS;
+    int32_t each = (g.n_row + ROWS - 1) / ROWS, expert = (int32_t)blockIdx.y / each;
+    int32_t m = (int32_t)blockIdx.x * M_TILES, row = ((int32_t)blockIdx.y - expert * each) * ROWS;
+    const bf16 *x = (const bf16 *)g.x + expert * g.x_step;
     int32_t own = m + warp_m * MT, n_chunk = g.w.k / CHUNK, depth = 0;
     float c[SUMS] = {};
     uint4 a[STEPS][MT];
-    struct way way = way_of(g, own);
+    struct way way = way_of(g, (const bf16 *)g.data + expert * g.expert_step, own);
     for (int32_t i = 0; i < STAGES - 1; i++) {
         if (i < n_chunk)
-            ask_rows(ring + i * STAGE, g, row, i * CHUNK);
+            ask_rows(ring + i * STAGE, g, x, row, i * CHUNK);
         copies_commit();
     }
 #pragma unroll
@@ -182,23 +187,23 @@ static __global__ void __launch_bounds__(BLOCK, 2) gemm_tiles(const __grid_const
         copies_wait<STAGES - 2>();
         __syncthreads();
         if (chunk + STAGES - 1 < n_chunk)
-            ask_rows(ring + (chunk + STAGES - 1) % STAGES * STAGE, g, row,
+            ask_rows(ring + (chunk + STAGES - 1) % STAGES * STAGE, g, x, row,
                      (chunk + STAGES - 1) * CHUNK);
         copies_commit();
-        const bf16 *b = ring + chunk % STAGES * STAGE + (warp_row * 8 * NG + lane / 4) * ROW_STEP +
-                        lane % 4 * 4;
+        const bf16 *b =
+            ring + chunk % STAGES * STAGE + (warp_row * 8 * NG + lane / 4) * LINE + lane % 4 * 4;
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
-            uint2 x[NG];
+            uint2 in[NG];
             take_weights(a[(s + STEPS - 1) % STEPS], &way, g);
 #pragma unroll
             for (int group = 0; group < NG; group++)
-                x[group] = *(const uint2 *)(b + group * 8 * ROW_STEP + s * 16);
+                in[group] = *(const uint2 *)(b + group * 8 * LINE + s * 16);
 #pragma unroll
             for (int mt = 0; mt < MT; mt++)
 #pragma unroll
                 for (int group = 0; group < NG; group++)
-                    mma_k16(c + (mt * NG + group) * 4, a[s][mt], x[group].x, x[group].y);
+                    mma_k16(c + (mt * NG + group) * 4, a[s][mt], in[group].x, in[group].y);
             if (++j == g.w.range_tile) {
                 add_range(kept, c, range++, g.w.n_range, &depth);
                 j = 0;
@@ -206,17 +211,20 @@ static __global__ void __launch_bounds__(BLOCK, 2) gemm_tiles(const __grid_const
         }
     }
     __syncthreads();
-    end_block(g, kept, c, m, row, warp_m, warp_row);
+    size_t value = g.end == GEMM_F32 ? sizeof(float) : sizeof(bf16);
+    struct gemm_place place = {g.bias ? g.bias + expert * g.bias_step : nullptr,
+                               (char *)g.out + (size_t)(expert * g.out_step) * value};
+    end_block(g, place, kept, c, m, row, warp_m, warp_row);
 }
 
 extern "C" bool gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
 {
-    if (g->item || g->n_expert > 1 || g->n_row < LEAST_ROWS || g->near.cols > 0 || g->w.tail)
+    if (g->item || g->n_row < LEAST_ROWS || g->near.cols > 0 || g->w.tail)
         return false;
     size_t n_kept = g->w.n_range == 8 ? 3 : 2;
     size_t bytes = STAGES * STAGE * sizeof(bf16) + n_kept * SUMS * BLOCK * sizeof(float);
     dim3 grid((unsigned)(g->w.n_tile + M_TILES - 1) / M_TILES,
-              (unsigned)(g->n_row + ROWS - 1) / ROWS);
+              (unsigned)((g->n_row + ROWS - 1) / ROWS * g->n_expert));
     LAUNCH(gemm_tiles, grid, BLOCK, bytes, ln, *g);
     return true;
 }

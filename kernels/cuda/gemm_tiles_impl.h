@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/gemm_impl.h"
 
-/* False: too few rows, or not one dense matrix; nothing was launched. */
+/* False: too few rows, or not all through each expert; nothing was launched. */
 CUDA_API bool gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g);
 
 #endif

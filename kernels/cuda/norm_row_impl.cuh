@@ -8,10 +8,6 @@
 #include "kernels/cuda/device_impl.cuh"
 #include "kernels/cuda/norm_impl.h"
 
-/* First of a lane's elements, and how far apart they are. */
-#define ROW_FIRST (8 * ((int32_t)threadIdx.x % 32))
-#define ROW_STEP 256
-
 /* What normalising a row takes: y = (x - mean) * factor and so on. */
 struct row_norm {
     float mean, factor, open, slot_scale;

@@ -11,6 +11,7 @@ struct tiles tiles_linear(int32_t n, int32_t k)
     struct tiles t = {.n = n, .k = pack_fill(k), .n_tile = (n + 15) / 16, .n_range = 4};
     t.range_tile = t.k / 64;
     t.slice_tile = t.n_tile;
+    t.per_slice = pack_inverse(t.slice_tile);
     t.tile_step = (int64_t)t.k / 16 * PACK_TILE;
     t.range_step = (int64_t)t.range_tile * PACK_TILE;
     return t;
@@ -38,6 +39,7 @@ struct tiles tiles_up(int32_t dim, int32_t width)
     t.n_tile = pack_fill(width) / 8;
     t.range_tile = t.k / 64;
     t.slice_tile = t.n_tile / PACK_SLICES;
+    t.per_slice = pack_inverse(t.slice_tile);
     t.tile_step = (int64_t)t.k / 16 * PACK_TILE;
     t.range_step = (int64_t)t.range_tile * PACK_TILE;
     t.slice_step = up_elements(dim, width) + down_elements(dim, width);
@@ -52,6 +54,7 @@ struct tiles tiles_down(int32_t dim, int32_t width)
     t.range_tile = units / 16;
     t.tail = units % 16 / 8;
     t.slice_tile = t.n_tile;
+    t.per_slice = pack_inverse(t.slice_tile);
     t.first = up_elements(dim, width);
     t.tile_step = (int64_t)t.range_tile * PACK_TILE;
     t.range_step = up_elements(dim, width) + down_elements(dim, width);

@@ -55,15 +55,26 @@ struct tiles {
     int32_t range_tile; /* whole tiles of a range */
     int32_t tail;       /* 1: a range ends with a tail */
     int32_t slice_tile; /* tiles of outputs in a slice */
+    uint64_t per_slice; /* pack_inverse of it */
     int64_t first, tile_step, slice_step, range_step, tail_first;
 };
+
+/* n / by without a division, which takes the start of a kernel a while; n < 2^24, n * by < 2^40. */
+static inline uint64_t pack_inverse(int32_t by)
+{
+    return ((uint64_t)1 << 40) / (uint32_t)by + 1;
+}
+static inline PACK_BOTH int32_t pack_divide(int32_t n, uint64_t inverse)
+{
+    return (int32_t)((uint64_t)(uint32_t)n * inverse >> 40);
+}
 
 /* Tile j of a range, for outputs of tile m. */
 static inline PACK_BOTH int64_t tiles_at(const struct tiles *t, int32_t m, int32_t range, int32_t j)
 {
-    return t->first + (int64_t)(m / t->slice_tile) * t->slice_step +
-           (int64_t)(m % t->slice_tile) * t->tile_step + (int64_t)range * t->range_step +
-           (int64_t)j * PACK_TILE;
+    int32_t slice = pack_divide(m, t->per_slice);
+    return t->first + slice * t->slice_step + (m - slice * t->slice_tile) * t->tile_step +
+           (int64_t)range * t->range_step + (int64_t)j * PACK_TILE;
 }
 static inline PACK_BOTH int64_t tiles_tail_at(const struct tiles *t, int32_t m, int32_t range)
 {

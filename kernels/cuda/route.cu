@@ -107,15 +107,15 @@ template <int N> __device__ inline void route_row(const struct route &r, int32_t
             chosen = (int32_t)index;
         }
         if (k % 32 == 31 || k + 1 == r.top_k) {
-            int32_t first = k / 32 * 32;
-            if (first + lane <= k) {
-                r.expert[(int64_t)row * r.top_k + first + lane] = chosen; // expert[row,k]
-                r.share[(int64_t)row * r.top_k + first + lane] = own;     // share[row,k]
+            int64_t at = (int64_t)row * r.top_k + k / 32 * 32 + lane;
+            if (lane <= k % 32) {
+                r.expert[at] = chosen;                                      // expert[row,k]
+                r.share[at] = k + 1 == r.top_k ? own / (sum + 1e-9f) : own; // share[row,k]
             }
         }
     }
-    for (int32_t k = lane; k < r.top_k; k += 32) {
-        float *share = r.share + (int64_t)row * r.top_k + k; // share[row,k]
+    for (int32_t k = lane; k < (r.top_k - 1) / 32 * 32; k += 32) { /* before the last 32 */
+        float *share = r.share + (int64_t)row * r.top_k + k;       // share[row,k]
         *share = *share / (sum + 1e-9f);
     }
     if (r.shared_logits)
@@ -266,7 +266,7 @@ extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
 /* ---- sum ---- */
 
 #define SUM_THREADS 64
-#define SUM_AHEAD 4 /* results under way together */
+#define SUM_AHEAD 10 /* results under way together */
 
 /* sum[8] += part * y[i..i+7] of n rows of results, each addition rounded; y(k), part(k): of row k.
  */

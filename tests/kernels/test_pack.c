@@ -236,6 +236,22 @@ static void f32_keeps_values(void **state)
     free(w);
 }
 
+static void divides(void **state)
+{
+    (void)state;
+    static const int32_t by[] = {1, 2, 3, 7, 24, 48, 1000, 4096, 65535, 65536};
+    const int32_t end = 1 << 24;
+    for (size_t i = 0; i < sizeof by / sizeof *by; i++) {
+        uint64_t inverse = pack_inverse(by[i]);
+        for (int32_t n = 0; n < 70000; n++)
+            assert_true(pack_divide(n, inverse) == n / by[i]);
+        for (int32_t n = by[i]; n < end - by[i]; n += (251 + end / 3000 / by[i]) * by[i]) {
+            assert_true(pack_divide(n, inverse) == n / by[i]);
+            assert_true(pack_divide(n - 1, inverse) == n / by[i] - 1);
+        }
+    }
+}
+
 /* A block of keys or of values holds each element once; what a lane reads at once lies together. */
 static void key_blocks(void **state)
 {
@@ -287,6 +303,7 @@ int main(void)
         cmocka_unit_test(places_are_their_own),
         cmocka_unit_test(slices_of_beta),
         cmocka_unit_test(f32_keeps_values),
+        cmocka_unit_test(divides),
         cmocka_unit_test(key_blocks),
         cmocka_unit_test(no_memory),
     };
