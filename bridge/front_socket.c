@@ -313,6 +313,7 @@ static struct front_limits limits_of(const struct server_config *c)
         .max_kept_bytes = c->max_kept_bytes,
         .max_import_bytes = c->max_import_bytes,
         .max_bulk = c->max_bulk,
+        .max_tenant_bulk = c->max_tenant_bulk,
         .heartbeat_ms = c->heartbeat_ms,
         .grace_ms = c->grace_ms,
         .stall_ms = c->stall_ms,

@@ -37,6 +37,14 @@ struct server {
     uint64_t drain_end_us, gauges_us;
 };
 
+/* Where there are several tenants none may take it all. */
+static uint32_t tenant_bulk(const struct server_config *c)
+{
+    if (!c->secret_key)
+        return c->max_bulk;
+    return c->max_bulk < 8 ? 1 : c->max_bulk / 4;
+}
+
 void server_defaults(struct server_config *c)
 {
 #define DEFAULT(field, value)   \
@@ -53,6 +61,7 @@ void server_defaults(struct server_config *c)
     DEFAULT(max_kept_bytes, UINT64_C(64) << 20);
     DEFAULT(max_import_bytes, UINT64_C(1) << 30);
     DEFAULT(max_bulk, 4);
+    DEFAULT(max_tenant_bulk, tenant_bulk(c));
     DEFAULT(heartbeat_ms, 5000);
     DEFAULT(grace_ms, 60000);
     DEFAULT(stall_ms, 30000);

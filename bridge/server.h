@@ -28,6 +28,8 @@ struct server_config { /* zeroed = defaults; the texts are lent while the server
     uint64_t max_kept_bytes;         /* of answers that can be resumed; 0 = 64 MiB */
     uint64_t max_import_bytes;       /* of one session; 0 = 1 GiB */
     uint32_t max_bulk;               /* exports and imports at the same time; 0 = 4 */
+    uint32_t max_tenant_bulk;        /* of one tenant; 0 = with CURVE a quarter of them, at least 1,
+                                      * else all: there is one tenant */
     uint32_t heartbeat_ms;           /* 0 = 5000 */
     uint32_t grace_ms;               /* 0 = 60000 */
     uint32_t stall_ms;               /* 0 = 30000 */
