@@ -75,7 +75,7 @@ static enum rxt_status open_reader(struct bridge *b, struct rxt_error *err)
     struct store *store = NULL;
     const struct store_options opt = {.read_only = true};
     TRY(store_open(&store, b->cfg.store_path, &opt, err));
-    enum rxt_status st = writer_create(&b->reader, &store, false, &b->back);
+    enum rxt_status st = writer_create(&b->reader, &store, &b->back);
     store_close(&store);
     return st;
 }
@@ -87,7 +87,7 @@ static enum rxt_status open_writer(struct bridge *b, struct rxt_error *err)
     TRY(store_open(&store, b->cfg.store_path, &opt, err));
     enum rxt_status st = store_lease_take(store, err);
     if (st == RXT_OK)
-        st = writer_create(&b->writer, &store, true, &b->back);
+        st = writer_create(&b->writer, &store, &b->back);
     store_close(&store);
     return st;
 }

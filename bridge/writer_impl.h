@@ -31,11 +31,10 @@ struct work { /* filled by the engine; owned by the writer from post until it co
 
 struct writer;
 
-/* Starts the thread over an open store (taken). Finished work is posted to `back`. sweeps: it also
- * removes what images have left behind, a chunk at a time, when nothing waits, and one after every
- * few groups when something always does; not over a handle that only reads. ENOMEM, EIO. */
-enum rxt_status writer_create(struct writer **out, struct store **store, bool sweeps,
-                              struct mailbox *back);
+/* Starts the thread over an open store (taken). Finished work is posted to `back`. What that has
+ * left behind of images it removes, a chunk at a time, when nothing waits, and one after every few
+ * groups when something always does. ENOMEM, EIO. */
+enum rxt_status writer_create(struct writer **out, struct store **store, struct mailbox *back);
 /* Finishes what is queued, then joins and closes the store. NULL-safe. */
 void writer_destroy(struct writer **w);
 void writer_post(struct writer *w, struct work *work);

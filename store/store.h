@@ -383,6 +383,9 @@ enum rxt_status store_export_look(store_read read, void *arg, store_part_found f
 /* Removes at most one chunk that no image needs, for a writer with nothing else to do. *more =
  * there may be another. */
 enum rxt_status store_sweep(struct store *s, bool *more, struct rxt_error *err);
+/* Whether a sweep may find something: since the last one that found nothing, this handle has pruned
+ * an image of several chunks, or given an upload up. */
+bool store_sweep_due(const struct store *s);
 /* Moves the log into the file and empties it. EBUSY: a reader still needs it. Not in a batch. */
 enum rxt_status store_checkpoint(struct store *s, struct rxt_error *err);
 /* A consistent copy of the whole file at `path`, which must not exist (EEXIST), made while others

@@ -25,6 +25,7 @@ struct store {
     int lock_fd;         /* -1, or the open lock file */
     uint64_t fence;      /* 0 = no lease */
     int64_t next_upload; /* known once the lease is taken */
+    bool sweep_due;      /* an upload may be there that nobody names */
 
     char *row; /* ids and texts of the row read last */
     size_t row_bytes;
