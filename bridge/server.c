@@ -307,6 +307,11 @@ void server_drain(struct server *s)
     bridge_wake(s->bridge);
 }
 
+uint32_t server_drain_ms(const struct server *s)
+{
+    return atomic_load(&s->drain_ms);
+}
+
 void server_stop(struct server *s)
 {
     atomic_store(&s->stop, true);

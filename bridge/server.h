@@ -69,11 +69,15 @@ void server_run(struct server *s);
 /* No new requests; ends what runs, writes what is to be written, at most drain_ms; then server_run
  * returns. Any thread, also a signal handler. */
 void server_drain(struct server *s);
+/* How long that is, as configured or as a client said. As server_drain. */
+uint32_t server_drain_ms(const struct server *s);
 /* server_run returns now; what was acknowledged is on the disk. As server_drain. */
 void server_stop(struct server *s);
 /* Reads the file of clients and the limits again. As server_drain. */
 void server_reload(struct server *s);
-void server_close(struct server **s); /* NULL-safe */
+/* In the time that is left of a drain writes images, then joins all threads, which takes as long as
+ * the disk does. NULL-safe. */
+void server_close(struct server **s);
 
 /* ---- without a model --------------------------------------------------------------------- */
 

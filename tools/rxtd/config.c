@@ -78,7 +78,10 @@ static const struct option options[] = {
     {"handshake-ms", OPTION_SEED, &in.handshake_ms, "N", "(default 5000)"},
     {"high-water", OPTION_SEED, &in.high_water, "N",
      "messages queued to a connection (default 10000)"},
-    {"drain-ms", OPTION_SEED, &in.drain_ms, "N", "for what runs, after SIGTERM (default 30000)"},
+    {"drain-ms", OPTION_SEED, &in.drain_ms, "N",
+     "for what runs, after SIGTERM (default 30000); 5 s later, or after a second one, it ends in "
+     "any "
+     "case"},
     {0},
 };
 
