@@ -79,11 +79,13 @@ static enum rxt_status go_round(const struct round *r, struct rxt_error *err)
 static void take_open(struct load_session *s, const struct client_event *e)
 {
     s->n_before = e->n_turn;
+    s->version_before = e->version;
 }
 
 static void take_get(struct load_session *s, const struct client_event *e)
 {
     s->n_turn = e->n_turn;
+    s->version = e->version;
 }
 
 enum rxt_status drive_prepare(struct drive *d, struct rxt_error *err)

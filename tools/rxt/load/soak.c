@@ -76,20 +76,23 @@ void soak_judge(const struct soak *s, const struct faults *f, struct load_outcom
 {
     const struct drive *d = o->d;
     const uint64_t open = drive_open_turns(d);
-    const bool good = o->n_lost == 0 && o->n_doubled <= open && s->n_differs == 0 &&
-                      s->n_failed == 0 && d->n_answer_differs == 0 && faults_deaths(f) == 0;
+    const bool sound = o->n_lost == 0 && o->n_doubled <= open && s->n_differs == 0 &&
+                       s->n_failed == 0 && d->n_answer_differs == 0 && faults_deaths(f) == 0;
+    const bool good = sound && o->n_forgotten == 0;
+    const char *word = good ? "NOTHING LOST" : sound ? "NOT REMEMBERED" : "ERRORS";
     o->code = good ? LOAD_CONSTANT : LOAD_ERRORS_CAME;
     (void)snprintf(o->line, sizeof o->line,
-                   "%s: %" PRIu64 " turns DONE, %" PRIu64 " missing, %" PRIu64 " asked for again",
-                   good ? "NOTHING LOST" : "ERRORS", d->n_done, o->n_lost, s->n_repeated);
+                   "%s: %" PRIu64 " turns DONE, %" PRIu64 " missing, %" PRIu64
+                   " in no memory, %" PRIu64 " asked for again",
+                   word, d->n_done, o->n_lost, o->n_forgotten, s->n_repeated);
     (void)snprintf(o->verdict, sizeof o->verdict,
-                   "%s: of %" PRIu64 " turns that reported DONE, %" PRIu64 " are missing; %" PRIu64
-                   " asked for again: %" PRIu64 " with another answer, %" PRIu64
-                   " without; %" PRIu64 " turns refused, %" PRIu64 " not remembered, %" PRIu64
+                   "%s: of %" PRIu64 " turns that reported DONE, %" PRIu64
+                   " are missing and %" PRIu64 " are in no memory at the end (%" PRIu64
+                   " memories failed at first); %" PRIu64 " asked for again: %" PRIu64
+                   " with another answer, %" PRIu64 " without; %" PRIu64 " turns refused, %" PRIu64
                    " without an end; the server ended %u times on its own",
-                   good ? "NOTHING LOST" : "ERRORS", d->n_done, o->n_lost, s->n_repeated,
-                   s->n_differs, s->n_failed, d->n_refused, d->n_memory_failed, open,
-                   faults_deaths(f));
+                   word, d->n_done, o->n_lost, o->n_forgotten, d->n_memory_failed, s->n_repeated,
+                   s->n_differs, s->n_failed, d->n_refused, open, faults_deaths(f));
 }
 
 static const struct column fault_columns[] = {{"fault", "fault", CELL_TEXT},
