@@ -244,6 +244,7 @@ static bool take(struct client_many *c, const struct client_link *l, struct clie
         e->kind = CLIENT_MANY_FAILED;
         e->status = message_refusal(&l->body, err);
         e->code = (uint32_t)l->body.code;
+        e->retryable = type == WIRE_ERROR && l->body.retryable == 1;
         e->retry_after_ms = type == WIRE_ERROR ? (uint32_t)l->body.retry_after_ms : 0;
     } else if (type == WIRE_CANCELLED) {
         e->kind = CLIENT_MANY_FAILED;

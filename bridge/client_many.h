@@ -64,6 +64,7 @@ struct client_many_event {
     bool final;                /* the request is no longer in flight */
     enum rxt_status status;    /* FAILED: RXT_ECANCELLED, or what client_next says */
     uint32_t code;             /* of PROTOCOL.md; 0 = cancelled */
+    bool retryable;            /* the same request can succeed later: after retry_after_ms */
     uint32_t retry_after_ms;
 };
 /* The next event, or IDLE at until_us (clock_us); err has the sentence of FAILED. EFORMAT,

@@ -39,13 +39,16 @@ class SlowServer:
     (turns that have come when it begins, its seconds). refuse: numbers of turns, over all sessions,
     that are refused; forget: sessions whose last turn is not there at the end; unmemorable: numbers
     of turns of each session whose memory fails behind DONE; recovers: at the end it is there all the
-    same. CANCEL always comes too late."""
+    same; CANCEL always comes too late. busy: how often each OPEN, GET, ERASE and TURN that is asked for
+    again is refused first."""
 
     def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=(), unmemorable=(),
-                 recovers=False):
+                 recovers=False, busy=0):
         self.first_ms, self.token_ms, self.memory_ms = first_ms, token_ms, memory_ms
         self.stall, self.refuse, self.forget = stall, set(refuse), set(forget)
         self.unmemorable, self.recovers = set(unmemorable), recovers
+        self.busy, self._refused = busy, {}  # request -> (times, when it may come again)
+        self.too_early = 0
         self._done = {}  # request -> DONE
         self.turns = []  # Turn, as they came
         self._sessions = {}  # name -> turns
@@ -104,6 +107,8 @@ class SlowServer:
             self._send(peer, PONG, NO_ID, {}, sequence=sequence)
         elif type == TURN:
             self._turn(peer, request, body)
+        elif type in (OPEN, GET, ERASE) and self._is_busy(request):
+            self._send(peer, ERROR, request, error(301, "busy", True, 30), FINAL)
         elif type in (OPEN, GET):
             n = self._sessions.setdefault(name, 0)
             n -= type == GET and int(name.rsplit("-", 1)[1]) in self.forget
@@ -118,8 +123,17 @@ class SlowServer:
         else:
             assert type in (CREDIT, CANCEL), type
 
+    def _is_busy(self, request):
+        times, again_us = self._refused.get(request, (0, 0))
+        self.too_early += now_us() < again_us
+        self._refused[request] = times + 1, now_us() + 30_000
+        return times < self.busy
+
     def _turn(self, peer, request, body):
         name = body["session"]
+        if request in self._done and self._is_busy(request):
+            self._send(peer, ERROR, request, error(301, "busy", True, 30), FINAL)
+            return
         if request in self._done:
             for k in range(N_TOKEN):
                 self._send(peer, TOKEN, request, {"text": "x", "ids": [7]}, STORED, k)

@@ -152,6 +152,18 @@ class LoadTest(unittest.TestCase):
         self.assertIn(f"{SESSIONS * 2} memories failed at first", report["verdict"])
         self.assertEqual(report["run"]["forgotten"], None)
 
+    def test_a_busy_server_is_asked_again(self):
+        """Before and after the run, when it says that one may."""
+        server = SlowServer(lambda n: 5, lambda n: 1, busy=3)
+        code, report, _, _ = self.load(server, 4)
+        self.assertIn(code, (0, 1, 2), self.output)
+        self.assertEqual((report["run"]["done"], report.get("errors")), (SESSIONS * 4, None))
+        self.assertEqual((server.n_session, server.too_early), (0, 0), "erased, and not too early")
+        server = SlowServer(lambda n: 5, lambda n: 1, busy=2)
+        code, report, _, _ = self.soak(server)
+        self.assertEqual((code, server.n_session, server.too_early), (0, 0, 0), self.output)
+        self.assertIn(f"{SESSIONS * 6} asked for again", report["verdict"])
+
     def test_cancelled_turns_do_not_count(self):
         """Also where CANCEL came too late and the turn is done and remembered."""
         server = SlowServer(lambda n: 5, lambda n: 1)

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define COUNT_OF(array) ((int)(sizeof(array) / sizeof *(array)))
 
@@ -14,6 +15,8 @@
 enum { REMEMBERED = 200 }; /* request ids of a session that a server still knows, at least */
 #define WINDOW 64u
 #define PATIENCE_US 60000000u
+#define RETRY_MS_MAX 5000u
+#define RECORD 0xFFFFFFFFFFFFFFu /* of a tag: the number of the turn */
 
 static bool may_repeat(const struct drive *d, size_t record, uint32_t *of_session)
 {
@@ -22,7 +25,7 @@ static bool may_repeat(const struct drive *d, size_t record, uint32_t *of_sessio
 
 static void take_repeat(struct soak *s, struct drive *d, const struct client_many_event *e)
 {
-    struct turn_record *t = &d->turn[e->tag & 0xFFFFFFFFFFFFFFu];
+    struct turn_record *t = &d->turn[e->tag & RECORD];
     if (e->final)
         t->aside = 0;
     if (e->kind == CLIENT_MANY_FAILED)
@@ -34,6 +37,16 @@ static void take_repeat(struct soak *s, struct drive *d, const struct client_man
     s->n_differs += e->event.n_answer != t->n_answer;
 }
 
+/* One that is refused for a while goes out again when the server says so; the others wait with it.
+ */
+static enum rxt_status repeat_later(struct drive *d, const struct client_many_event *e,
+                                    struct rxt_error *err)
+{
+    const uint32_t ms = e->retry_after_ms < RETRY_MS_MAX ? e->retry_after_ms + 1 : RETRY_MS_MAX;
+    (void)nanosleep(&(struct timespec){ms / 1000, 1000000L * (ms % 1000)}, NULL);
+    return drive_repeat(d, e->tag & RECORD, err);
+}
+
 /* Until at most `most` are in flight. */
 static enum rxt_status await_repeats(struct soak *s, struct drive *d, uint32_t most,
                                      struct rxt_error *err)
@@ -42,14 +55,20 @@ static enum rxt_status await_repeats(struct soak *s, struct drive *d, uint32_t m
     while (client_many_inflight(d->client) > most) {
         struct client_many_event e;
         TRY(client_many_next(d->client, clock_us() + 100000, &e, err));
-        if (e.kind == CLIENT_MANY_IDLE && e.at_us - heard_us > PATIENCE_US)
+        const bool patient = e.at_us <= heard_us + PATIENCE_US, ours = e.tag >> 56 == TAG_REPEAT;
+        const bool later = e.kind == CLIENT_MANY_FAILED && e.retryable && e.final;
+        if (e.kind == CLIENT_MANY_IDLE && !patient)
             return rxt_fail(err, RXT_EIO, "repeated requests are not answered");
         if (e.kind == CLIENT_MANY_IDLE)
             continue;
+        if (ours && later && patient) {
+            TRY(repeat_later(d, &e, err));
+            continue;
+        }
         heard_us = e.at_us;
         if (e.kind == CLIENT_MANY_CONNECTED)
             drive_ask_again(d, e.connection);
-        else if (e.tag >> 56 == TAG_REPEAT)
+        else if (ours)
             take_repeat(s, d, &e);
     }
     return RXT_OK;
