@@ -156,8 +156,8 @@ enum rxt_status client_many_start(struct client_many *c, uint32_t connection, ui
     static const uint8_t zero[WIRE_ID_BYTES];
     size_t n = 0;
     struct flight *f = place_of(c, r->id);
-    if (r->verb == CLIENT_LIST || r->verb == CLIENT_EXPORT)
-        return rxt_fail(err, RXT_EINVAL, "LIST and EXPORT are asked for with client_start");
+    if (r->verb == CLIENT_LIST || r->verb == CLIENT_EXPORT || r->verb == CLIENT_DIFF)
+        return rxt_fail(err, RXT_EINVAL, "LIST, EXPORT and DIFF are asked for with client_start");
     if (connection >= c->n_link || memcmp(r->id, zero, sizeof zero) == 0 || f->type)
         return rxt_fail(err, RXT_EINVAL, "no such connection, or an id that is zero or in flight");
     if (c->n >= c->max)

@@ -31,7 +31,8 @@ const struct client_welcome *client_many_welcome(const struct client_many *c);
 uint32_t client_many_inflight(const struct client_many *c);
 
 /* Sends a request on a connection; r->id must not be zero, and not in flight. EBUSY: max_requests
- * are; EINVAL: LIST and EXPORT, whose answers only client_next delivers; else as client_start. */
+ * are; EINVAL: LIST, EXPORT and DIFF, whose answers only client_next delivers; else as
+ * client_start. */
 enum rxt_status client_many_start(struct client_many *c, uint32_t connection, uint64_t tag,
                                   const struct client_request *r, struct rxt_error *err);
 /* Asks for the rest of the answer of a request that was started, from token number `from` on; its
