@@ -309,6 +309,9 @@ void sinks_forget(struct task *t);
 enum rxt_status task_create(struct task **out, struct bridge *b, const struct bridge_request *r,
                             struct rxt_error *err);
 void task_destroy(struct task **t);
+/* Names travel into files, logs, terminals and messages: not empty, terminated, UTF-8 without
+ * control characters. EINVAL, ELIMIT, EUTF8 naming `what`. */
+enum rxt_status task_check_name(const char *what, const char *name, struct rxt_error *err);
 
 /* event.c: to every sink of the task. */
 void event_accepted(struct task *t);

@@ -322,6 +322,8 @@ static enum rxt_status check_import(void *arg, const struct store_session *x, st
 {
     const struct task *t = arg;
     TRY(check_sessions(t, t->write.store, err));
+    if (task_check_name("origin's", x->origin, err) != RXT_OK) /* clients are told it */
+        return rxt_fail(err, RXT_EFORMAT, "the export is of a session that has no name");
     return session_check_model(x, rxt_model_info(t->bridge->model), err);
 }
 

@@ -641,6 +641,35 @@ static void test_server_messages(void **state)
 }
 
 /* What we write, msgpack-c reads. */
+/* What is sent as a str is UTF-8, whatever it was made of: the bytes of a name that was cut, of a
+ * file that somebody else has written. */
+static void test_text_is_utf8(void **state)
+{
+    static const struct {
+        const char *text, *sent;
+    } rows[] = {
+        {"caf\xc3\xa9", "caf\xc3\xa9"}, {"caf\xc3", "caf?"},        {"\xff\xfe!", "\?\?!"},
+        {"a\xed\xa0\x80z", "a\?\?\?z"}, {"\xf0\x9f\x92", "\?\?\?"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct wire_body b = {0};
+        struct wire_fault why;
+        uint8_t out[200];
+        size_t n = 0;
+        wire_init(WIRE_ERROR, &b);
+        b.code = WIRE_E_BUSY;
+        b.name = wire_string("busy");
+        b.retryable = 1;
+        b.retry_after_ms = 0;
+        b.detail = wire_string(rows[i].text);
+        assert_ok(wire_encode(WIRE_ERROR, &b, out, sizeof out, &n));
+        assert_int_equal(wire_decode(WIRE_ERROR, out, n, &got, &why), WIRE_OK);
+        assert_int_equal(got.detail.n, strlen(rows[i].sent));
+        assert_memory_equal(got.detail.p, rows[i].sent, got.detail.n);
+    }
+}
+
 static void test_other_reader(void **state)
 {
     (void)state;
@@ -686,6 +715,7 @@ int main(void)
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_server_messages),
+        cmocka_unit_test(test_text_is_utf8),
         cmocka_unit_test(test_other_reader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
