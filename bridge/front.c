@@ -152,16 +152,6 @@ static bool check_message(struct received *r)
 
 /* ---- what each type does ----------------------------------------------------------------- */
 
-static uint32_t connections_of(struct front *f, const char *tenant)
-{
-    uint32_t n = 0;
-    for (struct link *l = f->peers.next; l != &f->peers; l = l->next) {
-        const struct peer *p = LINK_OF(l, struct peer, all);
-        n += p->greeted && !p->gone && strcmp(p->tenant, tenant) == 0;
-    }
-    return n;
-}
-
 static void on_hello(struct received *r)
 {
     static const char *const names[FRONT_ENDPOINTS] = {"turn", "state", "admin"};
@@ -181,7 +171,7 @@ static void on_hello(struct received *r)
                r->body.credit, f->limits.credit_max);
         return;
     }
-    if (!p->greeted && connections_of(f, p->tenant) >= f->limits.max_tenant_connections) {
+    if (!p->greeted && peer_counts(f, p->tenant).greeted >= f->limits.max_tenant_connections) {
         const struct refusal full = {.code = WIRE_E_TENANT_LIMIT,
                                      .retry_ms = f->limits.heartbeat_ms,
                                      .detail = "this tenant has as many connections as it may"};

@@ -106,6 +106,10 @@ void link_drop(struct link *l);                   /* alone again; nothing to do 
 
 /* front_peer.c */
 struct peer *peer_find(struct front *f, enum front_endpoint at, struct wire_text route);
+struct peer_counts { /* connections of a tenant */
+    uint32_t all, greeted;
+};
+struct peer_counts peer_counts(const struct front *f, const char *tenant);
 /* NULL: too many, or no memory. */
 struct peer *peer_add(struct front *f, enum front_endpoint at, struct wire_text route,
                       const char *tenant);
