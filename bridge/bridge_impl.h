@@ -243,7 +243,7 @@ struct bridge {
     uint64_t (*clock)(void);   /* clock_us, save in tests of deadlines */
     struct rxt_worker *worker; /* answer lane */
     struct memory_lane *lane;
-    struct writer *writer, *reader; /* the reader has a handle that only reads */
+    struct writer *writer, *reader, *exporter; /* the last two have handles that only read */
     struct mailbox back;
     struct session *bucket[BRIDGE_BUCKETS];
     struct content *content[BRIDGE_BUCKETS];
@@ -299,6 +299,9 @@ void bridge_post(struct bridge *b, struct work *w, work_run run, work_done done,
 /* The same to the reader, for work that writes nothing: it sees what has come back from the writer,
  * and delays no commit. */
 void bridge_post_read(struct bridge *b, struct work *w, work_run run, work_done done, void *owner);
+/* The same for what writes files, as slowly as their disk does: it delays no page-in. */
+void bridge_post_export(struct bridge *b, struct work *w, work_run run, work_done done,
+                        void *owner);
 /* Sends a job to the memory lane, which gives it back through done(). */
 void bridge_post_job(struct bridge *b, struct memory_job *job);
 

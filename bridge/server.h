@@ -1,7 +1,7 @@
 /* The server: sessions over ZeroMQ (bridge/PROTOCOL.md). It puts a front with sockets before a
  * bridge and runs both; a program opens it, runs it and closes it.
  *
- * Threads: server_run is the engine; the front has a thread of its own, the bridge its two. */
+ * Threads: server_run is the engine; the front has a thread of its own, the bridge its four. */
 #ifndef RXT_BRIDGE_SERVER_H
 #define RXT_BRIDGE_SERVER_H
 

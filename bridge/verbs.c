@@ -438,7 +438,7 @@ bool verb_start(struct task *t)
     case BRIDGE_EXPORT:
         if (settled(t)) {
             t->work_out = true;
-            bridge_post_read(t->bridge, &t->write.work, run_export, finish_or_fail, t);
+            bridge_post_export(t->bridge, &t->write.work, run_export, finish_or_fail, t);
         }
         break;
     case BRIDGE_IMPORT:

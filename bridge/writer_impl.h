@@ -1,8 +1,9 @@
 /* The store writer: one thread that owns the SQLite connection that writes.
  *
  * The engine posts pieces of work and gets them back when they are durable (or refused). Work that
- * waits is committed as one group: one sync for all of it. A second one over a handle that only
- * reads does what needs no transaction that writes (page-ins, exports, listings), all of it alone.
+ * waits is committed as one group: one sync for all of it. Others over handles that only read do
+ * what needs no transaction that writes, all of it alone: one page-ins, listings and comparisons,
+ * one exports, which wait for the files that they write.
  */
 #ifndef RXT_BRIDGE_WRITER_IMPL_H
 #define RXT_BRIDGE_WRITER_IMPL_H
