@@ -260,6 +260,7 @@ struct bridge {
     struct session *retry;
     struct task *oldest, *youngest; /* journaled, not yet committed */
     bool diff_out;
+    const struct tenant *diff_last; /* whose it was; only a name, he may be gone */
 
     /* schedule.c */
     struct tenant *ring;                 /* whose turn it is */
@@ -441,6 +442,7 @@ bool verb_go(struct task *t); /* its turn has come; false = no room */
 /* diff.c, list.c; list_prepare: before it is sure that the list is begun */
 enum rxt_status list_prepare(struct task *t, struct rxt_error *err);
 void diff_start(struct task *t);
+void diff_ended(const struct task *t); /* by whatever: another one may go now */
 void diff_destroy(struct diff **d);
 void list_start(struct task *t);
 

@@ -107,6 +107,43 @@ static void diff_of_versions_and_sessions(void **state)
         assert_true(many[i].done);
 }
 
+/* One comparison at a time: tenants take turns, and within one the first comes first. */
+static void diff_takes_turns(void **state)
+{
+    (void)state;
+    enum { MANY = 6 };
+    struct outcome o = {0}, other = {0}, many[MANY] = {{0}};
+    struct bridge_request q = request(BRIDGE_OPEN, "s");
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    assert_ok(call(&rig, &q, &o));
+    q.verb = BRIDGE_DIFF;
+    q.version = q.to_version = 0;
+    assert_ok(call(&rig, &q, &o)); /* it has had its turn */
+    for (int i = 0; i < MANY; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "d%d", i);
+        open_session(&rig, name);
+    }
+    for (int i = 0; i < MANY; i++) {
+        q = request(BRIDGE_DIFF, "");
+        q.version = q.to_version = 0;
+        (void)snprintf(q.session, sizeof q.session, "d%d", i);
+        submit(&rig, &q, &many[i]);
+        if (i != 1)
+            continue;
+        (void)snprintf(q.session, sizeof q.session, "s");
+        (void)snprintf(q.tenant, sizeof q.tenant, "other");
+        submit(&rig, &q, &other);
+    }
+    for (int done = 0; done < MANY; done++) {
+        step_until_final(&rig, &many[done]);
+        assert_true(other.final == (done > 0));
+        for (int i = done + 1; i < MANY; i++)
+            assert_false(many[i].final);
+    }
+    assert_true(other.done);
+}
+
 /* An export writes into a file of a disk that does not answer: sessions come in all the same. */
 static void nobody_waits_for_an_export(void **state)
 {
@@ -145,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(list_pages_and_prefixes),
         cmocka_unit_test(diff_of_versions_and_sessions),
+        cmocka_unit_test(diff_takes_turns),
         cmocka_unit_test(nobody_waits_for_an_export),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
