@@ -438,6 +438,17 @@ enum rxt_status session_check_model(const struct store_session *row, const struc
 /* verbs.c: head of its session's queue; true if it moved. */
 bool verb_start(struct task *t);
 bool verb_go(struct task *t); /* its turn has come; false = no room */
+/* Every verb but TURN, REMEMBER and GET is one piece of work for the writer, and DONE after it. */
+void verb_post(struct task *t, work_run run, work_done done, bool alone);
+void verb_finished(struct work *w); /* DONE, or ERROR */
+void verb_opened(struct work *w);   /* the same where the row of its session may be new */
+/* On the writer's thread, before a session is made. ELIMIT: the tenant has as many as it may. */
+enum rxt_status verb_check_sessions(const struct task *t, struct store *store,
+                                    struct rxt_error *err);
+
+/* transfer.c */
+void export_start(struct task *t);
+void import_start(struct task *t);
 
 /* diff.c, list.c; list_prepare: before it is sure that the list is begun */
 enum rxt_status list_prepare(struct task *t, struct rxt_error *err);
