@@ -396,7 +396,7 @@ enum rxt_status server_open(struct server **out, const struct rxt_model *m,
     return RXT_OK;
 }
 
-static void empty(struct mailbox *box)
+void server_empty(struct mailbox *box)
 {
     for (struct mail *mail = mailbox_take(box); mail;) {
         struct mail *next = mail->next;
@@ -427,11 +427,11 @@ void server_close(struct server **server)
     }
     teller_free(&s->teller);
     if (s->has_orders) {
-        empty(&s->orders);
+        server_empty(&s->orders);
         mailbox_destroy(&s->orders);
     }
     if (s->has_notes) {
-        empty(&s->notes);
+        server_empty(&s->notes);
         mailbox_destroy(&s->notes);
     }
     mem_free(s);
