@@ -70,12 +70,12 @@ static enum rxt_status make_image_buffers(struct bridge *b)
     return RXT_OK;
 }
 
-static enum rxt_status open_reader(struct bridge *b, struct rxt_error *err)
+static enum rxt_status open_reader(struct bridge *b, struct writer **out, struct rxt_error *err)
 {
     struct store *store = NULL;
     const struct store_options opt = {.read_only = true};
     TRY(store_open(&store, b->cfg.store_path, &opt, err));
-    enum rxt_status st = writer_create(&b->reader, &store, false, &b->back);
+    enum rxt_status st = writer_create(out, &store, &b->back);
     store_close(&store);
     return st;
 }
@@ -87,7 +87,7 @@ static enum rxt_status open_writer(struct bridge *b, struct rxt_error *err)
     TRY(store_open(&store, b->cfg.store_path, &opt, err));
     enum rxt_status st = store_lease_take(store, err);
     if (st == RXT_OK)
-        st = writer_create(&b->writer, &store, true, &b->back);
+        st = writer_create(&b->writer, &store, &b->back);
     store_close(&store);
     return st;
 }
@@ -102,6 +102,7 @@ static void drop_tasks(struct bridge *b)
 static void destroy(struct bridge *b)
 {
     memory_lane_destroy(&b->lane);
+    writer_destroy(&b->exporter);
     writer_destroy(&b->reader);
     writer_destroy(&b->writer);
     drop_tasks(b);
@@ -188,7 +189,8 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
     TRY_OR(fail, check_room(b, b->cfg.max_bytes, "max_bytes", err));
     TRY_OR(fail, bridge_set_limits(b, &cfg->tenant, err));
     TRY_OR(fail, open_writer(b, err));
-    TRY_OR(fail, open_reader(b, err));
+    TRY_OR(fail, open_reader(b, &b->reader, err));
+    TRY_OR(fail, open_reader(b, &b->exporter, err));
     TRY_OR(fail, plan_pass_buffers(b));
     TRY_OR(fail, make_tickets(b));
     TRY_OR(fail, make_image_buffers(b));
@@ -267,6 +269,12 @@ void bridge_post_read(struct bridge *b, struct work *w, work_run run, work_done 
 {
     w->alone = true; /* a group is a transaction that writes */
     post(b, b->reader, w, run, done, owner);
+}
+
+void bridge_post_export(struct bridge *b, struct work *w, work_run run, work_done done, void *owner)
+{
+    w->alone = true;
+    post(b, b->exporter, w, run, done, owner);
 }
 
 void bridge_post_job(struct bridge *b, struct memory_job *job)

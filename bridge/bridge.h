@@ -13,10 +13,10 @@
  * DONE of a writing request: its exact ids are on disk, it will be remembered (S3). MEMORY: it is.
  * The last event of a request is marked `final`; the request's memory may be freed after it.
  *
- * Threads: the bridge has three of its own, the memory lane (encoder, update, K/V build), a store
- * writer and a store reader (SQLite). The thread that calls bridge_step is the engine: it owns the
- * session table and runs the answer lane. Events are delivered inside bridge_step. All functions
- * are for the engine thread unless said otherwise. */
+ * Threads: the bridge has four of its own, the memory lane (encoder, update, K/V build), a store
+ * writer, a store reader and one for exports (SQLite). The thread that calls bridge_step is the
+ * engine: it owns the session table and runs the answer lane. Events are delivered inside
+ * bridge_step. All functions are for the engine thread unless said otherwise. */
 #ifndef RXT_BRIDGE_H
 #define RXT_BRIDGE_H
 

@@ -243,7 +243,7 @@ struct bridge {
     uint64_t (*clock)(void);   /* clock_us, save in tests of deadlines */
     struct rxt_worker *worker; /* answer lane */
     struct memory_lane *lane;
-    struct writer *writer, *reader; /* the reader has a handle that only reads */
+    struct writer *writer, *reader, *exporter; /* the last two have handles that only read */
     struct mailbox back;
     struct session *bucket[BRIDGE_BUCKETS];
     struct content *content[BRIDGE_BUCKETS];
@@ -260,6 +260,7 @@ struct bridge {
     struct session *retry;
     struct task *oldest, *youngest; /* journaled, not yet committed */
     bool diff_out;
+    const struct tenant *diff_last; /* whose it was; only a name, he may be gone */
 
     /* schedule.c */
     struct tenant *ring;                 /* whose turn it is */
@@ -299,6 +300,9 @@ void bridge_post(struct bridge *b, struct work *w, work_run run, work_done done,
 /* The same to the reader, for work that writes nothing: it sees what has come back from the writer,
  * and delays no commit. */
 void bridge_post_read(struct bridge *b, struct work *w, work_run run, work_done done, void *owner);
+/* The same for what writes files, as slowly as their disk does: it delays no page-in. */
+void bridge_post_export(struct bridge *b, struct work *w, work_run run, work_done done,
+                        void *owner);
 /* Sends a job to the memory lane, which gives it back through done(). */
 void bridge_post_job(struct bridge *b, struct memory_job *job);
 
@@ -309,6 +313,9 @@ void sinks_forget(struct task *t);
 enum rxt_status task_create(struct task **out, struct bridge *b, const struct bridge_request *r,
                             struct rxt_error *err);
 void task_destroy(struct task **t);
+/* Names travel into files, logs, terminals and messages: not empty, terminated, UTF-8 without
+ * control characters. EINVAL, ELIMIT, EUTF8 naming `what`. */
+enum rxt_status task_check_name(const char *what, const char *name, struct rxt_error *err);
 
 /* event.c: to every sink of the task. */
 void event_accepted(struct task *t);
@@ -431,10 +438,22 @@ enum rxt_status session_check_model(const struct store_session *row, const struc
 /* verbs.c: head of its session's queue; true if it moved. */
 bool verb_start(struct task *t);
 bool verb_go(struct task *t); /* its turn has come; false = no room */
+/* Every verb but TURN, REMEMBER and GET is one piece of work for the writer, and DONE after it. */
+void verb_post(struct task *t, work_run run, work_done done, bool alone);
+void verb_finished(struct work *w); /* DONE, or ERROR */
+void verb_opened(struct work *w);   /* the same where the row of its session may be new */
+/* On the writer's thread, before a session is made. ELIMIT: the tenant has as many as it may. */
+enum rxt_status verb_check_sessions(const struct task *t, struct store *store,
+                                    struct rxt_error *err);
+
+/* transfer.c */
+void export_start(struct task *t);
+void import_start(struct task *t);
 
 /* diff.c, list.c; list_prepare: before it is sure that the list is begun */
 enum rxt_status list_prepare(struct task *t, struct rxt_error *err);
 void diff_start(struct task *t);
+void diff_ended(const struct task *t); /* by whatever: another one may go now */
 void diff_destroy(struct diff **d);
 void list_start(struct task *t);
 

@@ -34,6 +34,7 @@ struct client {
     size_t cap_ids;
     struct client_session *sessions; /* WIRE_ITEMS_MAX of them, made for the first LIST */
     uint64_t n_chunk, chunk_bytes;   /* of an EXPORT so far */
+    float *diff;                     /* both halves of the last DIFF */
     uint32_t code;
 };
 
@@ -79,6 +80,7 @@ void client_close(struct client **client)
     mem_free(c->sent);
     mem_free(c->ids);
     mem_free(c->sessions);
+    mem_free(c->diff);
     mem_free(c);
     *client = NULL;
 }
@@ -307,6 +309,26 @@ static enum rxt_status take_list(struct client *c, struct client_event *e, struc
     return RXT_OK;
 }
 
+static enum rxt_status take_diff(struct client *c, struct client_event *e, struct rxt_error *err)
+{
+    const struct wire_body *b = &c->link.body;
+    const size_t bytes = b->change.n, n = bytes / sizeof *c->diff;
+    if (n == 0 || b->cosine.n != bytes || bytes % sizeof *c->diff || b->n_layer > n ||
+        b->n_slot > n || b->n_layer * b->n_slot != n)
+        return rxt_fail(err, RXT_EFORMAT, "the server's answer has no difference of two memories");
+    mem_free(c->diff);
+    c->diff = mem_alloc(2 * bytes);
+    if (!c->diff)
+        return RXT_ENOMEM;
+    memcpy(c->diff, b->change.p, bytes);
+    memcpy(c->diff + n, b->cosine.p, bytes);
+    e->change = c->diff;
+    e->cosine = c->diff + n;
+    e->n_layer = b->n_layer;
+    e->n_slot = b->n_slot;
+    return RXT_OK;
+}
+
 /* What a DONE says beside the event. */
 static enum rxt_status take_done(struct client *c, struct client_event *e, struct rxt_error *err)
 {
@@ -318,6 +340,8 @@ static enum rxt_status take_done(struct client *c, struct client_event *e, struc
     }
     if (c->type == WIRE_LIST)
         return take_list(c, e, err);
+    if (c->type == WIRE_DIFF)
+        return take_diff(c, e, err);
     if (c->type == WIRE_EXPORT && b->bytes != c->chunk_bytes)
         return rxt_fail(err, RXT_EFORMAT,
                         "the server sent %" PRIu64 " bytes of an export of %" PRIu64,

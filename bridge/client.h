@@ -22,7 +22,7 @@
 struct client; /* opaque */
 
 struct client_config {      /* zeroed = defaults; the texts are copied */
-    const char *endpoint;   /* the server's `turn`; NULL = tcp://127.0.0.1:7110. EXPORT: `state` */
+    const char *endpoint;   /* its `turn`; NULL = tcp://127.0.0.1:7110. EXPORT, DIFF: `state` */
     const char *name;       /* for the server's log; NULL = none */
     uint32_t timeout_ms;    /* without a word on the request: EIO; 0 = 60,000 */
     uint32_t patience_ms;   /* a server that is full is asked again so long; 0 = 10,000 */
@@ -56,6 +56,7 @@ enum client_verb {
     CLIENT_ERASE,
     CLIENT_LIST,
     CLIENT_EXPORT, /* on the endpoint `state` */
+    CLIENT_DIFF,   /* as EXPORT */
 };
 enum client_thinking { CLIENT_FAST, CLIENT_EXTENDED, CLIENT_AUTO };
 enum client_on_busy { CLIENT_BUSY_WAIT, CLIENT_BUSY_REJECT };
@@ -89,10 +90,11 @@ struct client_request { /* zeroed = defaults of the document; copied by client_s
     size_t n_ids;
     const char *question, *answer;
 
-    const char *from;        /* OPEN: seed memory; NULL = none */
-    const char *to;          /* FORK */
-    const uint32_t *version; /* FORK, REWIND, OPEN with `from`: NULL = newest; TURN, REMEMBER:
-                              * if_version, NULL = any */
+    const char *from;           /* OPEN: seed memory; NULL = none */
+    const char *to;             /* FORK; DIFF: the other session, NULL = the same */
+    const uint32_t *version;    /* FORK, REWIND, OPEN with `from`: NULL = newest; TURN, REMEMBER:
+                                 * if_version, NULL = any; DIFF: of `session` */
+    const uint32_t *to_version; /* DIFF: of `to`; NULL = newest */
 
     const char *prefix; /* LIST: names that begin so; NULL = all */
     uint32_t limit;     /* LIST: so many at once, at most 256; 0 = 256 */
@@ -150,6 +152,9 @@ struct client_event { /* texts and arrays are lent until the next call; what is 
     const struct client_session *sessions; /* DONE of LIST, sorted by name */
     size_t n_sessions;
     bool more; /* DONE of LIST: go on after the last of them */
+
+    const float *change, *cosine; /* DONE of DIFF: [n_layer][n_slot] */
+    uint64_t n_layer, n_slot;
 };
 
 /* Waits for the next event of the request. A refusal is a status with its sentence in err: what the

@@ -156,8 +156,8 @@ enum rxt_status client_many_start(struct client_many *c, uint32_t connection, ui
     static const uint8_t zero[WIRE_ID_BYTES];
     size_t n = 0;
     struct flight *f = place_of(c, r->id);
-    if (r->verb == CLIENT_LIST || r->verb == CLIENT_EXPORT)
-        return rxt_fail(err, RXT_EINVAL, "LIST and EXPORT are asked for with client_start");
+    if (r->verb == CLIENT_LIST || r->verb == CLIENT_EXPORT || r->verb == CLIENT_DIFF)
+        return rxt_fail(err, RXT_EINVAL, "LIST, EXPORT and DIFF are asked for with client_start");
     if (connection >= c->n_link || memcmp(r->id, zero, sizeof zero) == 0 || f->type)
         return rxt_fail(err, RXT_EINVAL, "no such connection, or an id that is zero or in flight");
     if (c->n >= c->max)
@@ -244,6 +244,7 @@ static bool take(struct client_many *c, const struct client_link *l, struct clie
         e->kind = CLIENT_MANY_FAILED;
         e->status = message_refusal(&l->body, err);
         e->code = (uint32_t)l->body.code;
+        e->retryable = type == WIRE_ERROR && l->body.retryable == 1;
         e->retry_after_ms = type == WIRE_ERROR ? (uint32_t)l->body.retry_after_ms : 0;
     } else if (type == WIRE_CANCELLED) {
         e->kind = CLIENT_MANY_FAILED;

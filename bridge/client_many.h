@@ -31,7 +31,8 @@ const struct client_welcome *client_many_welcome(const struct client_many *c);
 uint32_t client_many_inflight(const struct client_many *c);
 
 /* Sends a request on a connection; r->id must not be zero, and not in flight. EBUSY: max_requests
- * are; EINVAL: LIST and EXPORT, whose answers only client_next delivers; else as client_start. */
+ * are; EINVAL: LIST, EXPORT and DIFF, whose answers only client_next delivers; else as
+ * client_start. */
 enum rxt_status client_many_start(struct client_many *c, uint32_t connection, uint64_t tag,
                                   const struct client_request *r, struct rxt_error *err);
 /* Asks for the rest of the answer of a request that was started, from token number `from` on; its
@@ -64,6 +65,7 @@ struct client_many_event {
     bool final;                /* the request is no longer in flight */
     enum rxt_status status;    /* FAILED: RXT_ECANCELLED, or what client_next says */
     uint32_t code;             /* of PROTOCOL.md; 0 = cancelled */
+    bool retryable;            /* the same request can succeed later: after retry_after_ms */
     uint32_t retry_after_ms;
 };
 /* The next event, or IDLE at until_us (clock_us); err has the sentence of FAILED. EFORMAT,

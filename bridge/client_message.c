@@ -17,6 +17,7 @@ uint8_t message_type(enum client_verb verb)
         [CLIENT_FORK] = WIRE_FORK,   [CLIENT_REWIND] = WIRE_REWIND,
         [CLIENT_RESET] = WIRE_RESET, [CLIENT_ERASE] = WIRE_ERASE,
         [CLIENT_LIST] = WIRE_LIST,   [CLIENT_EXPORT] = WIRE_EXPORT,
+        [CLIENT_DIFF] = WIRE_DIFF,
     };
     return type_of[verb];
 }
@@ -82,7 +83,8 @@ static void put_request(const struct client_request *r, uint8_t type, struct wir
         b->seed = r->seed;
         put_text(&b->from_session, r->from);
     }
-    put_text(&b->to, r->to);
+    put_text(type == WIRE_DIFF ? &b->other : &b->to, r->to);
+    b->to_version = r->to_version ? *r->to_version : WIRE_ABSENT;
     if (type == WIRE_LIST) {
         b->after = b->session;
         put_text(&b->prefix, r->prefix);

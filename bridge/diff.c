@@ -40,14 +40,42 @@ void diff_destroy(struct diff **diff)
     *diff = NULL;
 }
 
-/* Another one may go now. */
-static void end(struct task *t)
+/* ---- whose turn it is -------------------------------------------------------------------- */
+
+/* Tenants take turns, as far as that is one between two; else who came first goes first. */
+static bool goes_before(const struct task *a, const struct task *b)
+{
+    const struct tenant *last = a->bridge->diff_last;
+    bool a_had = a->session->tenant == last, b_had = b->session->tenant == last;
+    return a_had != b_had ? b_had : a->submitted_us < b->submitted_us;
+}
+
+/* Whether another one that could be begun goes first; it is looked at again. */
+static bool must_wait(const struct task *t)
 {
     struct bridge *b = t->bridge;
-    b->diff_out = false;
-    for (struct task *other = b->all; other; other = other->all_next)
-        if (other != t && other->r.verb == BRIDGE_DIFF)
-            bridge_activate(b, other->session);
+    if (b->diff_out)
+        return true;
+    for (struct task *o = b->all; o; o = o->all_next) {
+        if (o->r.verb != BRIDGE_DIFF || o->session->queue != o || !goes_before(o, t))
+            continue;
+        bridge_activate(b, o->session);
+        return true;
+    }
+    return false;
+}
+
+void diff_ended(const struct task *t)
+{
+    struct bridge *b = t->bridge;
+    for (struct task *o = b->all; o; o = o->all_next)
+        if (o != t && o->r.verb == BRIDGE_DIFF)
+            bridge_activate(b, o->session);
+}
+
+static void end(struct task *t)
+{
+    t->bridge->diff_out = false;
     task_end(t);
 }
 
@@ -194,9 +222,10 @@ void diff_start(struct task *t)
 {
     struct bridge *b = t->bridge;
     const struct rxt_info *info = rxt_model_info(b->model);
-    if (b->diff_out)
+    if (must_wait(t))
         return;
     b->diff_out = true;
+    b->diff_last = t->session->tenant;
     t->diff = mem_alloc(sizeof *t->diff);
     if (t->diff)
         t->diff->out =

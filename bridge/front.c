@@ -21,7 +21,7 @@ enum rxt_status front_create(struct front **out, const struct front_hooks *hooks
     f->welcome = *welcome;
     link_init(&f->peers);
     link_init(&f->kept);
-    link_init(&f->imports);
+    link_init(&f->bulks);
     front_set_limits(f, limits);
     *out = f;
     return RXT_OK;
@@ -152,16 +152,6 @@ static bool check_message(struct received *r)
 
 /* ---- what each type does ----------------------------------------------------------------- */
 
-static uint32_t connections_of(struct front *f, const char *tenant)
-{
-    uint32_t n = 0;
-    for (struct link *l = f->peers.next; l != &f->peers; l = l->next) {
-        const struct peer *p = LINK_OF(l, struct peer, all);
-        n += p->greeted && !p->gone && strcmp(p->tenant, tenant) == 0;
-    }
-    return n;
-}
-
 static void on_hello(struct received *r)
 {
     static const char *const names[FRONT_ENDPOINTS] = {"turn", "state", "admin"};
@@ -181,7 +171,7 @@ static void on_hello(struct received *r)
                r->body.credit, f->limits.credit_max);
         return;
     }
-    if (!p->greeted && connections_of(f, p->tenant) >= f->limits.max_tenant_connections) {
+    if (!p->greeted && peer_counts(f, p->tenant).greeted >= f->limits.max_tenant_connections) {
         const struct refusal full = {.code = WIRE_E_TENANT_LIMIT,
                                      .retry_ms = f->limits.heartbeat_ms,
                                      .detail = "this tenant has as many connections as it may"};
@@ -266,14 +256,19 @@ static void on_repeat(struct received *r, struct stream *s)
 static bool may_begin_bulk(struct received *r)
 {
     const struct front *f = r->f;
-    const struct refusal busy = {
-        .code = WIRE_E_BUSY, .retry_ms = 1000, .detail = "too many exports and imports run"};
+    const struct bulk_counts n = bulk_counts(f, r->p->tenant);
+    bool share = n.tenant < f->limits.max_tenant_bulk;
+    const struct refusal busy = {.code = WIRE_E_BUSY,
+                                 .retry_ms = 1000,
+                                 .detail = share ? "too many exports and imports run"
+                                                 : "this tenant runs as many exports and imports "
+                                                   "as it may"};
     if (r->h.type == WIRE_IMPORT && r->body.bytes > f->limits.max_import_bytes) {
         refuse(r, WIRE_E_LIMIT, "bytes", "the import has %" PRIu64 " bytes, at most %" PRIu64,
                r->body.bytes, f->limits.max_import_bytes);
         return false;
     }
-    if (f->n_bulk < f->limits.max_bulk)
+    if (share && n.all < f->limits.max_bulk)
         return true;
     peer_refuse(r->f, r->p, r->h.id, &busy);
     return false;

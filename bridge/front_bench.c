@@ -43,20 +43,6 @@ struct front_bench {
 
 /* ---- the engine without a model ---------------------------------------------------------- */
 
-static void on_order(void *arg, struct order *o)
-{
-    struct front_bench *x = arg;
-    mailbox_post(&x->orders, &o->mail);
-}
-
-static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
-{
-    (void)arg;
-    (void)type;
-    (void)in;
-    (void)out;
-}
-
 static void take_orders(struct front_bench *x)
 {
     for (struct mail *mail = mailbox_take(&x->orders); mail;) {
@@ -287,9 +273,7 @@ static enum rxt_status open_all(struct front_bench *x, struct rxt_error *err)
         .welcome = &x->welcome,
         .metrics = &x->metrics,
         .in = &x->notes,
-        .order = on_order,
-        .admin = on_admin,
-        .arg = x,
+        .orders = &x->orders,
     };
     x->context = zmq_ctx_new();
     x->sample_us10 = mem_alloc_n(SAMPLES, sizeof *x->sample_us10);
@@ -309,14 +293,6 @@ static enum rxt_status open_all(struct front_bench *x, struct rxt_error *err)
     return RXT_OK;
 }
 
-static void empty(struct mailbox *box)
-{
-    for (struct mail *mail = mailbox_take(box), *next; mail; mail = next) {
-        next = mail->next;
-        mem_free(mail);
-    }
-}
-
 static void close_all(struct front_bench *x, bool engine)
 {
     atomic_store(&x->stop, true);
@@ -330,8 +306,8 @@ static void close_all(struct front_bench *x, bool engine)
     if (x->clients[0])
         (void)unlink(x->clients);
     teller_free(&x->teller);
-    empty(&x->orders);
-    empty(&x->notes);
+    server_empty(&x->orders);
+    server_empty(&x->notes);
     mem_free(x->sample_us10);
 }
 

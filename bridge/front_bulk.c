@@ -43,20 +43,30 @@ static bool submit(struct front *f, struct stream *s)
     return true;
 }
 
+struct bulk_counts bulk_counts(const struct front *f, const char *tenant)
+{
+    struct bulk_counts n = {0};
+    for (const struct link *l = f->bulks.next; l != &f->bulks; l = l->next) {
+        const struct stream *s = LINK_OF(l, const struct stream, bulk_link);
+        n.all++;
+        n.tenant += strcmp(s->tenant, tenant) == 0;
+    }
+    return n;
+}
+
 bool bulk_start(struct front *f, struct stream *s, const struct wire_body *b)
 {
     struct wire_body a = {0};
     s->bulk = mem_alloc(sizeof *s->bulk);
     if (!s->bulk)
         return false;
-    f->n_bulk++;
+    link_add(&f->bulks, &s->bulk_link);
     s->bulk->spool = ++f->next_spool;
     if (s->type == WIRE_EXPORT)
         return submit(f, s);
     s->bulk->total = b->bytes;
     s->bulk->credit = IMPORT_WINDOW;
     s->bulk->heard_us = f->now_us;
-    link_add(&f->imports, &s->bulk_link);
     wire_init(WIRE_ACCEPTED, &a);
     a.session = wire_string(s->session);
     a.price.tokens_max = WIRE_ABSENT;
@@ -101,11 +111,11 @@ void bulk_receive(struct front *f, struct stream *s, uint32_t sequence, struct w
 /* Imports are few at a time: a client that could send and does not keeps others from theirs. */
 void bulk_tick(struct front *f)
 {
-    for (struct link *l = f->imports.next, *next; l != &f->imports; l = next) {
+    for (struct link *l = f->bulks.next, *next; l != &f->bulks; l = next) {
         struct stream *s = LINK_OF(l, struct stream, bulk_link);
         const struct bulk *b = s->bulk;
         next = l->next;
-        if (s->ended || b->credit == 0 || b->at == b->total ||
+        if (s->type != WIRE_IMPORT || s->ended || b->credit == 0 || b->at == b->total ||
             f->now_us - b->heard_us <= UINT64_C(1000) * f->limits.stall_ms)
             continue;
         stream_fail(f, s, WIRE_E_DEADLINE, "no CHUNK came for too long: begin the import again");
@@ -257,5 +267,4 @@ void bulk_free(struct front *f, struct stream *s)
     mem_free(s->bulk->chunk);
     mem_free(s->bulk);
     s->bulk = NULL;
-    f->n_bulk--;
 }

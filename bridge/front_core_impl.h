@@ -68,7 +68,7 @@ struct stream {
     struct message message[FRONT_MESSAGES];
     uint32_t n_message, n_sent;
     struct bulk *bulk;     /* EXPORT and IMPORT only */
-    struct link bulk_link; /* in front.imports, while it is one */
+    struct link bulk_link; /* in front.bulks */
 };
 
 /* An export or import on its way through a file. `at` counts bytes sent, or received. */
@@ -90,10 +90,10 @@ struct front {
     struct wire_body welcome;
     struct peer *peer_bucket[FRONT_BUCKETS];
     struct stream *stream_bucket[FRONT_BUCKETS];
-    struct link peers, kept, imports;
+    struct link peers, kept, bulks;
     struct front_counts counts;
     bool draining;
-    uint32_t n_gone, n_bulk;
+    uint32_t n_gone;
     uint64_t next_spool;
     uint64_t now_us, swept_us;
     uint8_t out[WIRE_BODY_MAX]; /* body of the message that is being made */
@@ -106,6 +106,10 @@ void link_drop(struct link *l);                   /* alone again; nothing to do 
 
 /* front_peer.c */
 struct peer *peer_find(struct front *f, enum front_endpoint at, struct wire_text route);
+struct peer_counts { /* connections of a tenant */
+    uint32_t all, greeted;
+};
+struct peer_counts peer_counts(const struct front *f, const char *tenant);
 /* NULL: too many, or no memory. */
 struct peer *peer_add(struct front *f, enum front_endpoint at, struct wire_text route,
                       const char *tenant);
@@ -152,6 +156,11 @@ void stream_say(struct front *f, struct stream *s, uint8_t type, uint16_t flags,
 void stream_fail(struct front *f, struct stream *s, enum wire_error code, const char *detail);
 
 /* front_bulk.c: exports and imports. None of these frees s, or sends but bulk_send. */
+/* How many run: of all, of a tenant. */
+struct bulk_counts {
+    uint32_t all, tenant;
+};
+struct bulk_counts bulk_counts(const struct front *f, const char *tenant);
 bool bulk_start(struct front *f, struct stream *s,
                 const struct wire_body *b); /* false: no memory */
 void bulk_receive(struct front *f, struct stream *s, uint32_t sequence, struct wire_text bytes);

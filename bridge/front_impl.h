@@ -97,6 +97,7 @@ struct front_limits { /* none is zero */
     uint64_t max_kept_bytes;   /* of streams that have ended */
     uint64_t max_import_bytes; /* of one */
     uint32_t max_bulk;         /* exports and imports at the same time */
+    uint32_t max_tenant_bulk;  /* of one tenant */
     uint32_t heartbeat_ms, grace_ms, stall_ms;
 };
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define STRANGERS_MAX 16u
+
 /* ---- rings ------------------------------------------------------------------------------- */
 
 void link_init(struct link *l)
@@ -51,10 +53,26 @@ struct peer *peer_find(struct front *f, enum front_endpoint at, struct wire_text
     return p;
 }
 
+struct peer_counts peer_counts(const struct front *f, const char *tenant)
+{
+    struct peer_counts n = {0};
+    for (const struct link *l = f->peers.next; l != &f->peers; l = l->next) {
+        const struct peer *p = LINK_OF(l, const struct peer, all);
+        bool ours = !p->gone && strcmp(p->tenant, tenant) == 0;
+        n.all += ours;
+        n.greeted += ours && p->greeted;
+    }
+    return n;
+}
+
+/* Beyond its limit a tenant is told so: some connections that have not said HELLO have room, too,
+ * but not so many that others have none. */
 struct peer *peer_add(struct front *f, enum front_endpoint at, struct wire_text route,
                       const char *tenant)
 {
-    if (f->counts.connections >= f->limits.max_connections || route.n > FRONT_ROUTE_MAX)
+    uint64_t most = (uint64_t)f->limits.max_tenant_connections + STRANGERS_MAX;
+    if (f->counts.connections >= f->limits.max_connections || route.n > FRONT_ROUTE_MAX ||
+        peer_counts(f, tenant).all >= most)
         return NULL;
     struct peer *p = mem_alloc(sizeof *p);
     if (!p)

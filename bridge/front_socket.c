@@ -271,8 +271,11 @@ static enum front_sent on_send(void *arg, enum front_endpoint at, struct wire_te
 
 static void on_order(void *arg, struct order *o)
 {
-    struct front_socket *s = arg;
-    s->cfg.order(s->cfg.arg, o);
+    const struct front_socket *s = arg;
+    if (s->cfg.order)
+        s->cfg.order(s->cfg.arg, o);
+    else
+        mailbox_post(s->cfg.orders, &o->mail);
 }
 
 static void on_error(void *arg, enum wire_error code)
@@ -284,7 +287,8 @@ static void on_error(void *arg, enum wire_error code)
 static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
 {
     struct front_socket *s = arg;
-    s->cfg.admin(s->cfg.arg, type, in, out);
+    if (s->cfg.admin)
+        s->cfg.admin(s->cfg.arg, type, in, out);
 }
 
 /* ---- the thread -------------------------------------------------------------------------- */
@@ -297,7 +301,7 @@ static bool take_batches(struct front_socket *s)
         struct batch *b = (struct batch *)(void *)mail; /* first of order, first of batch */
         mail = mail->next;
         front_note(s->front, b, clock_us());
-        s->cfg.order(s->cfg.arg, &b->order);
+        on_order(s, &b->order);
     }
     return any;
 }
@@ -313,6 +317,7 @@ static struct front_limits limits_of(const struct server_config *c)
         .max_kept_bytes = c->max_kept_bytes,
         .max_import_bytes = c->max_import_bytes,
         .max_bulk = c->max_bulk,
+        .max_tenant_bulk = c->max_tenant_bulk,
         .heartbeat_ms = c->heartbeat_ms,
         .grace_ms = c->grace_ms,
         .stall_ms = c->stall_ms,
@@ -330,7 +335,7 @@ static void reload(struct front_socket *s)
         const struct front_limits limits = limits_of(&fresh);
         front_set_limits(s->front, &limits);
         o->kind = ORDER_LIMITS;
-        s->cfg.order(s->cfg.arg, o);
+        on_order(s, o);
         log_event(LOG_INFO, "limits_read", NULL);
     } else {
         mem_free(o);
@@ -360,7 +365,7 @@ static void look_at_flags(struct front_socket *s)
     s->draining = true;
     front_drain(s->front, atomic_load(&s->drain_ms));
     quiet->kind = ORDER_QUIET;
-    s->cfg.order(s->cfg.arg, quiet);
+    on_order(s, quiet);
 }
 
 static void publish_counts(struct front_socket *s)

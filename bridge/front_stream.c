@@ -255,6 +255,17 @@ static void shadow_note(struct front *f, struct stream *s, const struct note *n,
         stream_attach(f, turn, p, UINT32_MAX);
 }
 
+/* The session is erased: so are its answers that could have been resumed. */
+static void forget_kept(struct front *f, const struct stream *erase)
+{
+    for (struct link *l = f->kept.next, *next; l != &f->kept; l = next) {
+        struct stream *s = LINK_OF(l, struct stream, kept_link);
+        next = l->next;
+        if (strcmp(s->tenant, erase->tenant) == 0 && strcmp(s->session, erase->session) == 0)
+            stream_free(f, s);
+    }
+}
+
 void stream_note(struct front *f, struct stream *s, const struct note *n, const void *bytes)
 {
     if (s->shadow) {
@@ -273,6 +284,8 @@ void stream_note(struct front *f, struct stream *s, const struct note *n, const 
         break;
     case NOTE_MESSAGE:
         take_message(f, s, n, bytes);
+        if (s->type == WIRE_ERASE && n->type == WIRE_DONE)
+            forget_kept(f, s);
         break;
     case NOTE_SPOOLED:
     case NOTE_CHUNK:

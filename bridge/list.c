@@ -39,7 +39,10 @@ static enum rxt_status read_page(struct task *t, struct store *s, bool *end, str
             *end = true;
             break;
         }
-        bool asked = order == 0 && (!t->r.only_held || is_held(l, &row[i]));
+        /* A name that no request can have: of another program, whatever it has put into the file.
+         */
+        bool told = task_check_name("session", row[i].name, NULL) == RXT_OK;
+        bool asked = told && order == 0 && (!t->r.only_held || is_held(l, &row[i]));
         if (asked && l->n == t->r.limit) {
             l->more = *end = true;
             break;

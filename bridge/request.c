@@ -1,11 +1,11 @@
 #include "bridge/bridge_impl.h"
 
 #include "kernels/base/mem.h"
+#include "kernels/base/utf8.h"
 
 #include <string.h>
 
-/* Names travel into files, logs and terminals: no control characters, not empty, terminated. */
-static enum rxt_status check_name(const char *what, const char *name, struct rxt_error *err)
+enum rxt_status task_check_name(const char *what, const char *name, struct rxt_error *err)
 {
     size_t n = strnlen(name, BRIDGE_NAME_MAX);
     if (n == 0)
@@ -17,6 +17,9 @@ static enum rxt_status check_name(const char *what, const char *name, struct rxt
         if ((unsigned char)name[i] < 0x20 || name[i] == 0x7F)
             return rxt_fail(err, RXT_EINVAL, "the %s name has a control character at byte %zu",
                             what, i);
+    if (utf8_valid(name, n) != n)
+        return rxt_fail(err, RXT_EUTF8, "the %s name is not UTF-8 at byte %zu", what,
+                        utf8_valid(name, n));
     return RXT_OK;
 }
 
@@ -83,7 +86,7 @@ static enum rxt_status prepare_turn(struct task *t, struct rxt_error *err)
         return rxt_fail(err, RXT_EINVAL, "max_tokens is %d: use 1 or more, 0 = no limit",
                         r->max_tokens);
     if (r->on_busy == BRIDGE_BUSY_FORK)
-        TRY(check_name("fork", r->to, err));
+        TRY(task_check_name("fork", r->to, err));
     TRY(rxt_prompt_ids(b->model, &r->prompt, first->ids, (size_t)b->max_seq_len, &n, err));
     t->n_prompt = (int32_t)n;
     t->limit = b->max_seq_len;
@@ -129,7 +132,7 @@ static enum rxt_status prepare_list(struct task *t, struct rxt_error *err)
     if (r->limit < 1 || r->limit > BRIDGE_LIST_MAX)
         return rxt_fail(err, RXT_EINVAL, "limit is %d: use 1 to %d", r->limit, BRIDGE_LIST_MAX);
     if (r->prefix[0])
-        TRY(check_name("prefix", r->prefix, err));
+        TRY(task_check_name("prefix", r->prefix, err));
     t->listing = mem_alloc(sizeof *t->listing);
     return t->listing ? RXT_OK : RXT_ENOMEM;
 }
@@ -147,11 +150,11 @@ static enum rxt_status prepare(struct task *t, struct rxt_error *err)
                             BRIDGE_CANDIDATES - 1);
         return RXT_OK;
     case BRIDGE_FORK:
-        return check_name("new session", t->r.to, err);
+        return task_check_name("new session", t->r.to, err);
     case BRIDGE_OPEN:
-        return t->r.from[0] ? check_name("seed", t->r.from, err) : RXT_OK;
+        return t->r.from[0] ? task_check_name("seed", t->r.from, err) : RXT_OK;
     case BRIDGE_DIFF:
-        return t->r.to[0] ? check_name("other session", t->r.to, err) : RXT_OK;
+        return t->r.to[0] ? task_check_name("other session", t->r.to, err) : RXT_OK;
     case BRIDGE_EXPORT:
     case BRIDGE_IMPORT:
         if (!t->r.path || !*t->r.path)
@@ -186,9 +189,9 @@ static enum rxt_status check_candidates(const struct bridge *b, const struct bri
 enum rxt_status task_create(struct task **out, struct bridge *b, const struct bridge_request *r,
                             struct rxt_error *err)
 {
-    TRY(check_name("tenant", r->tenant, err));
+    TRY(task_check_name("tenant", r->tenant, err));
     if (r->verb != BRIDGE_LIST || r->session[0])
-        TRY(check_name("session", r->session, err));
+        TRY(task_check_name("session", r->session, err));
     int32_t n = 1;
     if (r->verb == BRIDGE_TURN) {
         TRY(check_candidates(b, r, err));

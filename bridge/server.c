@@ -37,6 +37,14 @@ struct server {
     uint64_t drain_end_us, gauges_us;
 };
 
+/* Where there are several tenants none may take it all. */
+static uint32_t tenant_bulk(const struct server_config *c)
+{
+    if (!c->secret_key)
+        return c->max_bulk;
+    return c->max_bulk < 8 ? 1 : c->max_bulk / 4;
+}
+
 void server_defaults(struct server_config *c)
 {
 #define DEFAULT(field, value)   \
@@ -53,6 +61,7 @@ void server_defaults(struct server_config *c)
     DEFAULT(max_kept_bytes, UINT64_C(64) << 20);
     DEFAULT(max_import_bytes, UINT64_C(1) << 30);
     DEFAULT(max_bulk, 4);
+    DEFAULT(max_tenant_bulk, tenant_bulk(c));
     DEFAULT(heartbeat_ms, 5000);
     DEFAULT(grace_ms, 60000);
     DEFAULT(stall_ms, 30000);
@@ -298,6 +307,11 @@ void server_drain(struct server *s)
     bridge_wake(s->bridge);
 }
 
+uint32_t server_drain_ms(const struct server *s)
+{
+    return atomic_load(&s->drain_ms);
+}
+
 void server_stop(struct server *s)
 {
     atomic_store(&s->stop, true);
@@ -382,7 +396,7 @@ enum rxt_status server_open(struct server **out, const struct rxt_model *m,
     return RXT_OK;
 }
 
-static void empty(struct mailbox *box)
+void server_empty(struct mailbox *box)
 {
     for (struct mail *mail = mailbox_take(box); mail;) {
         struct mail *next = mail->next;
@@ -413,11 +427,11 @@ void server_close(struct server **server)
     }
     teller_free(&s->teller);
     if (s->has_orders) {
-        empty(&s->orders);
+        server_empty(&s->orders);
         mailbox_destroy(&s->orders);
     }
     if (s->has_notes) {
-        empty(&s->notes);
+        server_empty(&s->notes);
         mailbox_destroy(&s->notes);
     }
     mem_free(s);

@@ -1,7 +1,7 @@
 /* The server: sessions over ZeroMQ (bridge/PROTOCOL.md). It puts a front with sockets before a
  * bridge and runs both; a program opens it, runs it and closes it.
  *
- * Threads: server_run is the engine; the front has a thread of its own, the bridge its two. */
+ * Threads: server_run is the engine; the front has a thread of its own, the bridge its four. */
 #ifndef RXT_BRIDGE_SERVER_H
 #define RXT_BRIDGE_SERVER_H
 
@@ -28,6 +28,8 @@ struct server_config { /* zeroed = defaults; the texts are lent while the server
     uint64_t max_kept_bytes;         /* of answers that can be resumed; 0 = 64 MiB */
     uint64_t max_import_bytes;       /* of one session; 0 = 1 GiB */
     uint32_t max_bulk;               /* exports and imports at the same time; 0 = 4 */
+    uint32_t max_tenant_bulk;        /* of one tenant; 0 = with CURVE a quarter of them, at least 1,
+                                      * else all: there is one tenant */
     uint32_t heartbeat_ms;           /* 0 = 5000 */
     uint32_t grace_ms;               /* 0 = 60000 */
     uint32_t stall_ms;               /* 0 = 30000 */
@@ -67,11 +69,15 @@ void server_run(struct server *s);
 /* No new requests; ends what runs, writes what is to be written, at most drain_ms; then server_run
  * returns. Any thread, also a signal handler. */
 void server_drain(struct server *s);
+/* How long that is, as configured or as a client said. As server_drain. */
+uint32_t server_drain_ms(const struct server *s);
 /* server_run returns now; what was acknowledged is on the disk. As server_drain. */
 void server_stop(struct server *s);
 /* Reads the file of clients and the limits again. As server_drain. */
 void server_reload(struct server *s);
-void server_close(struct server **s); /* NULL-safe */
+/* In the time that is left of a drain writes images, then joins all threads, which takes as long as
+ * the disk does. NULL-safe. */
+void server_close(struct server **s);
 
 /* ---- without a model --------------------------------------------------------------------- */
 

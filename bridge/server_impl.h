@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 void server_defaults(struct server_config *c); /* fields that are zero */
+void server_empty(struct mailbox *box);        /* frees the orders and batches in it */
 
 /* ---- engine side ------------------------------------------------------------------------- */
 
@@ -72,8 +73,11 @@ struct front_socket_config {
     const struct server_config *server;
     const struct wire_body *welcome;
     struct metrics *metrics;
-    struct mailbox *in;                        /* batches from the engine */
-    void (*order)(void *arg, struct order *o); /* takes o; called in the front's thread */
+    struct mailbox *in; /* batches from the engine */
+    /* Takes o; called in the front's thread. NULL: it is posted to `orders`. */
+    void (*order)(void *arg, struct order *o);
+    struct mailbox *orders;
+    /* NULL: there is no admin endpoint. */
     void (*admin)(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out);
     /* Whether the engine can take these: all limits of a reload are taken, or none. NULL: any. */
     bool (*check)(void *arg, const struct bridge_limits *tenant);

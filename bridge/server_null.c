@@ -262,20 +262,6 @@ static void take_orders(struct server_null *x)
     }
 }
 
-static void on_order(void *arg, struct order *o)
-{
-    struct server_null *x = arg;
-    mailbox_post(&x->orders, &o->mail);
-}
-
-static void on_admin(void *arg, uint8_t type, const struct wire_body *in, struct wire_body *out)
-{
-    (void)arg;
-    (void)type;
-    (void)in;
-    (void)out;
-}
-
 static struct metrics_health health_of(void *arg)
 {
     (void)arg;
@@ -292,9 +278,7 @@ static enum rxt_status open_front(struct server_null *x, struct rxt_error *err)
         .welcome = &x->welcome,
         .metrics = &x->metrics,
         .in = &x->notes,
-        .order = on_order,
-        .admin = on_admin,
-        .arg = x,
+        .orders = &x->orders,
     };
     const struct metrics_http_config http = {
         .address = x->cfg.metrics, .metrics = &x->metrics, .health = health_of, .arg = x};
@@ -313,15 +297,6 @@ static enum rxt_status open_front(struct server_null *x, struct rxt_error *err)
     x->teller.metrics = &x->metrics;
     TRY(front_socket_open(&x->front, &front, err));
     return x->cfg.metrics ? metrics_http_open(&x->http, &http, err) : RXT_OK;
-}
-
-static void empty(struct mailbox *box)
-{
-    for (struct mail *mail = mailbox_take(box), *next; mail; mail = next) {
-        next = mail->next;
-        mem_free(mail);
-    }
-    mailbox_destroy(box);
 }
 
 enum rxt_status server_null_open(struct server_null **out, const struct server_config *cfg,
@@ -400,8 +375,10 @@ void server_null_close(struct server_null **out)
     while (x->n_saying > 0)
         forget_saying(x, x->n_saying - 1);
     teller_free(&x->teller);
-    empty(&x->orders);
-    empty(&x->notes);
+    server_empty(&x->orders);
+    server_empty(&x->notes);
+    mailbox_destroy(&x->orders);
+    mailbox_destroy(&x->notes);
     mem_free(x->saying);
     mem_free(x->session);
     mem_free(x);

@@ -367,18 +367,31 @@ static enum rxt_status upload_image(struct apply *a, struct work *w, struct stor
     return RXT_OK;
 }
 
+/* A try before this one may have got that far and failed behind it. */
+static enum rxt_status apply_row(const struct session *session, uint64_t version, struct store *s,
+                                 struct rxt_error *err)
+{
+    struct store_session row;
+    enum rxt_status st = store_turn_applied(s, session->apply.session, version, err);
+    if (st != RXT_ESTALE)
+        return st;
+    TRY(store_session_get(s, session->tenant->name, session->name, &row, NULL));
+    return row.applied >= version ? RXT_OK : st;
+}
+
 static enum rxt_status run_apply(struct work *w, struct store *s, struct rxt_error *err)
 {
     struct session *session = w->owner;
     struct apply *a = &session->apply;
     if (!a->uploading) {
-        for (uint64_t v = a->from; v < a->to; v++)
-            TRY(store_turn_applied(s, a->session, v + 1, err));
+        for (uint64_t v = a->from + 1; v <= a->to; v++)
+            TRY(apply_row(session, v, s, err));
         if (a->has_flags)
             TRY(store_session_set_state(s, a->session, a->flags, a->reason, err));
     }
     if (!a->values)
         return RXT_OK;
+    TRY(fault_status("image"));
     if (w->alone)
         return upload_image(a, w, s, err);
     return store_image_put(s, a->session, &a->image, a->values, err);

@@ -82,6 +82,8 @@ void task_end(struct task *t)
     if (t->all_next)
         t->all_next->all_prev = t->all_prev;
     b->n_task--;
+    if (t->r.verb == BRIDGE_DIFF)
+        diff_ended(t);
     sinks_forget(t);
     task_destroy(&t);
 }

@@ -70,6 +70,10 @@ void turn_journal(struct task *t)
     struct session *s = t->session;
     turn_leave(t);
     schedule_forget(t);
+    if (s->held) { /* since it began; the store may not know yet */
+        task_fail(t, RXT_EHELD, s->row.held_reason);
+        return;
+    }
     task_move(t, TASK_JOURNAL);
     if (t->r.verb == BRIDGE_REMEMBER) {
         t->answered_us = t->bridge->clock();
@@ -239,8 +243,14 @@ void turn_journaled(struct task *t)
     enter_journaled(t);
     task_move(t, TASK_REMEMBER);
     event_done(t, false);
-    session_remember(s);
     bridge_activate(t->bridge, s);
+    if (!s->held) {
+        session_remember(s);
+        return;
+    }
+    /* Held while the writer had it: a rewind gives it up, and must not wait for its memory. */
+    event_failed(t, BRIDGE_MEMORY_FAILED, RXT_EHELD, s->row.held_reason, NULL);
+    task_end(t);
 }
 
 void turn_committed(struct task *t)

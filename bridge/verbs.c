@@ -5,8 +5,6 @@
 #include "kernels/base/random.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,8 +29,7 @@ static bool settled(struct task *t)
     return remembered(s) && !t->waits_store;
 }
 
-/* Every verb but TURN, REMEMBER and GET is one piece of work for the writer, and DONE after it. */
-static void post(struct task *t, work_run run, work_done done, bool alone)
+void verb_post(struct task *t, work_run run, work_done done, bool alone)
 {
     t->work_out = true;
     t->write.max_sessions = t->bridge->cfg.tenant.max_sessions;
@@ -40,7 +37,7 @@ static void post(struct task *t, work_run run, work_done done, bool alone)
     bridge_post(t->bridge, &t->write.work, run, done, t);
 }
 
-static void finish_or_fail(struct work *w)
+void verb_finished(struct work *w)
 {
     struct task *t = w->owner;
     t->work_out = false;
@@ -54,9 +51,8 @@ static void finish_or_fail(struct work *w)
 
 /* ---- open ------------------------------------------------------------------------------- */
 
-/* On the writer's thread, before a session is made. */
-static enum rxt_status check_sessions(const struct task *t, struct store *store,
-                                      struct rxt_error *err)
+enum rxt_status verb_check_sessions(const struct task *t, struct store *store,
+                                    struct rxt_error *err)
 {
     uint64_t n = 0, most = t->write.max_sessions;
     if (most == UINT64_MAX)
@@ -75,7 +71,7 @@ static enum rxt_status fork_from(struct task *t, struct store *store, const char
     struct store_session row;
     TRY(store_session_get(store, t->r.tenant, from, &row, err));
     TRY(session_check_model(&row, rxt_model_info(t->bridge->model), err));
-    TRY(check_sessions(t, store, err));
+    TRY(verb_check_sessions(t, store, err));
     if (version == BRIDGE_HEAD)
         version = store_session_newest(&row);
     return store_session_fork(store, row.id, version, to, &t->write.session, err);
@@ -92,11 +88,11 @@ static enum rxt_status run_open(struct work *w, struct store *store, struct rxt_
     t->write.session = want;
     if (t->r.from[0])
         return fork_from(t, store, t->r.from, t->r.session, t->r.version, err);
-    TRY(check_sessions(t, store, err));
+    TRY(verb_check_sessions(t, store, err));
     return store_session_create(store, &t->write.session, err);
 }
 
-static void open_done(struct work *w)
+void verb_opened(struct work *w)
 {
     struct task *t = w->owner;
     struct session *s = t->session;
@@ -105,7 +101,7 @@ static void open_done(struct work *w)
         s->held = (s->row.flags & STORE_HELD) != 0;
         s->version = store_session_newest(&s->row);
     }
-    finish_or_fail(w);
+    verb_finished(w);
 }
 
 static void start_open(struct task *t)
@@ -129,7 +125,7 @@ static void start_open(struct task *t)
     (void)snprintf(row->name, sizeof row->name, "%s", t->r.session);
     (void)snprintf(row->model_name, sizeof row->model_name, "%s", info->name);
     memcpy(row->model_hash, info->hash, sizeof row->model_hash);
-    post(t, run_open, open_done, false);
+    verb_post(t, run_open, verb_opened, false);
 }
 
 /* ---- fork ------------------------------------------------------------------------------- */
@@ -236,7 +232,7 @@ static void start_rewind(struct task *t)
     (void)snprintf(row->bit_class, sizeof row->bit_class, "%s",
                    backend_bit_class(rxt_model_backend(t->bridge->model)));
     task_move(t, TASK_JOURNAL);
-    post(t, run_rewind, rewind_done, true);
+    verb_post(t, run_rewind, rewind_done, true);
 }
 
 /* ---- erase ------------------------------------------------------------------------------ */
@@ -258,101 +254,7 @@ static void erase_done(struct work *w)
         s->n_last = s->n_last_query = 0;
         memset(s->last_ids, 0, (size_t)t->bridge->max_seq_len * sizeof *s->last_ids);
     }
-    finish_or_fail(w);
-}
-
-/* ---- export, import --------------------------------------------------------------------- */
-
-static enum rxt_status write_all(void *arg, const void *bytes, size_t n)
-{
-    int fd = *(int *)arg;
-    for (const char *p = bytes; n > 0;) {
-        ssize_t done = write(fd, p, n);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return errno == ENOSPC ? RXT_EFULL : RXT_EIO;
-        p += done;
-        n -= (size_t)done;
-    }
-    return RXT_OK;
-}
-
-/* Under another name until it is whole and on the disk. */
-static enum rxt_status run_export(struct work *w, struct store *store, struct rxt_error *err)
-{
-    struct task *t = w->owner;
-    char part[4096];
-    int n = snprintf(part, sizeof part, "%s.part", t->r.path);
-    if (n < 0 || (size_t)n >= sizeof part)
-        return rxt_fail(err, RXT_ELIMIT, "the path is longer than %zu bytes", sizeof part - 6);
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", part, strerror(errno));
-    enum rxt_status st = store_export(store, t->r.tenant, t->r.session, true, write_all, &fd, err);
-    if (st == RXT_OK && fsync(fd) != 0)
-        st = rxt_fail(err, RXT_EIO, "cannot sync %.180s: %s", part, strerror(errno));
-    if (close(fd) != 0 && st == RXT_OK)
-        st = rxt_fail(err, RXT_EIO, "cannot close %.180s: %s", part, strerror(errno));
-    if (st == RXT_OK && rename(part, t->r.path) != 0)
-        st = rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", t->r.path, strerror(errno));
-    if (st != RXT_OK)
-        (void)unlink(part);
-    return st;
-}
-
-static enum rxt_status read_all(void *arg, void *bytes, size_t n)
-{
-    const struct task *t = arg;
-    for (char *p = bytes; n > 0;) {
-        ssize_t done = read(t->write.fd, p, n);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done < 0)
-            return RXT_EIO;
-        if (done == 0)
-            return RXT_EFORMAT;
-        p += done;
-        n -= (size_t)done;
-    }
-    return RXT_OK;
-}
-
-static enum rxt_status check_import(void *arg, const struct store_session *x, struct rxt_error *err)
-{
-    const struct task *t = arg;
-    TRY(check_sessions(t, t->write.store, err));
-    return session_check_model(x, rxt_model_info(t->bridge->model), err);
-}
-
-static enum rxt_status begin_import(struct task *t, struct store *store, struct rxt_error *err)
-{
-    const struct store_source from = {.read = read_all, .accept = check_import, .arg = t};
-    t->write.store = store;
-    t->write.fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
-    if (t->write.fd < 0)
-        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));
-    enum rxt_status st =
-        store_import_begin(&t->write.import, store, t->r.tenant, t->r.session, &from, err);
-    if (st != RXT_OK)
-        (void)close(t->write.fd);
-    return st;
-}
-
-/* A large image goes in pieces, and the turns of others between them. */
-static enum rxt_status run_import(struct work *w, struct store *store, struct rxt_error *err)
-{
-    struct task *t = w->owner;
-    if (!t->write.import)
-        TRY(begin_import(t, store, err));
-    enum rxt_status st = store_import_step(t->write.import, &w->again, err);
-    if (w->again)
-        return RXT_OK;
-    store_import_end(&t->write.import);
-    (void)close(t->write.fd);
-    if (st == RXT_OK)
-        st = store_session_get(store, t->r.tenant, t->r.session, &t->write.session, err);
-    return st;
+    verb_finished(w);
 }
 
 /* ---- all -------------------------------------------------------------------------------- */
@@ -363,7 +265,7 @@ static bool start_turn(struct task *t)
     struct session *s = t->session;
     bool forks = t->r.verb == BRIDGE_TURN && t->r.on_busy == BRIDGE_BUSY_FORK;
     if (forks && t->to_fork && !t->forked) {
-        post(t, run_busy_fork, busy_fork_done, true);
+        verb_post(t, run_busy_fork, busy_fork_done, true);
         return false;
     }
     if (s->phase != SESSION_RESIDENT) {
@@ -420,7 +322,7 @@ bool verb_start(struct task *t)
         return start_get(t);
     case BRIDGE_FORK:
         if (settled(t))
-            post(t, run_fork, finish_or_fail, true);
+            verb_post(t, run_fork, verb_finished, true);
         break;
     case BRIDGE_REWIND:
     case BRIDGE_RESET:
@@ -430,17 +332,15 @@ bool verb_start(struct task *t)
     case BRIDGE_ERASE:
         if (settled(t)) {
             session_drop(s);
-            post(t, run_erase, erase_done, true);
+            verb_post(t, run_erase, erase_done, true);
         }
         break;
     case BRIDGE_EXPORT:
-        if (settled(t)) {
-            t->work_out = true;
-            bridge_post_read(t->bridge, &t->write.work, run_export, finish_or_fail, t);
-        }
+        if (settled(t))
+            export_start(t);
         break;
     case BRIDGE_IMPORT:
-        post(t, run_import, open_done, true);
+        import_start(t);
         break;
     case BRIDGE_DIFF:
         if (settled(t))

@@ -1,5 +1,7 @@
 #include "bridge/wire_keys_impl.h"
 
+#include "kernels/base/utf8.h"
+
 #include <msgpack.h>
 #include <string.h>
 
@@ -68,6 +70,25 @@ static int put_str(msgpack_packer *pk, const char *s, size_t n)
     return failed ? failed : msgpack_pack_str_body(pk, s, n);
 }
 
+/* A str is UTF-8. Where a text is not, because it was cut or comes out of somebody else's file,
+ * each byte that is of no code point becomes '?'. */
+static int put_text(msgpack_packer *pk, const struct wire_text *t)
+{
+    size_t at = utf8_valid(t->p, t->n);
+    if (at == t->n)
+        return put_str(pk, t->p, t->n);
+    int failed = msgpack_pack_str(pk, t->n) || msgpack_pack_str_body(pk, t->p, at);
+    while (at < t->n && !failed) {
+        struct utf8_step bad = utf8_next(t->p + at, t->n - at);
+        failed = msgpack_pack_str_body(pk, "???", bad.len);
+        at += bad.len;
+        size_t good = utf8_valid(t->p + at, t->n - at);
+        failed = failed || msgpack_pack_str_body(pk, t->p + at, good);
+        at += good;
+    }
+    return failed;
+}
+
 static int put_real(msgpack_packer *pk, double x)
 {
     return (double)(float)x == x ? msgpack_pack_float(pk, (float)x) : msgpack_pack_double(pk, x);
@@ -100,7 +121,7 @@ static int put_value(msgpack_packer *pk, const struct wire_key *k, const void *b
     switch (k->kind) {
     case KIND_TEXT:
     case KIND_NAME:
-        return put_str(pk, text->p, text->n);
+        return put_text(pk, text);
     case KIND_BIN: {
         int failed = msgpack_pack_bin(pk, text->n);
         return failed ? failed : msgpack_pack_bin_body(pk, text->p, text->n);

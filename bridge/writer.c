@@ -10,9 +10,7 @@ struct writer {
     struct mailbox *back;
     struct work *first, **last; /* taken in, not run; in order */
     bool stopping;
-    bool sweeps;  /* what images have left behind */
-    bool orphans; /* there may be some: work has run since it last found none */
-    int n_busy;   /* pieces of work or groups since it last swept */
+    int n_busy; /* pieces of work or groups since it last swept */
     pthread_t thread;
 };
 
@@ -95,16 +93,14 @@ static void take_in(struct writer *w, struct mail *mail)
 /* One chunk. False: the store cannot now, somebody else has it or the disk is full. */
 static bool sweep(struct writer *w)
 {
+    bool more;
     w->n_busy = 0;
-    bool swept = store_sweep(w->store, &w->orphans, NULL) == RXT_OK;
-    w->orphans |= !swept;
-    return swept;
+    return store_sweep(w->store, &more, NULL) == RXT_OK;
 }
 
 static void ran(struct writer *w)
 {
-    w->orphans = w->sweeps;
-    if (++w->n_busy >= SWEEP_EVERY && w->orphans)
+    if (++w->n_busy >= SWEEP_EVERY && store_sweep_due(w->store))
         (void)sweep(w);
 }
 
@@ -112,11 +108,11 @@ static void *run(void *arg)
 {
     struct writer *w = arg;
     while (w->first || !w->stopping) {
-        if (!w->first && !w->orphans)
+        if (!w->first && !store_sweep_due(w->store))
             mailbox_wait(&w->inbox, UINT64_MAX);
         take_in(w, mailbox_take(&w->inbox));
         if (!w->first) {
-            if (w->orphans && !w->stopping && !sweep(w))
+            if (store_sweep_due(w->store) && !w->stopping && !sweep(w))
                 mailbox_wait(&w->inbox, SWEEP_RETRY_US);
             continue;
         }
@@ -133,14 +129,12 @@ static void *run(void *arg)
     return NULL;
 }
 
-enum rxt_status writer_create(struct writer **out, struct store **store, bool sweeps,
-                              struct mailbox *back)
+enum rxt_status writer_create(struct writer **out, struct store **store, struct mailbox *back)
 {
     struct writer *w = mem_alloc(sizeof *w);
     if (!w)
         return RXT_ENOMEM;
     w->back = back;
-    w->sweeps = sweeps;
     w->last = &w->first;
     if (mailbox_create(&w->inbox) != RXT_OK) {
         mem_free(w);

@@ -1,8 +1,9 @@
 /* The store writer: one thread that owns the SQLite connection that writes.
  *
  * The engine posts pieces of work and gets them back when they are durable (or refused). Work that
- * waits is committed as one group: one sync for all of it. A second one over a handle that only
- * reads does what needs no transaction that writes (page-ins, exports, listings), all of it alone.
+ * waits is committed as one group: one sync for all of it. Others over handles that only read do
+ * what needs no transaction that writes, all of it alone: one page-ins, listings and comparisons,
+ * one exports, which wait for the files that they write.
  */
 #ifndef RXT_BRIDGE_WRITER_IMPL_H
 #define RXT_BRIDGE_WRITER_IMPL_H
@@ -31,11 +32,10 @@ struct work { /* filled by the engine; owned by the writer from post until it co
 
 struct writer;
 
-/* Starts the thread over an open store (taken). Finished work is posted to `back`. sweeps: it also
- * removes what images have left behind, a chunk at a time, when nothing waits, and one after every
- * few groups when something always does; not over a handle that only reads. ENOMEM, EIO. */
-enum rxt_status writer_create(struct writer **out, struct store **store, bool sweeps,
-                              struct mailbox *back);
+/* Starts the thread over an open store (taken). Finished work is posted to `back`. What that has
+ * left behind of images it removes, a chunk at a time, when nothing waits, and one after every few
+ * groups when something always does. ENOMEM, EIO. */
+enum rxt_status writer_create(struct writer **out, struct store **store, struct mailbox *back);
 /* Finishes what is queued, then joins and closes the store. NULL-safe. */
 void writer_destroy(struct writer **w);
 void writer_post(struct writer *w, struct work *work);

@@ -58,9 +58,9 @@ struct store_options { /* zeroed = defaults */
 };
 
 /* Gives *out: opens the file, makes it if there is none (its folder must exist), brings an older
- * schema forward. opt may be NULL. EFORMAT: not a store of ours; ENEWER: of a newer release;
- * ENOTFOUND: read_only and no such file; EFENCED: its schema must move forward, but another process
- * writes it. */
+ * schema forward, or reads it as it is if read_only. opt may be NULL. EFORMAT: not a store of ours;
+ * ENEWER: of a newer release; ENOTFOUND: read_only and no such file; EFENCED: its schema must move
+ * forward, but another process writes it. */
 enum rxt_status store_open(struct store **out, const char *path, const struct store_options *opt,
                            struct rxt_error *err);
 /* Gives the lease back, too. NULL-safe; sets *s to NULL. */
@@ -133,6 +133,11 @@ enum rxt_status store_session_get(struct store *s, const char *tenant, const cha
  * fills at most cap, *n says how many. */
 enum rxt_status store_session_list(struct store *s, const char *tenant, const char *after,
                                    struct store_session *out, size_t cap, size_t *n,
+                                   struct rxt_error *err);
+/* The session of the lowest id above `after`, whoever's it is: to look through a whole file.
+ * ENOTFOUND at the end. ECORRUPT: out->id says which row is damaged, so that one can go on; 0 =
+ * none can be read any more. */
+enum rxt_status store_session_next(struct store *s, int64_t after, struct store_session *out,
                                    struct rxt_error *err);
 /* *n = sessions of a tenant; walks their names. */
 enum rxt_status store_session_count(struct store *s, const char *tenant, uint64_t *n,
@@ -383,6 +388,9 @@ enum rxt_status store_export_look(store_read read, void *arg, store_part_found f
 /* Removes at most one chunk that no image needs, for a writer with nothing else to do. *more =
  * there may be another. */
 enum rxt_status store_sweep(struct store *s, bool *more, struct rxt_error *err);
+/* Whether a sweep may find something: since the last one that found nothing, this handle has pruned
+ * an image of several chunks, or given an upload up. */
+bool store_sweep_due(const struct store *s);
 /* Moves the log into the file and empties it. EBUSY: a reader still needs it. Not in a batch. */
 enum rxt_status store_checkpoint(struct store *s, struct rxt_error *err);
 /* A consistent copy of the whole file at `path`, which must not exist (EEXIST), made while others

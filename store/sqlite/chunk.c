@@ -68,9 +68,12 @@ enum rxt_status chunk_put(struct store *s, struct store_upload *u, const void *b
     return RXT_OK;
 }
 
+#define NOBODY 0u /* a fence that no writer has: to be swept */
+
 static enum rxt_status orphan_put(struct store *s, int64_t upload, uint64_t fence,
                                   struct rxt_error *err)
 {
+    s->sweep_due |= fence == NOBODY;
     struct query q = query_open(s, SQL_ORPHAN_PUT);
     bind_int(&q, upload);
     bind_u64(&q, fence);
@@ -121,7 +124,7 @@ enum rxt_status store_image_abort(struct store *s, const struct store_upload *u,
     TRY(tx_begin(s, err));
     enum rxt_status st = upload_check(s, u, err);
     if (st == RXT_OK)
-        st = orphan_put(s, u->id, 0, err);
+        st = orphan_put(s, u->id, NOBODY, err);
     return tx_end(s, st, err);
 }
 
@@ -161,7 +164,8 @@ enum rxt_status chunks_give_up(struct store *s, int64_t upload, struct rxt_error
     if (st != RXT_OK)
         return st == RXT_ENOTFOUND ? RXT_OK : st;
     /* One chunk at once: its pages are used again by the image that takes its place. */
-    return key == chunk_key(upload, 0) ? chunk_delete(s, key, err) : orphan_put(s, upload, 0, err);
+    return key == chunk_key(upload, 0) ? chunk_delete(s, key, err)
+                                       : orphan_put(s, upload, NOBODY, err);
 }
 
 static enum rxt_status sweep_one(struct store *s, bool *more, struct rxt_error *err)
@@ -189,7 +193,14 @@ enum rxt_status store_sweep(struct store *s, bool *more, struct rxt_error *err)
 {
     *more = false;
     TRY(tx_begin(s, err));
-    return tx_end(s, sweep_one(s, more, err), err);
+    TRY(tx_end(s, sweep_one(s, more, err), err));
+    s->sweep_due = *more;
+    return RXT_OK;
+}
+
+bool store_sweep_due(const struct store *s)
+{
+    return s->sweep_due;
 }
 
 enum rxt_status sweep_all(struct store *s, struct rxt_error *err)

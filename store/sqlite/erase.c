@@ -19,6 +19,9 @@ static enum rxt_status delete_rows(struct store *s, int64_t session, struct rxt_
     bind_int(&turns, key_of(session, 0));
     bind_int(&turns, key_of(session, KEY_END));
     TRY(query_done(&turns, "erase the journal", err));
+    struct query forks = query_open(s, SQL_SESSION_ORPHAN);
+    bind_int(&forks, session);
+    TRY(query_done(&forks, "erase an origin", err));
     struct query row = query_open(s, SQL_SESSION_DELETE);
     bind_int(&row, session);
     return query_done(&row, "erase a session", err);

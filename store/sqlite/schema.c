@@ -6,11 +6,13 @@
 #define APPLICATION_ID 0x52585453 /* "RXTS", at byte 68 of the file: what `file` shows */
 
 extern const char store_schema_1[]; /* made of store/schema.sql */
+extern const char store_schema_2[];
 
 static const char *const migrations[] = {
     store_schema_1, /* 0 -> 1 */
+    store_schema_2, /* 1 -> 2 */
 };
-const struct schema_list schema_current = {migrations, sizeof migrations / sizeof *migrations};
+const struct schema_list schema_current = {migrations, sizeof migrations / sizeof *migrations, 1};
 
 /* Off the path of turns: the only statements that are not prepared at open are here and in open. */
 static enum rxt_status number_of(struct store *s, const char *sql, int64_t *out,
@@ -91,12 +93,14 @@ static enum rxt_status move_forward(struct store *s, const struct schema_list *l
 enum rxt_status schema_open(struct store *s, const struct schema_list *list, struct rxt_error *err)
 {
     int64_t schema = 0;
+    TRY(session_seal_register(s, err));
     TRY(schema_number(s, &schema, err));
     if (schema > list->n)
         return rxt_fail(err, RXT_ENEWER,
                         "store has schema %lld, this program knows %d: use the newer release (%s)",
                         (long long)schema, list->n, s->path);
-    if (schema == list->n)
+    s->schema = s->read_only ? schema : list->n;
+    if (schema == list->n || (s->read_only && schema >= list->readable))
         return RXT_OK;
     if (s->read_only)
         return rxt_fail(err, schema == 0 ? RXT_EFORMAT : RXT_EUNSUPPORTED,

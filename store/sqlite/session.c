@@ -30,14 +30,42 @@ static uint64_t seal_of(const struct store_session *x)
     return XXH3_64bits_digest(&h);
 }
 
-static uint64_t state_seal_of(const struct store_session *x)
+/* A text of SQL, as seal_text; as its bytes, see column_text. */
+static void seal_value(XXH3_state_t *h, sqlite3_value *v)
 {
+    const void *text = sqlite3_value_blob(v);
+    size_t n = (size_t)sqlite3_value_bytes(v);
+    seal_u64(h, n);
+    seal_bytes(h, text ? text : "", n);
+}
+
+/* session_seal(flags, held_reason, applied, origin, origin_name): over what may move, as SQL, since
+ * an origin goes from many rows at once. Schema 1 had the first three alone. */
+static void seal_state(sqlite3_context *ctx, int n, sqlite3_value **v)
+{
+    const struct store *s = sqlite3_user_data(ctx);
     XXH3_state_t h;
     (void)XXH3_64bits_reset(&h);
-    seal_u64(&h, x->flags);
-    seal_text(&h, x->held_reason);
-    seal_u64(&h, x->applied);
-    return XXH3_64bits_digest(&h);
+    seal_u64(&h, (uint64_t)sqlite3_value_int64(v[0]));
+    seal_value(&h, v[1]);
+    seal_u64(&h, (uint64_t)sqlite3_value_int64(v[2]));
+    if (n == 5 && s->schema != 1) {
+        seal_u64(&h, (uint64_t)sqlite3_value_int64(v[3])); /* an id, from 1 on; NULL is 0 */
+        seal_value(&h, v[4]);
+    }
+    sqlite3_result_int64(ctx, (int64_t)XXH3_64bits_digest(&h));
+}
+
+enum rxt_status session_seal_register(struct store *s, struct rxt_error *err)
+{
+    for (int n = 3; n <= 5; n += 2) {
+        int rc = sqlite3_create_function(s->db, "session_seal", n,
+                                         SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY, s,
+                                         seal_state, NULL, NULL);
+        if (rc != SQLITE_OK)
+            return sql_fail(s, rc, "open the store", err);
+    }
+    return RXT_OK;
 }
 
 /* Columns of SQL_SESSION. */
@@ -63,12 +91,11 @@ static enum rxt_status session_read(struct query *q, struct store_session *x, st
     x->flags = (uint32_t)column_count(q, 17, UINT32_MAX);
     column_text(q, 18, x->held_reason, sizeof x->held_reason);
     x->applied = column_count(q, 19, STORE_VERSION_MAX);
-    uint64_t state_seal = column_u64(q, 20);
+    bool state_sound = column_int(q, 20) == 1;
     x->head = column_count(q, 21, STORE_VERSION_MAX);
     x->used_us = column_int(q, 22);
     TRY(query_check(q, "read a session", err));
-    if (seal != seal_of(x) || state_seal != state_seal_of(x) || x->applied < x->base ||
-        x->head < x->applied)
+    if (seal != seal_of(x) || !state_sound || x->applied < x->base || x->head < x->applied)
         return rxt_fail(err, RXT_ECORRUPT, "row of session %s is damaged (store %s)", x->name,
                         q->s->path);
     return RXT_OK;
@@ -126,7 +153,6 @@ enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t
     bind_u64(&q, seal_of(x));
     bind_int(&q, x->flags);
     bind_u64(&q, x->applied);
-    bind_u64(&q, state_seal_of(x));
     enum rxt_status st = query_done(&q, "make a session", err);
     if (st == RXT_EEXIST)
         return rxt_fail(err, st, "session %s is there already", x->name);
@@ -205,6 +231,15 @@ enum rxt_status store_session_list(struct store *s, const char *tenant, const ch
     return st == RXT_ENOTFOUND ? RXT_OK : st;
 }
 
+enum rxt_status store_session_next(struct store *s, int64_t after, struct store_session *out,
+                                   struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_SESSION_NEXT);
+    *out = (struct store_session){0};
+    bind_int(&q, after);
+    return session_one(&q, out, err);
+}
+
 enum rxt_status store_session_count(struct store *s, const char *tenant, uint64_t *n,
                                     struct rxt_error *err)
 {
@@ -226,7 +261,6 @@ enum rxt_status session_write(struct store *s, const struct store_session *x, st
     bind_int(&q, x->flags);
     bind_text(&q, x->held_reason);
     bind_u64(&q, x->applied);
-    bind_u64(&q, state_seal_of(x));
     return query_done(&q, "write the state of a session", err);
 }
 

@@ -15,6 +15,7 @@ struct store {
     sqlite3_stmt *stmt[SQL_COUNT];
     char *path;
     bool read_only;
+    int64_t schema; /* of the file; older than ours only where it is only read */
     uint32_t keep_images;
     uint32_t busy_ms;
 
@@ -25,6 +26,7 @@ struct store {
     int lock_fd;         /* -1, or the open lock file */
     uint64_t fence;      /* 0 = no lease */
     int64_t next_upload; /* known once the lease is taken */
+    bool sweep_due;      /* an upload may be there that nobody names */
 
     char *row; /* ids and texts of the row read last */
     size_t row_bytes;
@@ -97,6 +99,7 @@ enum rxt_status lease_check(struct store *s, struct rxt_error *err);
 struct schema_list {
     const char *const *sql;
     int n;
+    int readable; /* the oldest schema that a handle which only reads takes as it is */
 };
 extern const struct schema_list schema_current;
 /* Refuses what is not ours or newer, makes or brings forward what is old or empty. Before the
@@ -105,6 +108,8 @@ enum rxt_status schema_open(struct store *s, const struct schema_list *list, str
 
 /* ---- session.c -------------------------------------------------------------------------- */
 
+/* Gives the connection the function session_seal of SQL. */
+enum rxt_status session_seal_register(struct store *s, struct rxt_error *err);
 /* ENOTFOUND with a sentence. */
 enum rxt_status session_by_id(struct store *s, int64_t session, struct store_session *out,
                               struct rxt_error *err);

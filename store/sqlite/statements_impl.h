@@ -10,11 +10,12 @@
     "(SELECT key FROM turn WHERE key > s.id << 32 AND key < s.id << 32 | " SQL_ASIDE \
     " ORDER BY key DESC LIMIT 1)"
 
-#define SQL_SESSION                                                                            \
-    "SELECT s.id, s.tenant, s.name, s.model_hash, s.model_name, s.dtype, s.n_layer, s.n_slot," \
-    " s.embed_dim, s.init, s.generator, s.seed, s.base, coalesce(o.name, s.origin_name),"      \
-    " s.origin_version, s.created_us, s.seal, s.flags, s.held_reason, s.applied,"              \
-    " s.state_seal, coalesce(t.version, s.base), coalesce(t.wall_us, s.created_us)"            \
+#define SQL_SESSION                                                                             \
+    "SELECT s.id, s.tenant, s.name, s.model_hash, s.model_name, s.dtype, s.n_layer, s.n_slot,"  \
+    " s.embed_dim, s.init, s.generator, s.seed, s.base, coalesce(o.name, s.origin_name),"       \
+    " s.origin_version, s.created_us, s.seal, s.flags, s.held_reason, s.applied,"               \
+    " s.state_seal = session_seal(s.flags, s.held_reason, s.applied, s.origin, s.origin_name)," \
+    " coalesce(t.version, s.base), coalesce(t.wall_us, s.created_us)"                           \
     " FROM session s LEFT JOIN session o ON o.id = s.origin LEFT JOIN turn t ON t.key = " SQL_HEAD
 
 #define SQL_TURN                                                                           \
@@ -41,14 +42,20 @@
       " embed_dim, init, generator, seed, base, origin, origin_name, origin_version, created_us,"  \
       " seal, flags, held_reason, applied, state_seal)"                                            \
       " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,"  \
-      " '', ?19, ?20)")                                                                            \
+      " '', ?19, session_seal(?18, '', ?19, ?13, ?14))")                                           \
     X(SESSION_GET, SQL_SESSION " WHERE s.tenant = ?1 AND s.name = ?2")                             \
     X(SESSION_ID, "SELECT id FROM session WHERE tenant = ?1 AND name = ?2")                        \
     X(SESSION_BY_ID, SQL_SESSION " WHERE s.id = ?1")                                               \
     X(SESSION_LIST, SQL_SESSION " WHERE s.tenant = ?1 AND s.name > ?2 ORDER BY s.name LIMIT ?3")   \
     X(SESSION_COUNT, "SELECT count(*) FROM session WHERE tenant = ?1")                             \
-    X(SESSION_STATE, "UPDATE session SET flags = ?2, held_reason = ?3, applied = ?4, state_seal "  \
-                     "= ?5 WHERE id = ?1")                                                         \
+    X(SESSION_NEXT, SQL_SESSION " WHERE s.id > ?1 ORDER BY s.id LIMIT 1")                          \
+    X(SESSION_STATE, "UPDATE session SET flags = ?2, held_reason = ?3, applied = ?4,"              \
+                     " state_seal = session_seal(?2, ?3, ?4, origin, origin_name) WHERE id = ?1")  \
+    X(SESSION_ORPHAN,                                                                              \
+      "UPDATE session SET origin = NULL,"                                                          \
+      " state_seal = session_seal(flags, held_reason, applied, NULL, origin_name)"                 \
+      " WHERE origin = ?1"                                                                         \
+      " AND state_seal = session_seal(flags, held_reason, applied, origin, origin_name)")          \
     X(SESSION_DELETE, "DELETE FROM session WHERE id = ?1")                                         \
     X(TURN_PUT, "INSERT INTO turn (key, session, state, version, request, candidate, kind,"        \
                 " read_version, parent, n_query, temperature, top_p, top_k, seed, finish,"         \

@@ -70,6 +70,7 @@ void rig_open(struct rig *r)
             .max_kept_bytes = 1 << 20,
             .max_import_bytes = 3000000,
             .max_bulk = 2,
+            .max_tenant_bulk = 2,
             .heartbeat_ms = 1000,
             .grace_ms = 10000,
             .stall_ms = 3000,
@@ -97,6 +98,11 @@ void rig_frames(struct rig *r, const char *route, const char *tenant, enum front
     front_receive(r->front, at, wire_bytes(route, strlen(route)), tenant, frame, n, r->now_us);
 }
 
+const char *rig_tenant(const char *route)
+{
+    return route[0] >= 'A' && route[0] <= 'Z' ? "other" : "default";
+}
+
 static enum front_endpoint endpoint_of(uint8_t type)
 {
     return wire_type_at(type, 't')   ? FRONT_TURN
@@ -104,7 +110,8 @@ static enum front_endpoint endpoint_of(uint8_t type)
                                      : FRONT_ADMIN;
 }
 
-void rig_send(struct rig *r, const char *route, uint8_t type, uint8_t id, const struct wire_body *b)
+void rig_send_at(struct rig *r, const char *route, enum front_endpoint at, uint8_t type, uint8_t id,
+                 const struct wire_body *b)
 {
     static uint8_t body[WIRE_BODY_MAX];
     uint8_t header[WIRE_HEADER_BYTES];
@@ -114,20 +121,28 @@ void rig_send(struct rig *r, const char *route, uint8_t type, uint8_t id, const 
     memset(h.id, id, sizeof h.id);
     wire_header_put(&h, header);
     const struct wire_text frame[2] = {wire_bytes(header, sizeof header), wire_bytes(body, n)};
-    /* A route that begins with a capital is of tenant "other". */
-    const char *tenant = route[0] >= 'A' && route[0] <= 'Z' ? "other" : "default";
-    rig_frames(r, route, tenant, endpoint_of(type), frame, 2);
+    rig_frames(r, route, rig_tenant(route), at, frame, 2);
 }
 
-void rig_hello(struct rig *r, const char *route, uint64_t credit)
+void rig_send(struct rig *r, const char *route, uint8_t type, uint8_t id, const struct wire_body *b)
+{
+    rig_send_at(r, route, endpoint_of(type), type, id, b);
+}
+
+void rig_hello_at(struct rig *r, const char *route, enum front_endpoint at, uint64_t credit)
 {
     const int32_t versions[] = {WIRE_VERSION};
     struct wire_body b = {0};
     wire_init(WIRE_HELLO, &b);
     b.versions = (struct wire_ids){.v = versions, .n = 1};
     b.credit = credit;
-    rig_send(r, route, WIRE_HELLO, 0, &b);
+    rig_send_at(r, route, at, WIRE_HELLO, 0, &b);
     (void)rig_expect(r, route, WIRE_WELCOME, 0);
+}
+
+void rig_hello(struct rig *r, const char *route, uint64_t credit)
+{
+    rig_hello_at(r, route, FRONT_TURN, credit);
 }
 
 void rig_turn(struct rig *r, const char *route, uint8_t id, const char *session)

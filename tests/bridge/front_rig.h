@@ -35,12 +35,17 @@ void rig_close(struct rig *r);
 
 /* ---- clients: a route is a connection of at most 7 letters, its id a byte repeated ---- */
 
+const char *rig_tenant(const char *route); /* "other" if it begins with a capital, else "default" */
 void rig_frames(struct rig *r, const char *route, const char *tenant, enum front_endpoint at,
                 const struct wire_text *frame, size_t n);
 /* A whole message; id 0 = zero. The body is encoded from b. */
 void rig_send(struct rig *r, const char *route, uint8_t type, uint8_t id,
               const struct wire_body *b);
+/* The same at an endpoint that is not the one of most messages of its type. */
+void rig_send_at(struct rig *r, const char *route, enum front_endpoint at, uint8_t type, uint8_t id,
+                 const struct wire_body *b);
 void rig_hello(struct rig *r, const char *route, uint64_t credit); /* and reads WELCOME */
+void rig_hello_at(struct rig *r, const char *route, enum front_endpoint at, uint64_t credit);
 void rig_turn(struct rig *r, const char *route, uint8_t id, const char *session);
 void rig_simple(struct rig *r, const char *route, uint8_t type, uint8_t id, const char *session);
 void rig_credit(struct rig *r, const char *route, uint64_t bytes);

@@ -229,11 +229,11 @@ static void test_what_cannot_be_started(void **state)
     assert_status(RXT_EINVAL, client_many_start(p.client, 0, 1, &r, &err)); /* in flight */
     r = turn(2, 4);
     assert_status(RXT_EINVAL, client_many_start(p.client, 1, 2, &r, &err)); /* no connection */
-    static const enum client_verb elsewhere[] = {CLIENT_LIST, CLIENT_EXPORT};
-    for (int i = 0; i < 2; i++) {
+    static const enum client_verb elsewhere[] = {CLIENT_LIST, CLIENT_EXPORT, CLIENT_DIFF};
+    for (int i = 0; i < 3; i++) {
         r.verb = elsewhere[i];
         assert_status(RXT_EINVAL, client_many_start(p.client, 0, 2, &r, &err));
-        assert_non_null(strstr(err.text, "LIST and EXPORT"));
+        assert_non_null(strstr(err.text, "LIST, EXPORT and DIFF"));
     }
     r = turn(2, 4);
     r.session = "";

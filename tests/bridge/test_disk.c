@@ -94,11 +94,37 @@ static void full_disk_between_done_and_applied(void **state)
     rig_close(&r);
 }
 
+/* The rows are in, the image finds no room: the store knows more than was thought, and the next
+ * time it is told goes on from there. */
+static void full_disk_between_applied_and_image(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome told = {0}, o = {0};
+    rig_open(&r, NULL, NULL);
+    converse(&r, "s", (const char *const[]){"My name is Anna."}, 1, &o);
+    step_until_idle(&r);
+    fault_arm("image", RXT_EFULL, 1);
+    converse(&r, "s", (const char *const[]){"My dog is called Bruno."}, 1, &o);
+    step_until_idle(&r);
+    converse(&r, "s", (const char *const[]){"How are you?"}, 1, &told);
+    step_until_idle(&r);
+    struct bridge_request fork = request(BRIDGE_FORK, "s");
+    fork.version = BRIDGE_HEAD;
+    (void)snprintf(fork.to, sizeof fork.to, "f");
+    assert_ok(call(&r, &fork, &o));
+    get(&r, "f", &o);
+    assert_int_equal(o.info.version, 3);
+    assert_memory_equal(o.info.stm_hash, told.info.stm_hash, 16);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(full_disk_fails_the_turn_only),
         cmocka_unit_test(full_disk_between_done_and_applied),
+        cmocka_unit_test(full_disk_between_applied_and_image),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -338,12 +338,42 @@ static void test_ping_and_admin(void **state)
     assert_int_equal(r->admin, WIRE_HEALTH);
 }
 
+/* Connections that never say HELLO count, too: those of one tenant leave room for another. */
+static void test_connections_without_hello(void **state)
+{
+    struct rig *r = *state;
+    struct front_limits l = r->limits;
+    struct wire_body none = {0};
+    char route[8];
+    l.max_connections = 30;
+    l.max_tenant_connections = 2;
+    front_set_limits(r->front, &l);
+    wire_init(WIRE_PING, &none);
+    for (int i = 0; i < 40; i++) {
+        (void)snprintf(route, sizeof route, "u%d", i);
+        rig_send(r, route, WIRE_PING, 0, &none);
+    }
+    assert_true(front_counts(r->front).connections < 30);
+    rig_drop_sent(r);
+    rig_hello(r, "A", WIRE_ABSENT);
+    rig_tick(r, 4 * l.heartbeat_ms); /* they are forgotten: the tenant can come */
+    rig_drop_sent(r);
+    rig_hello(r, "a", WIRE_ABSENT);
+    rig_hello(r, "b", WIRE_ABSENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(test_hello), RIG_TEST(test_foreign),        RIG_TEST(test_bad_frames),
-        RIG_TEST(test_order), RIG_TEST(test_limits),         RIG_TEST(test_tenant_limit),
-        RIG_TEST(test_drain), RIG_TEST(test_ping_and_admin),
+        RIG_TEST(test_hello),
+        RIG_TEST(test_foreign),
+        RIG_TEST(test_bad_frames),
+        RIG_TEST(test_order),
+        RIG_TEST(test_limits),
+        RIG_TEST(test_tenant_limit),
+        RIG_TEST(test_drain),
+        RIG_TEST(test_ping_and_admin),
+        RIG_TEST(test_connections_without_hello),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,19 +5,7 @@ static uint8_t chunk[WIRE_CHUNK_BYTES];
 
 static void hello_state(struct rig *r, uint64_t credit)
 {
-    const int32_t versions[] = {WIRE_VERSION};
-    struct wire_body b = {0};
-    uint8_t header[WIRE_HEADER_BYTES], body[64];
-    size_t n = 0;
-    wire_init(WIRE_HELLO, &b);
-    b.versions = (struct wire_ids){.v = versions, .n = 1};
-    b.credit = credit;
-    assert_ok(wire_encode(WIRE_HELLO, &b, body, sizeof body, &n));
-    struct wire_header h = {.version = 1, .type = WIRE_HELLO, .body_bytes = (uint32_t)n};
-    wire_header_put(&h, header);
-    const struct wire_text frame[2] = {wire_bytes(header, sizeof header), wire_bytes(body, n)};
-    rig_frames(r, "a", "default", FRONT_STATE, frame, 2);
-    rig_expect(r, "a", WIRE_WELCOME, 0);
+    rig_hello_at(r, "a", FRONT_STATE, credit);
 }
 
 static void send_chunk(struct rig *r, uint8_t id, uint32_t sequence, size_t n)
@@ -32,13 +20,18 @@ static void send_chunk(struct rig *r, uint8_t id, uint32_t sequence, size_t n)
     rig_frames(r, "a", "default", FRONT_STATE, frame, 3);
 }
 
-static void begin_import(struct rig *r, uint8_t id, uint64_t bytes)
+static void begin_import_of(struct rig *r, const char *route, uint8_t id, uint64_t bytes)
 {
     struct wire_body b = {0};
     wire_init(WIRE_IMPORT, &b);
     b.session = wire_string("new");
     b.bytes = bytes;
-    rig_send(r, "a", WIRE_IMPORT, id, &b);
+    rig_send(r, route, WIRE_IMPORT, id, &b);
+}
+
+static void begin_import(struct rig *r, uint8_t id, uint64_t bytes)
+{
+    begin_import_of(r, "a", id, bytes);
 }
 
 static void test_export(void **state)
@@ -91,17 +84,9 @@ static void test_export_fails(void **state)
             rig_note(r, s, NOTE_SPOOLED, 0, RXT_OK, NULL, 0);
             rig_order(r, ORDER_READ);
             struct wire_body b = {0};
-            uint8_t header[WIRE_HEADER_BYTES], body[64];
-            size_t n = 0;
             wire_init(WIRE_CANCEL, &b);
             b.session = wire_string("s");
-            assert_ok(wire_encode(WIRE_CANCEL, &b, body, sizeof body, &n));
-            struct wire_header h = {.version = 1, .type = WIRE_CANCEL, .body_bytes = (uint32_t)n};
-            memset(h.id, id, sizeof h.id);
-            wire_header_put(&h, header);
-            const struct wire_text frame[2] = {wire_bytes(header, sizeof header),
-                                               wire_bytes(body, n)};
-            rig_frames(r, "a", "default", FRONT_STATE, frame, 2);
+            rig_send_at(r, "a", FRONT_STATE, WIRE_CANCEL, id, &b);
             rig_expect(r, "a", WIRE_CANCELLED, id);
             rig_no_order(r); /* the file stays until the reader has let go */
             rig_note(r, s, NOTE_CHUNK, 9, RXT_OK, chunk, 9);
@@ -183,6 +168,36 @@ static void test_import_fails(void **state)
     rig_order(r, ORDER_DROP);
     rig_order(r, ORDER_DROP);
     assert_int_equal(front_counts(r->front).streams, 0);
+}
+
+/* Exports and imports of one tenant leave room for those of others, on however many connections. */
+static void test_share_of_a_tenant(void **state)
+{
+    struct rig *r = *state;
+    r->limits.max_bulk = 3;
+    r->limits.max_tenant_bulk = 2;
+    front_set_limits(r->front, &r->limits);
+    hello_state(r, WIRE_ABSENT);
+    rig_hello_at(r, "b", FRONT_STATE, WIRE_ABSENT);
+    rig_hello_at(r, "B", FRONT_STATE, WIRE_ABSENT);
+    rig_simple(r, "a", WIRE_EXPORT, 1, "s");
+    struct stream *s = rig_order(r, ORDER_SUBMIT)->stream;
+    begin_import_of(r, "b", 2, 10);
+    rig_expect(r, "b", WIRE_ACCEPTED, 2);
+    begin_import_of(r, "b", 3, 10);
+    rig_error(r, "b", 3, WIRE_E_BUSY);
+    rig_simple(r, "a", WIRE_EXPORT, 4, "s");
+    rig_error(r, "a", 4, WIRE_E_BUSY);
+    begin_import_of(r, "B", 5, 10);
+    rig_expect(r, "B", WIRE_ACCEPTED, 5);
+    begin_import_of(r, "B", 6, 10); /* of its two, but the third of all */
+    rig_error(r, "B", 6, WIRE_E_BUSY);
+    rig_message(r, s, WIRE_ERROR, WIRE_FINAL); /* the place of what has ended is free */
+    rig_expect(r, "a", WIRE_ERROR, 1);
+    rig_order(r, ORDER_DROP);
+    begin_import_of(r, "b", 7, 10);
+    rig_expect(r, "b", WIRE_ACCEPTED, 7);
+    rig_quiet(r);
 }
 
 /* The bytes of a stream are kept by nobody: on another connection there is nothing to go on with.
@@ -271,6 +286,7 @@ int main(void)
         RIG_TEST(test_export_fails),
         RIG_TEST(test_import),
         RIG_TEST(test_import_fails),
+        RIG_TEST(test_share_of_a_tenant),
         RIG_TEST(test_no_resume),
         RIG_TEST(test_import_stalls),
         RIG_TEST(test_import_waits_for_credit),

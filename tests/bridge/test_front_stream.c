@@ -230,6 +230,25 @@ static void test_kept_bytes(void **state)
     rig_error(r, "a", 1, WIRE_E_NO_REQUEST);
 }
 
+/* What is kept to be resumed of a session goes with it; another tenant's of that name stays. */
+static void test_erased(void **state)
+{
+    struct rig *r = *state;
+    rig_hello(r, "a", WIRE_ABSENT);
+    rig_hello(r, "B", WIRE_ABSENT);
+    rig_end_turn(r, rig_run_turn(r, "a", 1));
+    rig_end_turn(r, rig_run_turn(r, "B", 2));
+    rig_drop_sent(r);
+    rig_simple(r, "a", WIRE_ERASE, 3, "s");
+    rig_message(r, rig_order(r, ORDER_SUBMIT)->stream, WIRE_DONE, WIRE_FINAL);
+    rig_expect(r, "a", WIRE_DONE, 3);
+    rig_resume(r, "a", 1, "s", 0);
+    rig_error(r, "a", 1, WIRE_E_NO_REQUEST);
+    assert_int_equal(front_counts(r->front).kept, 1);
+    rig_resume(r, "B", 2, "s", 0);
+    rig_expect_stream(r, "B", 2, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +257,7 @@ int main(void)
         RIG_TEST(test_choose),          RIG_TEST(test_cancel),
         RIG_TEST(test_disconnect_keep), RIG_TEST(test_disconnect_cancel),
         RIG_TEST(test_verb_of_nobody),  RIG_TEST(test_kept_bytes),
+        RIG_TEST(test_erased),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include "tests/bridge/rig.h"
 
 #include <jansson.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -216,9 +217,141 @@ static void damaged_image_holds_the_session(void **state)
     rig_close(&r);
 }
 
+/* ---- turns that are under way when it happens -------------------------------------------- */
+
+/* Work that keeps the writer until the test lets it go. */
+struct blocker {
+    struct work work;
+    sem_t go;
+    bool back;
+};
+
+static enum rxt_status run_blocker(struct work *w, struct store *s, struct rxt_error *err)
+{
+    (void)s;
+    (void)err;
+    assert_int_equal(sem_wait(&((struct blocker *)w)->go), 0);
+    return RXT_OK;
+}
+
+static void blocker_done(struct work *w)
+{
+    ((struct blocker *)w)->back = true;
+}
+
+static void block(struct rig *r, struct blocker *k)
+{
+    *k = (struct blocker){.work.alone = true};
+    assert_int_equal(sem_init(&k->go, 0, 0), 0);
+    bridge_post(r->bridge, &k->work, run_blocker, blocker_done, NULL);
+}
+
+static void step_once(struct rig *r)
+{
+    if (!bridge_step(r->bridge))
+        bridge_wait(r->bridge, 1000);
+}
+
+static void let_go(struct rig *r, struct blocker *k)
+{
+    assert_int_equal(sem_post(&k->go), 0);
+    while (!k->back)
+        step_once(r);
+    assert_int_equal(sem_destroy(&k->go), 0);
+}
+
+/* The update of `first`, which has reported DONE, fails until the session is held; the clock stands
+ * still. */
+static void fail_updates(struct rig *r, struct session *s, struct outcome *first)
+{
+    while (!s->held) {
+        test_now_us += s->retry_us ? 1000000 : 0;
+        step_once(r);
+    }
+    assert_int_equal(first->last, BRIDGE_MEMORY_FAILED);
+}
+
+/* A second turn of the session, on the version before, is answered and ... */
+static struct session *two_turns(struct rig *r, struct outcome *first, struct outcome *second)
+{
+    struct session *s = NULL;
+    struct bridge_request q = question("held", "hi");
+    rig_open(r, NULL, NULL);
+    open_session(r, "held");
+    stop_clock(r);
+    fault_arm("update", RXT_EDEVICE, 1000);
+    submit(r, &q, first);
+    while (!first->done)
+        step_once(r);
+    q.on_stale = BRIDGE_STALE_PROCEED;
+    submit(r, &q, second);
+    assert_true(session_peek(r->bridge, "default", "held", &s));
+    return s;
+}
+
+static void assert_repaired(struct rig *r)
+{
+    struct outcome o = {0};
+    struct bridge_request back = request(BRIDGE_REWIND, "held");
+    fault_arm(NULL, RXT_OK, 0);
+    back.version = 0;
+    assert_ok(call(r, &back, &o));
+    assert_true(o.memory && o.info.state != BRIDGE_HELD);
+    rig_close(r);
+}
+
+/* ... is with the writer when the session is held: what is journaled says DONE, and is told that no
+ * memory follows. */
+static void a_turn_with_the_writer_has_an_end(void **state)
+{
+    struct rig r;
+    struct blocker k;
+    struct outcome first = {0}, second = {0};
+    (void)state;
+    struct session *s = two_turns(&r, &first, &second);
+    block(&r, &k);
+    while (!s->queue || s->queue->state != TASK_JOURNAL)
+        step_once(&r);
+    fail_updates(&r, s, &first);
+    assert_false(second.done);
+    let_go(&r, &k);
+    for (int i = 0; i < 1000 && !second.final; i++)
+        step_once(&r);
+    assert_true(second.done && second.final);
+    assert_int_equal(second.last, BRIDGE_MEMORY_FAILED);
+    assert_status(RXT_EHELD, second.status);
+    assert_repaired(&r);
+}
+
+/* ... still speaks: it is refused at its end and not journaled, however late the store hears that
+ * the session is held. */
+static void a_turn_that_speaks_is_refused(void **state)
+{
+    struct rig r;
+    struct blocker k;
+    struct outcome first = {0}, second = {0};
+    (void)state;
+    struct session *s = two_turns(&r, &first, &second);
+    while (second.n_token == 0)
+        step_once(&r);
+    block(&r, &k);
+    s->apply_out = true; /* as if an image were being written */
+    s->held = true;
+    while (second.n_token > 0 && !second.final && s->queue && s->queue->state < TASK_JOURNAL)
+        step_once(&r);
+    assert_true(second.final && !second.done);
+    assert_status(RXT_EHELD, second.status);
+    s->held = s->apply_out = false;
+    let_go(&r, &k);
+    fail_updates(&r, s, &first);
+    assert_repaired(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_turn_with_the_writer_has_an_end),
+        cmocka_unit_test(a_turn_that_speaks_is_refused),
         cmocka_unit_test(damaged_image_holds_the_session),
         cmocka_unit_test(held_sessions_are_listed),
         cmocka_unit_test(non_finite_update_holds_the_session),

@@ -1,5 +1,10 @@
-/* LIST and DIFF. */
+/* LIST, DIFF and EXPORT. */
 #include "tests/bridge/rig.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void list(const char *after, const char *prefix, int32_t limit, struct outcome *o)
 {
@@ -102,11 +107,83 @@ static void diff_of_versions_and_sessions(void **state)
         assert_true(many[i].done);
 }
 
+/* One comparison at a time: tenants take turns, and within one the first comes first. */
+static void diff_takes_turns(void **state)
+{
+    (void)state;
+    enum { MANY = 6 };
+    struct outcome o = {0}, other = {0}, many[MANY] = {{0}};
+    struct bridge_request q = request(BRIDGE_OPEN, "s");
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    assert_ok(call(&rig, &q, &o));
+    q.verb = BRIDGE_DIFF;
+    q.version = q.to_version = 0;
+    assert_ok(call(&rig, &q, &o)); /* it has had its turn */
+    for (int i = 0; i < MANY; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "d%d", i);
+        open_session(&rig, name);
+    }
+    for (int i = 0; i < MANY; i++) {
+        q = request(BRIDGE_DIFF, "");
+        q.version = q.to_version = 0;
+        (void)snprintf(q.session, sizeof q.session, "d%d", i);
+        submit(&rig, &q, &many[i]);
+        if (i != 1)
+            continue;
+        (void)snprintf(q.session, sizeof q.session, "s");
+        (void)snprintf(q.tenant, sizeof q.tenant, "other");
+        submit(&rig, &q, &other);
+    }
+    for (int done = 0; done < MANY; done++) {
+        step_until_final(&rig, &many[done]);
+        assert_true(other.final == (done > 0));
+        for (int i = done + 1; i < MANY; i++)
+            assert_false(many[i].final);
+    }
+    assert_true(other.done);
+}
+
+/* An export writes into a file of a disk that does not answer: sessions come in all the same. */
+static void nobody_waits_for_an_export(void **state)
+{
+    (void)state;
+    struct outcome out = {0}, o = {0};
+    char path[400], part[420];
+    assert_true(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+    converse(&rig, "large", (const char *const[]){"My name is Anna."}, 1, &o);
+    struct bridge_request q = request(BRIDGE_FORK, "large");
+    q.version = BRIDGE_HEAD;
+    (void)snprintf(q.to, sizeof q.to, "cold");
+    assert_ok(call(&rig, &q, &o));
+    rig_reopen(&rig);
+    (void)snprintf(path, sizeof path, "%s/export", rig.dir);
+    (void)snprintf(part, sizeof part, "%s.part", path);
+    assert_int_equal(mkfifo(part, 0600), 0); /* opened for writing, it waits for a reader */
+    q = request(BRIDGE_EXPORT, "large");
+    q.path = path;
+    submit(&rig, &q, &out);
+    q = request(BRIDGE_GET, "cold");
+    submit(&rig, &q, &o);
+    for (int i = 0; i < 3000 && !o.final; i++)
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    assert_true(o.final && !out.final);
+    assert_int_equal(o.info.version, 1);
+    int reader = open(part, O_RDONLY | O_NONBLOCK);
+    assert_true(reader >= 0);
+    assert_int_equal(close(reader), 0);
+    step_until_final(&rig, &out);
+    assert_int_not_equal(out.status, RXT_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(list_pages_and_prefixes),
         cmocka_unit_test(diff_of_versions_and_sessions),
+        cmocka_unit_test(diff_takes_turns),
+        cmocka_unit_test(nobody_waits_for_an_export),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }

@@ -10,7 +10,8 @@ struct step { /* a piece of work, and what it found */
     struct work work;
     struct fixture *fx;
     int n_run, runs;
-    int64_t chunks; /* there are when it has run for the last time */
+    int64_t chunks;   /* there are when it has run for the last time */
+    uint64_t commits; /* since it has run for the first time */
 };
 
 static int64_t chunks_of(struct fixture *fx)
@@ -43,6 +44,19 @@ static enum rxt_status keep_busy(struct work *w, struct store *s, struct rxt_err
     return RXT_OK;
 }
 
+/* Leaves nothing behind, as turns do. */
+static enum rxt_status leave_nothing(struct work *w, struct store *s, struct rxt_error *err)
+{
+    struct step *step = w->owner;
+    (void)err;
+    if (step->n_run == 0)
+        step->commits = store_stats(s).commits;
+    w->again = ++step->n_run < step->runs;
+    if (!w->again)
+        step->commits = store_stats(s).commits - step->commits;
+    return RXT_OK;
+}
+
 static void post(struct writer *w, struct step *step, work_run run)
 {
     step->work.run = run;
@@ -64,7 +78,7 @@ static void wait_for(struct mailbox *back, struct step *step)
 static void take_over(struct fixture *fx, struct writer **w, struct mailbox *back)
 {
     assert_ok(mailbox_create(back));
-    must(fx, writer_create(w, &fx->s, true, back));
+    must(fx, writer_create(w, &fx->s, back));
 }
 
 static void let_go(struct fixture *fx, struct writer **w, struct mailbox *back)
@@ -103,11 +117,36 @@ static void it_sweeps_when_something_always_waits(void **state)
     let_go(fx, &w, &back);
 }
 
+/* No transaction, not even an empty one, where there is nothing to sweep. */
+static void it_looks_for_nothing_where_nothing_was_left(void **state)
+{
+    struct fixture *fx = *state;
+    struct writer *w = NULL;
+    struct mailbox back;
+    struct step quiet = {.fx = fx, .runs = 100}, leave = {.fx = fx, .runs = 100};
+    take_over(fx, &w, &back);
+    post(w, &quiet, leave_nothing);
+    wait_for(&back, &quiet);
+    assert_int_equal(quiet.commits, 0);
+    post(w, &leave, keep_busy);
+    wait_for(&back, &leave);
+    assert_int_equal(leave.chunks, 0);
+    quiet.n_run = 0;
+    post(w, &quiet, leave_nothing); /* may still find out that this was all */
+    wait_for(&back, &quiet);
+    quiet.n_run = 0;
+    post(w, &quiet, leave_nothing);
+    wait_for(&back, &quiet);
+    assert_int_equal(quiet.commits, 0);
+    let_go(fx, &w, &back);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         store_unit_test(it_sweeps_when_nothing_waits),
         store_unit_test(it_sweeps_when_something_always_waits),
+        store_unit_test(it_looks_for_nothing_where_nothing_was_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,6 +146,20 @@ def an_import_of_another_shape(s):
     turn.refused("GET", {"session": "x"}, 201)
 
 
+@case(rows=[IMAGE])
+def an_import_with_names_that_are_none(s):
+    """Where it comes from in bytes that no name has: sealed as it should be, and refused."""
+    turn, state = s.peer(), s.peer("state")
+    turn.open("s")
+    turn.turn("s", "hi, i'm Anna").remembered()
+    data = without_sums(export(state, "s"))
+    at = 16 + 16 + 16 + 6 * 4 + 5 * 8 + 4 + 128  # behind the name of the model
+    for bad in (b"\xff", b"\x1b[2J"):
+        changed = seal(data[:at] + bad + bytes(1) * (128 - len(bad)) + data[at + 128 :])
+        refused(state, "x", changed, 406)
+    check(len(turn.call("LIST", {})["sessions"]) == 1, "one of them is there")
+
+
 @case(rows=[IMAGE], own=True)
 def a_store_of_another_model(make):
     s = make().start()

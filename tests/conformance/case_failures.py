@@ -3,6 +3,7 @@ from disk.c, a library between rxtd and the C library."""
 
 import json
 import os
+import signal
 import sqlite3
 import struct
 
@@ -14,6 +15,7 @@ DISK = "disk full, I/O error, busy database"
 IMAGE = "image with wrong hash, model, tenant, session, shape, version"
 FINITE = "non-finite update"
 FROZEN = "disk that hangs"
+STOP = "SIGTERM"
 CLOCK = "wall clock that jumps"
 MODEL_FILE = (
     "model file: missing tensor, wrong shape, overlapping or out-of-file offsets, "
@@ -162,9 +164,9 @@ def a_store_that_another_process_took(make):
     s.kill()
 
 
-def with_disk(make):
+def with_disk(make, **options):
     """A server whose disk does what the file `disk` says."""
-    s = make(env={"LD_PRELOAD": os.environ["RXT_DISK"]})
+    s = make(env={"LD_PRELOAD": os.environ["RXT_DISK"]}, **options)
     s.disk = s.folder / "disk"
     s.env["RXT_DISK_FILE"] = str(s.disk)
     s.start()
@@ -193,6 +195,15 @@ def a_disk_that_fails(make):
         s.stop()
 
 
+def answered_and_not_written(s, peer):
+    """A turn in session s whose DONE waits for the disk, which hangs from now on; its id."""
+    s.disk.write_text("frozen")
+    id = peer.send("TURN", {"session": "s", "query": "tell me a joke", "max_tokens": 12})
+    while (m := peer.expect_any(id)).name != "TOKEN" or len(m.body["ids"]) + m.sequence < 12:
+        check(m.name in ("ACCEPTED", "TOKEN"), m.name)
+    return id
+
+
 @case(rows=[FROZEN], own=True)
 def a_disk_that_hangs(make):
     """DONE waits for it. What needs no disk goes on, and then everything comes."""
@@ -202,10 +213,7 @@ def a_disk_that_hangs(make):
         peer.open(name)
         peer.turn(name, "hi, i'm Anna").remembered()
     peer.call("FORK", {"session": "s", "to": "cold"})
-    s.disk.write_text("frozen")
-    id = peer.send("TURN", {"session": "s", "query": "tell me a joke", "max_tokens": 12})
-    while (m := peer.expect_any(id)).name != "TOKEN" or len(m.body["ids"]) + m.sequence < 12:
-        check(m.name in ("ACCEPTED", "TOKEN"), m.name)
+    id = answered_and_not_written(s, peer)
     for _ in range(3):
         other.alive()
         check(other.turn("t", "what's my name?", commit="never").ids, "a dry run")
@@ -218,6 +226,33 @@ def a_disk_that_hangs(make):
     turn = Turn(peer.finish(id))
     check(turn.remembered().memory["version"] == 2, turn.names)
     s.stop()
+
+
+@case(rows=[FROZEN, STOP], own=True)
+def a_disk_that_hangs_keeps_no_process(make):
+    """After the deadline of the drain, or a second signal, it ends without the disk, says so, and has
+    lost nothing of what it acknowledged: DONE had waited."""
+    for twice, drain_ms in ((False, 100), (True, 600_000)):
+        s = with_disk(make, drain_ms=drain_ms)
+        peer = s.peer()
+        peer.open("s")
+        before = peer.turn("s", "hi, i'm Anna").remembered()
+        id = answered_and_not_written(s, peer)
+        s.signal(signal.SIGTERM)
+        while peer.receive().name != "DRAINING":
+            pass
+        if twice:
+            s.signal(signal.SIGTERM)
+        check(s.wait() == 3, "exit code", s.process.returncode, s.read_log())
+        check("ended without" in s.read_log(), "it does not say why:", s.read_log())
+        s.disk.unlink()
+        s.start()
+        peer = s.peer()
+        info = peer.call("GET", {"session": "s"})["info"]
+        check(info["version"] == 1 and info["stm_hash"] == before.memory["stm_hash"], info)
+        again = peer.turn("s", "tell me a joke", id=id, max_tokens=12)
+        check(not again.stored and again.remembered().memory["version"] == 2, again.names)
+        s.stop()
 
 
 @case(rows=[CLOCK], own=True)

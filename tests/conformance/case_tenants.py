@@ -73,6 +73,24 @@ def a_tenant_has_its_share_of_connections(s):
     first.open("s")
 
 
+@case(tenants=["a", "b"], max_bulk=2)
+def a_tenant_has_its_share_of_bulk(s):
+    """One that holds all that it may of EXPORT and IMPORT, on two connections, keeps no other from
+    its own."""
+    a, again, b = (s.peer("state", tenant=t) for t in "aab")
+    s.peer(tenant="b").open("s")
+    held = a.send("IMPORT", {"session": "x", "bytes": 10})
+    a.expect("ACCEPTED", held)
+    for peer in (a, again):
+        for name, more in (("IMPORT", {"bytes": 10}), ("EXPORT", {})):
+            m = peer.refused(name, {"session": "y", **more}, 301)
+            check(m.body["retryable"] and m.body["retry_after_ms"] > 0, m.body)
+    check(export(b, "s"), "EXPORT of another")
+    a.send("CANCEL", {"session": "x"}, id=held)
+    a.expect("CANCELLED", held)
+    again.refused("EXPORT", {"session": "y"}, 201)
+
+
 @case(own=True)
 def a_tenant_has_its_share_of_sessions(make):
     """Each way to make one is refused beyond; ERASE makes room; RELOAD brings another limit."""

@@ -99,6 +99,18 @@ def versions_that_a_turn_asks_for(s):
 
 
 @case()
+def what_a_refusal_says_is_utf8(s):
+    """Also where a long name had to be cut."""
+    peer = s.peer()
+    name = "a" + "é" * 63
+    peer.open(name)
+    long = peer.keep_busy(name)
+    m = peer.refused("TURN", {"session": name, "query": "x", "on_busy": "reject"}, 301)
+    check("aé" in m.body["detail"], m.body)
+    peer.let_go(name, long)
+
+
+@case()
 def a_turn_that_finds_the_session_busy(s):
     peer = s.peer()
     peer.open("s")

@@ -88,6 +88,19 @@ def the_same_as_its_store(server, said):
     assert all(c["good"] for c in checks), checks
 
 
+def it_compares_itself(server):
+    """What --against asks for, the server computes: also versions without an image, where this
+    machine has no model to rebuild them."""
+    at = ["--connect", server.turn, "--state", server.state, "--session", "anna", "--version", "6"]
+    for against in ("2", "bob:1"):
+        done = subprocess.run([RXT, "inspect", *at, "--against", against, "--json"], text=True,
+                              env={**os.environ, "RXT_MODEL": "/nowhere"}, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        shown, same = json.loads(done.stdout), server.look("anna", "--version", 6, "--against", against)
+        assert [l["change"] for l in shown["layers"]] == [l["change"] for l in same["layers"]]
+        assert shown["version"]["cosine"] == same["version"]["cosine"] != 1
+
+
 def nothing_is_disturbed(server, said):
     """A cold session stays cold; one that answers meanwhile answers as it would have."""
     assert {s["state"] for s in server.list()} == {"cold"}
@@ -170,6 +183,7 @@ def main():
             server.chat(QUERIES[6:9], "bob")
             lists(server)
             the_same_as_its_store(server, said)
+            it_compares_itself(server)
             text_and_pages(server, folder)
             refusals(server)
         with server.running():

@@ -315,6 +315,7 @@ static void open_front(void)
         .max_kept_bytes = 12000,
         .max_import_bytes = WIRE_CHUNK_BYTES + 1000,
         .max_bulk = 2,
+        .max_tenant_bulk = 1,
         .heartbeat_ms = 100,
         .grace_ms = 400,
         .stall_ms = 200,

@@ -402,3 +402,18 @@ void row_op_check(const struct row_op *op)
     free(v.start);
     free(v.alone);
 }
+
+enum rxt_status kv_create_both(void *backend)
+{
+    static const struct kv_config turn = {3, 2, 24, 100};
+    static const struct mem_kv_config memory = {3, 2, 24, 100};
+    struct backend *be = backend;
+    struct kv *kv;
+    struct mem_kv *mem;
+    TRY(kv_create(&kv, be, &turn));
+    enum rxt_status st = mem_kv_create(&mem, be, &memory);
+    kv_destroy(be, &kv);
+    if (st == RXT_OK)
+        mem_kv_destroy(be, &mem);
+    return st;
+}

@@ -88,4 +88,7 @@ void assert_same_bits(const float *a, const float *b, int32_t n, const char *wha
  * classes of CUDA get theirs from a card. */
 void assert_bits_recorded(const float *v, size_t n, uint64_t recorded);
 
+/* K/V of a turn and of a memory, made and destroyed: for assert_survives_no_memory. */
+enum rxt_status kv_create_both(void *backend);
+
 #endif

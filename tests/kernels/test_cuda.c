@@ -149,21 +149,6 @@ static void no_memory(void **state)
     assert_survives_no_memory(create_all, NULL);
 }
 
-static enum rxt_status create_kv(void *arg)
-{
-    struct backend *be = arg;
-    const struct kv_config turn = {3, 2, 24, 100};
-    const struct mem_kv_config memory = {3, 2, 24, 100};
-    struct kv *kv;
-    struct mem_kv *mem;
-    TRY(kv_create(&kv, be, &turn));
-    enum rxt_status st = mem_kv_create(&mem, be, &memory);
-    kv_destroy(be, &kv);
-    if (st == RXT_OK)
-        mem_kv_destroy(be, &mem);
-    return st;
-}
-
 static void keys_and_values(void **state)
 {
     (void)state;
@@ -172,7 +157,7 @@ static void keys_and_values(void **state)
     const struct kv_config turn = {3, 2, 24, 100}; /* two blocks of 64 tokens */
     size_t value = dtype_bytes(test_dtype()), least = 3 * 2 * (size_t)2 * 64 * 2 * 24 * value;
     assert_true(kv_plan(be, &turn) >= least && kv_plan(be, &turn) < least + 512);
-    assert_survives_no_memory(create_kv, be);
+    assert_survives_no_memory(kv_create_both, be);
     backend_destroy(&be);
 }
 

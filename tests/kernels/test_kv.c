@@ -32,25 +32,12 @@ static void plan_is_what_is_taken(void **state)
     setting_close(&s);
 }
 
-static enum rxt_status create_both(void *arg)
-{
-    struct backend *be = arg;
-    struct kv *kv;
-    struct mem_kv *mem;
-    TRY(kv_create(&kv, be, &turn));
-    enum rxt_status st = mem_kv_create(&mem, be, &memory);
-    kv_destroy(be, &kv);
-    if (st == RXT_OK)
-        mem_kv_destroy(be, &mem);
-    return st;
-}
-
 static void survives_no_memory(void **state)
 {
     (void)state;
     struct setting s;
     assert_true(setting_open(&s, "scalar", 1));
-    assert_survives_no_memory(create_both, s.be);
+    assert_survives_no_memory(kv_create_both, s.be);
     setting_close(&s);
 }
 

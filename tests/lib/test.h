@@ -34,4 +34,13 @@ void assert_aborts_(void (*body)(void *arg), void *arg, const char *what, const 
 char *test_dir_make(void);
 void test_dir_remove(char *dir);
 
+/* Bytes of pairs of hexadecimal digits, up to what is none; their number. */
+static inline size_t test_unhex(const char *s, uint8_t *out)
+{
+    size_t n = 0;
+    for (unsigned v; sscanf(s, "%2x", &v) == 1; s += 2)
+        out[n++] = (uint8_t)v;
+    return n;
+}
+
 #endif

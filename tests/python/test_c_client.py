@@ -153,7 +153,7 @@ class ChatTest(ServerTest):
 
 
 class InspectTest(ServerTest):
-    """LIST and EXPORT: what is shown of the session is what its export has."""
+    """LIST, EXPORT and DIFF: what is shown of the session is what its export has."""
 
     @classmethod
     def setUpClass(cls):
@@ -192,6 +192,11 @@ class InspectTest(ServerTest):
         self.assertEqual({s["version"] for s in shown["sessions"]}, {3})
         after = [b["after"] for t, _, b in self.server.log if t == LIST]
         self.assertEqual(after, ["", "s1", "s3", "s5"])
+
+    def test_a_difference_of_another_shape(self):
+        code, _, said = self.session("--version", "1", "--against", "0")
+        self.assertEqual(code, 1)
+        self.assertIn("another shape", said)
 
     def test_an_export(self):
         code, shown, said = self.session()

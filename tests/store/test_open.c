@@ -16,7 +16,7 @@ static void a_new_file_is_made(void **state)
     assert_int_equal(st.st_mode & 0777, 0600); /* conversations are private */
     assert_int_equal(fixture_number(fx, "PRAGMA page_size"), 32768);
     assert_int_equal(fixture_number(fx, "PRAGMA application_id"), 0x52585453);
-    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 1);
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
     assert_int_equal(fixture_number(fx, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
     assert_int_equal(
         fixture_number(fx, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND "
@@ -105,46 +105,106 @@ static void a_newer_store_is_refused(void **state)
     struct fixture *fx = *state;
     struct store *s;
     session_make(fx, "a");
-    fixture_sql(fx, "UPDATE meta SET value = 2 WHERE key = 'schema'");
-    assert_refused(fx, RXT_ENEWER, "schema 2, this program knows 1",
+    fixture_sql(fx, "UPDATE meta SET value = 3 WHERE key = 'schema'");
+    assert_refused(fx, RXT_ENEWER, "schema 3, this program knows 2",
                    store_open(&s, fx->path, NULL, &fx->err));
     fixture_sql(fx, "UPDATE meta SET value = -1 WHERE key = 'schema'");
     assert_refused(fx, RXT_ECORRUPT, "damaged", store_open(&s, fx->path, NULL, &fx->err));
-    fixture_sql(fx, "UPDATE meta SET value = 1 WHERE key = 'schema'");
+    fixture_sql(fx, "UPDATE meta SET value = 2 WHERE key = 'schema'");
     fixture_sql(fx, "ALTER TABLE chunk RENAME TO chunks");
     assert_refused(fx, RXT_ECORRUPT, "schema", store_open(&s, fx->path, NULL, &fx->err));
     fixture_sql(fx, "ALTER TABLE chunks RENAME TO chunk");
     session_load(fx, "a");
 }
 
-/* There is one schema now; the way forward is tested with a second one of our own. */
+/* The way forward, with schemas of our own behind the current one. */
 static void older_schemas_move_forward(void **state)
 {
     struct fixture *fx = *state;
-    const char *sql[3] = {schema_current.sql[0], "ALTER TABLE session ADD COLUMN mood INTEGER",
+    const char *sql[4] = {schema_current.sql[0], schema_current.sql[1],
+                          "ALTER TABLE session ADD COLUMN mood INTEGER",
                           "CREATE TABLE broken (x INTEGER) STRICT; SELECT no_such_thing"};
-    struct schema_list two = {sql, 2}, three = {sql, 3};
+    struct schema_list next = {sql, 3, 3}, broken = {sql, 4, 4};
     session_make(fx, "a");
     struct store raw = {.path = fx->path, .lock_fd = -1, .busy_ms = 20};
     assert_int_equal(sqlite3_open(fx->path, &raw.db), SQLITE_OK);
     /* a server is at work */
-    assert_refused(fx, RXT_EFENCED, "another process", schema_open(&raw, &two, &fx->err));
+    assert_refused(fx, RXT_EFENCED, "another process", schema_open(&raw, &next, &fx->err));
     store_close(&fx->s);
     raw.read_only = true;
-    assert_refused(fx, RXT_EUNSUPPORTED, "older", schema_open(&raw, &two, &fx->err));
+    assert_refused(fx, RXT_EUNSUPPORTED, "older", schema_open(&raw, &next, &fx->err));
     raw.read_only = false;
     /* a migration that fails leaves the schema it found */
-    assert_status(RXT_EIO, schema_open(&raw, &three, &fx->err));
-    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 1);
+    assert_status(RXT_EIO, schema_open(&raw, &broken, &fx->err));
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
     assert_int_equal(fixture_number(fx, "SELECT count(*) FROM pragma_table_info('session') "
                                         "WHERE name = 'mood'"),
                      0);
-    must(fx, schema_open(&raw, &two, &fx->err));
-    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
+    must(fx, schema_open(&raw, &next, &fx->err));
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 3);
     assert_int_equal(fixture_number(fx, "SELECT count(*) FROM session WHERE mood IS NULL"), 1);
-    must(fx, schema_open(&raw, &two, &fx->err)); /* nothing to do */
+    must(fx, schema_open(&raw, &next, &fx->err)); /* nothing to do */
     sqlite3_close(raw.db);
     assert_status(RXT_ENEWER, store_open(&fx->s, fx->path, NULL, &fx->err));
+}
+
+/* What release 0.1 wrote with schema 1: a session, its fork, and an import of it. */
+#define HASH "x'478a842d2afa9981c511df5108a005e5', 'demo-15m', 0, 6, 128, 256, 1, 1, "
+#define STATE ", 0, '', 1, 535526762650667798);"
+#define TURN                                                                                \
+    "1, 1, x'7708ae00a7420b94074b35adae806db9', 0, 1, 0, 0, 4, 0.30000001192092896, "       \
+    "0.8999999761581421, 0, 1482698044402114664, 'length', 'cpu-f32/1', 1796041218188040, " \
+    "7729741868557062749, x'0200000005000000170e000006000000fe01000012000000', NULL, NULL);"
+static const char rows_of_schema_1[] =
+    "INSERT INTO session VALUES (1, 'default', 'a', " HASH "1482698044402114664, 0, NULL, '', 0,"
+    " 1796041218178779, -8266720443023044072" STATE
+    "INSERT INTO session VALUES (2, 'default', 'f', " HASH "1482698044402114664, 1, 1, '', 1,"
+    " 1796041218303399, -8035480644501723010" STATE
+    "INSERT INTO session VALUES (3, 'default', 'b', " HASH "1482698044402114664, 0, NULL, 'a', 1,"
+    " 1796041218178779, -1132493919509339325" STATE "INSERT INTO turn VALUES (4294967297, 1, " TURN
+    "INSERT INTO turn VALUES (12884901889, 3, " TURN "PRAGMA application_id = 0x52585453;";
+
+static void reads_as_before(struct fixture *fx, struct store *s)
+{
+    static const char *const name[] = {"a", "f", "b"}, *const origin[] = {"", "a", "a"};
+    struct store_session x;
+    for (size_t i = 0; i < 3; i++) {
+        must(fx, store_session_get(s, "default", name[i], &x, &fx->err));
+        assert_string_equal(x.origin, origin[i]);
+        assert_true(x.applied == 1 && x.head == 1 && x.seed == 1482698044402114664u);
+    }
+}
+
+/* A store of schema 1 is read as it is, and sealed anew when it is opened for writing; what was
+ * damaged before stays damaged. */
+static void a_store_of_schema_1(void **state)
+{
+    struct fixture *fx = *state;
+    const struct store_options look = {.read_only = true};
+    struct store *old = NULL;
+    struct store_session x;
+    store_close(&fx->s);
+    remove(fx->path);
+    fixture_sql(fx, schema_current.sql[0]);
+    fixture_sql(fx, rows_of_schema_1);
+    must(fx, store_open(&old, fx->path, &look, &fx->err));
+    reads_as_before(fx, old);
+    store_close(&old);
+    fixture_sql(fx, "INSERT INTO session SELECT 4, tenant, 'bad', model_hash, model_name, dtype, "
+                    "n_layer, n_slot, embed_dim, init, generator, seed, base, origin, origin_name, "
+                    "origin_version, created_us, seal, flags, 'x', applied, state_seal FROM "
+                    "session WHERE id = 1");
+    fixture_open(fx);
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
+    reads_as_before(fx, fx->s);
+    assert_refused(fx, RXT_ECORRUPT, "bad",
+                   store_session_get(fx->s, "default", "bad", &x, &fx->err));
+    fixture_sql(fx, "UPDATE session SET origin_name = 'c' WHERE id = 3");
+    assert_refused(fx, RXT_ECORRUPT, "session b",
+                   store_session_get(fx->s, "default", "b", &x, &fx->err));
+    must(fx, store_session_erase(fx->s, "default", "a", &fx->err));
+    must(fx, store_session_get(fx->s, "default", "f", &x, &fx->err));
+    assert_string_equal(x.origin, "");
 }
 
 static enum rxt_status open_and_read(void *arg)
@@ -197,6 +257,7 @@ int main(void)
         store_unit_test(what_is_not_ours_is_left_alone),
         store_unit_test(a_newer_store_is_refused),
         store_unit_test(older_schemas_move_forward),
+        store_unit_test(a_store_of_schema_1),
         store_unit_test(survives_no_memory),
         store_unit_test(statements_search),
     };

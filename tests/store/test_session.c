@@ -126,6 +126,8 @@ static void a_changed_row_is_refused(void **state)
         "seal = seal + 1",
         "model_hash = zeroblob(15)",
         "origin_version = 1",
+        "origin_name = 'x'",
+        "origin = id",
         "n_slot = -64",
         "held_reason = printf('%0200d', 1)",
     };
@@ -139,6 +141,25 @@ static void a_changed_row_is_refused(void **state)
         assert_refused(fx, RXT_ECORRUPT, "damaged",
                        store_session_get(fx->s, "acme", name, &x, &fx->err));
         must(fx, store_session_erase(fx->s, "acme", name, &fx->err)); /* but it can go */
+    }
+}
+
+/* Also in what it is looked for by: who walks the file by ids finds it, and goes on behind it. */
+static void a_changed_name_is_found(void **state)
+{
+    struct fixture *fx = *state;
+    static const char *const change[] = {"tenant = 'acmf'", "name = 'c'"};
+    for (size_t i = 0; i < sizeof change / sizeof *change; i++) {
+        char sql[100];
+        struct store_session x, a = session_make(fx, "a"), b = session_make(fx, "b");
+        snprintf(sql, sizeof sql, "UPDATE session SET %s WHERE name = 'a'", change[i]);
+        fixture_sql(fx, sql);
+        assert_refused(fx, RXT_ECORRUPT, "damaged", store_session_next(fx->s, 0, &x, &fx->err));
+        assert_int_equal(x.id, a.id);
+        must(fx, store_session_next(fx->s, x.id, &x, &fx->err));
+        assert_memory_equal(&x, &b, sizeof b);
+        assert_status(RXT_ENOTFOUND, store_session_next(fx->s, x.id, &x, &fx->err));
+        fixture_renew(fx);
     }
 }
 
@@ -164,7 +185,7 @@ int main(void)
         store_unit_test(what_is_created_is_read), store_unit_test(tenants_do_not_see_each_other),
         store_unit_test(lists_come_in_pages),     store_unit_test(names_have_limits),
         store_unit_test(state_is_kept),           store_unit_test(a_changed_row_is_refused),
-        store_unit_test(hashes_of_files),
+        store_unit_test(a_changed_name_is_found), store_unit_test(hashes_of_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

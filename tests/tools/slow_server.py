@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 
 from fake_server import (  # noqa: E402
     ACCEPTED, CANCEL, CREDIT, DONE, ERASE, ERROR, FINAL, GET, HEADER, HELLO, INFO, MEMORY, MEMORY_FAILED,
-    NO_ID, OPEN, PING, PONG, TOKEN, TURN, WELCOME, WELCOME_BODY, error,
+    NO_ID, OPEN, PING, PONG, STORED, TOKEN, TURN, WELCOME, WELCOME_BODY, error,
 )
 
 N_TOKEN = 8
@@ -38,12 +38,18 @@ class SlowServer:
     """first_ms(turn) and token_ms(turn) are the delays of the turn with this number (from 1). stall:
     (turns that have come when it begins, its seconds). refuse: numbers of turns, over all sessions,
     that are refused; forget: sessions whose last turn is not there at the end; unmemorable: numbers
-    of turns of each session whose memory fails behind DONE. CANCEL always comes too late."""
+    of turns of each session whose memory fails behind DONE; recovers: at the end it is there all the
+    same; CANCEL always comes too late. busy: how often each OPEN, GET, ERASE and TURN that is asked for
+    again is refused first."""
 
-    def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=(), unmemorable=()):
+    def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=(), unmemorable=(),
+                 recovers=False, busy=0):
         self.first_ms, self.token_ms, self.memory_ms = first_ms, token_ms, memory_ms
         self.stall, self.refuse, self.forget = stall, set(refuse), set(forget)
-        self.unmemorable = set(unmemorable)
+        self.unmemorable, self.recovers = set(unmemorable), recovers
+        self.busy, self._refused = busy, {}  # request -> (times, when it may come again)
+        self.too_early = 0
+        self._done = {}  # request -> DONE
         self.turns = []  # Turn, as they came
         self._sessions = {}  # name -> turns
         self._order = itertools.count()
@@ -101,10 +107,13 @@ class SlowServer:
             self._send(peer, PONG, NO_ID, {}, sequence=sequence)
         elif type == TURN:
             self._turn(peer, request, body)
+        elif type in (OPEN, GET, ERASE) and self._is_busy(request):
+            self._send(peer, ERROR, request, error(301, "busy", True, 30), FINAL)
         elif type in (OPEN, GET):
             n = self._sessions.setdefault(name, 0)
             n -= type == GET and int(name.rsplit("-", 1)[1]) in self.forget
-            done = {"session": name, "info": {"session": name, "version": n, **INFO, "n_turn": n}}
+            version = n - (0 if self.recovers else sum(v <= n for v in self.unmemorable))
+            done = {"session": name, "info": {"session": name, **INFO, "version": version, "n_turn": n}}
             if type == GET:
                 done |= {"last_ids": [], "n_query": 0}
             self._send(peer, DONE, request, done, FINAL)
@@ -114,8 +123,22 @@ class SlowServer:
         else:
             assert type in (CREDIT, CANCEL), type
 
+    def _is_busy(self, request):
+        times, again_us = self._refused.get(request, (0, 0))
+        self.too_early += now_us() < again_us
+        self._refused[request] = times + 1, now_us() + 30_000
+        return times < self.busy
+
     def _turn(self, peer, request, body):
         name = body["session"]
+        if request in self._done and self._is_busy(request):
+            self._send(peer, ERROR, request, error(301, "busy", True, 30), FINAL)
+            return
+        if request in self._done:
+            for k in range(N_TOKEN):
+                self._send(peer, TOKEN, request, {"text": "x", "ids": [7]}, STORED, k)
+            self._send(peer, DONE, request, self._done[request], FINAL | STORED, N_TOKEN)
+            return
         turn = Turn(name, sum(t.session == name for t in self.turns) + 1)
         turn.came_us = now_us()
         self.turns.append(turn)
@@ -142,6 +165,7 @@ class SlowServer:
                  "answer_us": turn.done_us - turn.came_us, "journal_us": 0}
         done = {"session": turn.session, "finish": "length", "n_query": 5, "n_answer": N_TOKEN,
                 "read_version": version - 1, "pending_version": version, "usage": usage}
+        self._done[request] = {k: v for k, v in done.items() if k != "usage"}
         self._send(peer, DONE, request, done, sequence=N_TOKEN)
         if turn.number in self.unmemorable:
             failed = {"session": turn.session, "version": version - 1, **error(408, "not_finite")}

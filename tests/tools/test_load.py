@@ -123,8 +123,46 @@ class LoadTest(unittest.TestCase):
         run = report["run"]
         self.assertEqual((run["done"], run["memory_failed"]), (SESSIONS * 6, SESSIONS * 2))
         self.assertEqual((run["refused"], run["unanswered"]), (None, None))
+        self.assertEqual((run["lost"], run["forgotten"]), (0, SESSIONS * 2))
         self.assertEqual([(e["code"], e["n"]) for e in report["errors"]], [(408, SESSIONS * 2)])
         self.assertEqual({r["outcome"] for r in rows}, {"done"})
+
+    def soak(self, server):
+        (self.folder / "plan").write_text("")
+        return self.load(server, 6, "--faults", self.folder / "plan", "--server", "sleep 60")
+
+    def test_a_soak_that_loses_nothing(self):
+        code, report, _, _ = self.soak(SlowServer(lambda n: 5, lambda n: 1))
+        self.assertEqual(code, 0, self.output)
+        self.assertIn("NOTHING LOST", report["verdict"])
+
+    def test_a_soak_with_memories_that_stay_failed(self):
+        """DONE promises a memory: what is in the journal alone is not remembered."""
+        code, report, _, _ = self.soak(SlowServer(lambda n: 5, lambda n: 1, unmemorable=[2, 3]))
+        self.assertEqual(code, 3, self.output)
+        self.assertTrue(report["verdict"].startswith("NOT REMEMBERED"), report["verdict"])
+        self.assertIn(f"{SESSIONS * 2} are in no memory", report["verdict"])
+        self.assertEqual((report["run"]["lost"], report["run"]["forgotten"]), (0, SESSIONS * 2))
+
+    def test_a_soak_with_memories_that_recover(self):
+        server = SlowServer(lambda n: 5, lambda n: 1, unmemorable=[2, 3], recovers=True)
+        code, report, _, _ = self.soak(server)
+        self.assertEqual(code, 0, self.output)
+        self.assertTrue(report["verdict"].startswith("NOTHING LOST"), report["verdict"])
+        self.assertIn(f"{SESSIONS * 2} memories failed at first", report["verdict"])
+        self.assertEqual(report["run"]["forgotten"], None)
+
+    def test_a_busy_server_is_asked_again(self):
+        """Before and after the run, when it says that one may."""
+        server = SlowServer(lambda n: 5, lambda n: 1, busy=3)
+        code, report, _, _ = self.load(server, 4)
+        self.assertIn(code, (0, 1, 2), self.output)
+        self.assertEqual((report["run"]["done"], report.get("errors")), (SESSIONS * 4, None))
+        self.assertEqual((server.n_session, server.too_early), (0, 0), "erased, and not too early")
+        server = SlowServer(lambda n: 5, lambda n: 1, busy=2)
+        code, report, _, _ = self.soak(server)
+        self.assertEqual((code, server.n_session, server.too_early), (0, 0, 0), self.output)
+        self.assertIn(f"{SESSIONS * 6} asked for again", report["verdict"])
 
     def test_cancelled_turns_do_not_count(self):
         """Also where CANCEL came too late and the turn is done and remembered."""

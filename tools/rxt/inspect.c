@@ -38,7 +38,7 @@ static const struct option options[] = {
     {"connect", OPTION_TEXT, &opt.live.turn, "ENDPOINT",
      "look into a server (rxtd); for example tcp://127.0.0.1:7110"},
     {"state", OPTION_TEXT, &opt.live.state, "ENDPOINT",
-     "with --connect and --session: where it gives exports (rxtd --state)"},
+     "with --connect and --session: where it gives exports and comparisons (rxtd --state)"},
     {"server-key", OPTION_TEXT, &opt.live.keys.server_key, "KEY",
      "with --connect: CURVE, the server's"},
     {"secret-key-file", OPTION_TEXT, &opt.live.keys.secret_key_file, "FILE",
@@ -180,15 +180,10 @@ static enum rxt_status show(const struct report *r, struct rxt_error *err)
 static enum rxt_status open_live(struct source *s, struct live_list *live, struct look *l,
                                  struct rxt_error *err)
 {
-    char other[STORE_NAME_MAX] = "";
-    uint64_t version;
-    if (l->against)
-        TRY(look_against(l->against, other, &version, err));
     TRY(live_list(live, &opt.live, l->session, err));
     l->live = live;
-    if (!l->session)
-        return RXT_OK;
-    return source_connect(s, &opt.live, l->tenant, l->session, other[0] ? other : NULL, err);
+    l->server = &opt.live;
+    return l->session ? source_connect(s, &opt.live, l->tenant, l->session, err) : RXT_OK;
 }
 
 static enum rxt_status inspect(const char *path, bool *good, struct rxt_error *err)

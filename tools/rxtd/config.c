@@ -17,7 +17,7 @@ static struct {
     int32_t threads, max_seq_len, max_live, max_queue;
     uint64_t max_bytes, credit_max, max_inflight, max_connections, max_requests, max_kept_bytes;
     uint64_t max_tenant_connections, max_tenant_queue, max_tenant_sessions, max_tenant_bytes;
-    uint64_t max_import_bytes, max_bulk;
+    uint64_t max_import_bytes, max_bulk, max_tenant_bulk;
     uint64_t null_step_us;
     uint64_t heartbeat_ms, grace_ms, stall_ms, handshake_ms, high_water, drain_ms;
 } in;
@@ -69,6 +69,8 @@ static const struct option options[] = {
     {"max-import-bytes", OPTION_SEED, &in.max_import_bytes, "N", "of one session (default 1 GiB)"},
     {"max-bulk", OPTION_SEED, &in.max_bulk, "N",
      "exports and imports at the same time (default 4)"},
+    {"max-tenant-bulk", OPTION_SEED, &in.max_tenant_bulk, "N",
+     "of one tenant (default: with CURVE a quarter of max-bulk, at least 1)"},
     {"heartbeat-ms", OPTION_SEED, &in.heartbeat_ms, "N", "(default 5000)"},
     {"grace-ms", OPTION_SEED, &in.grace_ms, "N", "answers can be resumed so long (default 60000)"},
     {"stall-ms", OPTION_SEED, &in.stall_ms, "N",
@@ -76,7 +78,10 @@ static const struct option options[] = {
     {"handshake-ms", OPTION_SEED, &in.handshake_ms, "N", "(default 5000)"},
     {"high-water", OPTION_SEED, &in.high_water, "N",
      "messages queued to a connection (default 10000)"},
-    {"drain-ms", OPTION_SEED, &in.drain_ms, "N", "for what runs, after SIGTERM (default 30000)"},
+    {"drain-ms", OPTION_SEED, &in.drain_ms, "N",
+     "for what runs, after SIGTERM (default 30000); 5 s later, or after a second one, it ends in "
+     "any "
+     "case"},
     {0},
 };
 
@@ -206,6 +211,7 @@ static int take_numbers(struct rxtd_config *c)
         {&tenant_queue, in.max_tenant_queue, "max-tenant-queue", 1u << 20},
         {&s->max_requests, in.max_requests, "max-requests", 1u << 20},
         {&s->max_bulk, in.max_bulk, "max-bulk", 1024},
+        {&s->max_tenant_bulk, in.max_tenant_bulk, "max-tenant-bulk", 1024},
         {&s->heartbeat_ms, in.heartbeat_ms, "heartbeat-ms", 3600000},
         {&s->grace_ms, in.grace_ms, "grace-ms", 86400000},
         {&s->stall_ms, in.stall_ms, "stall-ms", 86400000},

@@ -33,18 +33,48 @@ static bool on_reload(void *arg, struct server_config *out, struct bridge_limits
     return true;
 }
 
+/* ---- the end ----------------------------------------------------------------------------- */
+
+#define EXIT_GIVEN_UP 3
+#define CLOSE_S 5 /* for what a drain leaves to do, or a second signal */
+
+static volatile sig_atomic_t asked; /* to end */
+
+/* A thread that waits for a disk that does not answer cannot be joined. DONE is said when the disk
+ * has answered, so that to end without it loses no more than kill -9 does. */
+static void give_up(int number)
+{
+    static const char why[] =
+        "rxtd: ended without waiting for the disk any longer. What reported DONE is on it, all "
+        "else is as if never sent; the next start makes again what was not written.\n";
+    (void)number;
+    (void)!write(STDERR_FILENO, why, sizeof why - 1);
+    _exit(EXIT_GIVEN_UP);
+}
+
+/* Once: drains, for so long as it may. Twice: stops. In any case it ends. */
 static void on_signal(int number)
 {
-    static volatile sig_atomic_t asked;
     if (number == SIGHUP) {
         server_reload(server);
         return;
     }
-    if (asked)
+    if (asked) {
         server_stop(server);
-    else
+        (void)alarm(CLOSE_S);
+    } else {
         server_drain(server);
+        (void)alarm(server_drain_ms(server) / 1000 + 1 + CLOSE_S);
+    }
     asked = 1;
+}
+
+/* The server is being closed: there is nothing left to reload. */
+static void on_late_signal(int number)
+{
+    if (number != SIGHUP && asked)
+        (void)alarm(1);
+    asked |= number != SIGHUP;
 }
 
 static struct server_null *null_server;
@@ -116,10 +146,13 @@ int main(int argc, char **argv)
         rxt_model_close(&model);
         return complain(st, &err);
     }
+    (void)signal(SIGALRM, give_up);
     catch_signals(on_signal);
     server_catch_faults(STDERR_FILENO);
     server_run(server);
-    catch_signals(SIG_IGN); /* from here on there is nothing left to reload or to end */
+    catch_signals(on_late_signal);
+    if (!asked) /* told to drain by a message */
+        (void)alarm(server_drain_ms(server) / 1000 + 1 + CLOSE_S);
     server_close(&server);
     rxt_model_close(&model);
     return 0;

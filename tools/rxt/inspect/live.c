@@ -87,3 +87,27 @@ enum rxt_status live_export(FILE *f, const struct live_options *o, const char *s
     client_close(&c);
     return st;
 }
+
+enum rxt_status live_diff(struct stm_slot_diff *out, const struct stm_config *cfg,
+                          const struct live_options *o, const struct live_memory *a,
+                          const struct live_memory *b, struct rxt_error *err)
+{
+    struct client *c = NULL;
+    struct client_event e = {0};
+    const uint32_t from = (uint32_t)a->version, to = (uint32_t)b->version;
+    const struct client_request r = {.verb = CLIENT_DIFF,
+                                     .session = a->session,
+                                     .version = &from,
+                                     .to = b->session,
+                                     .to_version = &to};
+    const size_t n = (size_t)cfg->n_layer * (size_t)cfg->n_slot;
+    enum rxt_status st = connect_open(&c, o->state, &o->keys, "rxt inspect", err);
+    if (st == RXT_OK)
+        st = client_call(c, &r, &e, err);
+    if (st == RXT_OK && (e.n_layer != (uint64_t)cfg->n_layer || e.n_slot != (uint64_t)cfg->n_slot))
+        st = rxt_fail(err, RXT_EMISMATCH, "the server's memories have another shape");
+    for (size_t i = 0; st == RXT_OK && i < n; i++)
+        out[i] = (struct stm_slot_diff){.change = e.change[i], .cosine = e.cosine[i]};
+    client_close(&c);
+    return st;
+}

@@ -1,15 +1,17 @@
 /* Sessions of a server, looked at over its endpoints while it serves: the list through LIST, one
- * session through EXPORT. Neither brings a session in or holds one up. */
+ * session through EXPORT, the comparison of two memories through DIFF. None of them brings a
+ * session in or holds one up. */
 #ifndef RXT_TOOLS_INSPECT_LIVE_H
 #define RXT_TOOLS_INSPECT_LIVE_H
 
+#include "stm/stm.h"
 #include "tools/rxt/connect.h"
 
 #include <stdio.h>
 
 struct live_options {
     const char *turn;  /* for the list; NULL = this is not about a server */
-    const char *state; /* for one session */
+    const char *state; /* for one session, for a comparison */
     struct connect_keys keys;
 };
 
@@ -29,5 +31,15 @@ const struct client_session *live_find(const struct live_list *l, const char *na
 /* Writes what EXPORT gives of a session into an empty file. ENOTFOUND: there is none. */
 enum rxt_status live_export(FILE *f, const struct live_options *o, const char *session,
                             struct rxt_error *err);
+
+struct live_memory { /* which */
+    const char *session;
+    uint64_t version;
+};
+/* How far memory b is from memory a: out[cfg->n_layer * cfg->n_slot], by layer. EMISMATCH: they do
+ * not have this shape; ENOTFOUND, ESTALE: the server has no such session or version. */
+enum rxt_status live_diff(struct stm_slot_diff *out, const struct stm_config *cfg,
+                          const struct live_options *o, const struct live_memory *a,
+                          const struct live_memory *b, struct rxt_error *err);
 
 #endif

@@ -92,13 +92,12 @@ static enum rxt_status fetch(struct source *s, const struct live_options *o, con
 }
 
 enum rxt_status source_connect(struct source *s, const struct live_options *o, const char *tenant,
-                               const char *session, const char *other, struct rxt_error *err)
+                               const char *session, struct rxt_error *err)
 {
     *s = (struct source){.is_export = true};
     (void)snprintf(s->session, sizeof s->session, "%s", session);
     TRY(open_folder(s, err));
-    TRY(fetch(s, o, tenant, session, err));
-    return other && strcmp(other, session) != 0 ? fetch(s, o, tenant, other, err) : RXT_OK;
+    return fetch(s, o, tenant, session, err);
 }
 
 enum rxt_status source_open(struct source *s, const char *path, const char *tenant,

@@ -20,9 +20,9 @@ struct source {
  * fit. */
 enum rxt_status source_open(struct source *s, const char *path, const char *tenant,
                             struct rxt_error *err);
-/* The same of sessions of a server: `session`, and `other` beside it unless that is NULL. */
+/* The same of a session of a server. */
 enum rxt_status source_connect(struct source *s, const struct live_options *o, const char *tenant,
-                               const char *session, const char *other, struct rxt_error *err);
+                               const char *session, struct rxt_error *err);
 /* For store_import and store_export_look: reads a FILE. */
 enum rxt_status source_read(void *file, void *bytes, size_t n);
 void source_close(struct source *s);

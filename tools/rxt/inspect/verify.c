@@ -303,27 +303,26 @@ static enum rxt_status check_session(struct check *c, bool replay, struct rxt_er
     return st;
 }
 
+/* Sessions of the tenant; of those of others their rows, since a damaged one may be anybody's. */
 static enum rxt_status check_all(struct check *c, bool replay, struct rxt_error *err)
 {
     struct store_session x;
-    char after[STORE_NAME_MAX] = "";
-    size_t n;
-    for (;;) {
+    for (int64_t after = 0;; after = x.id) {
         struct rxt_error why = {0};
-        enum rxt_status st =
-            store_session_list(c->look->store, c->look->tenant, after, &x, 1, &n, &why);
-        if (st != RXT_OK && is_finding(st)) {
-            note(c, "session", 0, false, "after \"%s\": %s", after, reason(st, &why));
-            return RXT_OK; /* the list does not go on behind a damaged row */
-        }
-        if (st != RXT_OK)
-            return rxt_fail(err, st, "%s", reason(st, &why));
-        if (n == 0)
+        enum rxt_status st = store_session_next(c->look->store, after, &x, &why);
+        if (st == RXT_ENOTFOUND)
             return RXT_OK;
-        memcpy(after, x.name, sizeof after);
-        memcpy(c->session, x.name, sizeof c->session);
-        TRY(check_session(c, replay, err));
-        c->session[0] = '\0';
+        if (st != RXT_OK && !is_finding(st))
+            return rxt_fail(err, st, "%s", reason(st, &why));
+        if (st != RXT_OK) {
+            note(c, "session", 0, false, "%s", reason(st, &why));
+            if (x.id == 0) /* no row can be read from there on */
+                return RXT_OK;
+        } else if (strcmp(x.tenant, c->look->tenant) == 0) {
+            memcpy(c->session, x.name, sizeof c->session);
+            TRY(check_session(c, replay, err));
+            c->session[0] = '\0';
+        }
     }
 }
 

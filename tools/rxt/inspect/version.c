@@ -12,6 +12,7 @@ struct pair {
     struct history h, other; /* other: only for another session */
     uint64_t version, against;
     bool has_against, asked, other_session; /* asked: --against names it */
+    const struct live_options *server;      /* that has both; NULL = they are compared here */
     char against_session[STORE_NAME_MAX];
     void *values, *beside;
     struct slot_figures *slot;
@@ -65,6 +66,25 @@ enum rxt_status look_against(const char *against, char session[STORE_NAME_MAX], 
     return RXT_OK;
 }
 
+/* The other one stays where it is: which version, the server's list says. */
+static enum rxt_status find_other(struct pair *p, const struct look *l, struct rxt_error *err)
+{
+    struct live_list list;
+    enum rxt_status st = live_list(&list, l->server, p->against_session, err);
+    const struct client_session *other = live_find(&list, p->against_session);
+    if (st == RXT_OK && !other)
+        st =
+            rxt_fail(err, RXT_ENOTFOUND, "the server has no session \"%.60s\"", p->against_session);
+    if (st == RXT_OK && p->against == VERSION_HEAD)
+        p->against = other->version;
+    else if (st == RXT_OK && p->against > other->version)
+        st = rxt_fail(err, RXT_ENOTFOUND,
+                      "--against %.60s: the server has it up to version %" PRIu64, l->against,
+                      other->version);
+    live_list_free(&list);
+    return st;
+}
+
 static enum rxt_status open_other(struct pair *p, const struct look *l, struct rxt_error *err)
 {
     struct look there = *l;
@@ -89,8 +109,9 @@ static enum rxt_status pair_open(struct pair *p, const struct look *l, struct rx
         p->has_against = p->asked = true;
         TRY(look_against(l->against, p->against_session, &p->against, err));
         p->other_session = p->against_session[0] != '\0';
+        p->server = l->server;
         if (p->other_session)
-            TRY(open_other(p, l, err));
+            TRY(l->server ? find_other(p, l, err) : open_other(p, l, err));
         else if (p->against < p->h.session.base || p->against > p->h.session.applied)
             return rxt_fail(err, RXT_ENOTFOUND,
                             "--against %" PRIu64 ": session \"%.60s\" has the versions %" PRIu64
@@ -102,7 +123,7 @@ static enum rxt_status pair_open(struct pair *p, const struct look *l, struct rx
     }
     size_t n = p->h.n_slot, bytes = stm_bytes(&p->h.cfg);
     p->values = malloc(bytes);
-    p->beside = malloc(p->other_session ? stm_bytes(&p->other.cfg) : bytes);
+    p->beside = malloc(p->other.store ? stm_bytes(&p->other.cfg) : bytes);
     p->slot = malloc(n * sizeof *p->slot);
     p->diff = malloc(n * sizeof *p->diff);
     p->probe = calloc(n, sizeof *p->probe);
@@ -126,6 +147,14 @@ static enum rxt_status probe_update(struct pair *p, struct rxt_error *err)
     return history_step(&p->h, p->version, p->probe, err);
 }
 
+static enum rxt_status compare_there(const struct pair *p, struct rxt_error *err)
+{
+    const char *name = p->h.session.name;
+    const struct live_memory old = {p->other_session ? p->against_session : name, p->against};
+    return live_diff(p->diff, &p->h.cfg, p->server, &old, &(struct live_memory){name, p->version},
+                     err);
+}
+
 static enum rxt_status measure(struct pair *p, struct rxt_error *err)
 {
     struct history *there = p->other_session ? &p->other : &p->h;
@@ -134,6 +163,8 @@ static enum rxt_status measure(struct pair *p, struct rxt_error *err)
     TRY(probe_update(p, err));
     if (!p->has_against)
         return RXT_OK;
+    if (p->server)
+        return compare_there(p, err);
     enum rxt_status st = history_values(there, p->against, p->beside, err);
     if (st == RXT_EUNSUPPORTED && !p->asked) {
         p->has_against = false; /* without the model it has no image to be had from */

@@ -3,6 +3,7 @@
 #define RXT_TOOLS_INSPECT_VIEWS_H
 
 #include "tools/rxt/inspect/history.h"
+#include "tools/rxt/inspect/live.h"
 #include "tools/rxt/inspect/source.h"
 #include "tools/rxt/report/report.h"
 
@@ -13,6 +14,7 @@ struct look {
     struct store *store;
     bool is_export;
     const struct live_list *live; /* what the server says of its sessions; NULL = no server */
+    const struct live_options *server;
     const char *tenant, *session;
     const struct rxt_model *model; /* NULL: without what takes one */
     bool text;                     /* what people said may be shown */

@@ -33,10 +33,13 @@ struct turn_record {
 };
 
 struct load_session {
-    uint64_t n_before; /* turns it had when the run began */
-    uint64_t n_done;   /* that reported DONE in this run */
-    uint64_t n_turn;   /* it has at the end, says the server */
-    bool answered;     /* of the request that goes to all sessions now */
+    uint64_t n_before;                /* turns it had when the run began */
+    uint64_t n_done;                  /* that reported DONE in this run */
+    uint64_t n_turn;                  /* it has at the end, says the server */
+    uint64_t version_before, version; /* of its memory, then and then */
+    /* Of the request that goes to all sessions now. */
+    bool answered;
+    uint64_t retry_us; /* when it may go out again; 0 = it was not refused */
 };
 
 #define LOAD_ERRORS 24

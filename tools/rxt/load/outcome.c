@@ -132,7 +132,7 @@ static void count_good(struct load_outcome *o)
     }
 }
 
-/* What DONE was said of must be in the session, and nothing else. */
+/* What DONE was said of must be in the session and, at the end, in its memory; nothing else. */
 static void compare_sessions(struct load_outcome *o)
 {
     for (uint32_t i = 0; i < o->d->plan->n_session; i++) {
@@ -140,6 +140,9 @@ static void compare_sessions(struct load_outcome *o)
         uint64_t want = s->n_before + s->n_done;
         o->n_lost += s->n_turn < want ? want - s->n_turn : 0;
         o->n_doubled += s->n_turn > want ? s->n_turn - want : 0;
+        const uint64_t there = (s->n_turn < want ? s->n_turn : want) - s->n_before;
+        const uint64_t remembered = s->version - s->version_before;
+        o->n_forgotten += there > remembered ? there - remembered : 0;
     }
 }
 
@@ -159,8 +162,9 @@ static void put_ratio(char out[32], const struct trend *t)
 static int code_of(const struct load_outcome *o)
 {
     const enum trend_verdict a = o->first.verdict, b = o->turn.verdict;
-    if (o->d->n_error > 0 || o->n_lost > 0 || o->n_doubled > 0 || o->d->n_answer_differs > 0 ||
-        o->d->n_connected > 0 || o->d->n_done + o->d->n_cancelled < o->d->n_sent)
+    if (o->d->n_error > 0 || o->n_lost > 0 || o->n_doubled > 0 || o->n_forgotten > 0 ||
+        o->d->n_answer_differs > 0 || o->d->n_connected > 0 ||
+        o->d->n_done + o->d->n_cancelled < o->d->n_sent)
         return LOAD_ERRORS_CAME;
     if (a == TREND_NOT_CONSTANT || b == TREND_NOT_CONSTANT)
         return LOAD_NOT_CONSTANT;

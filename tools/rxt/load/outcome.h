@@ -26,6 +26,7 @@ struct load_outcome {
     struct trend first, turn, memory;
     uint64_t n_good;            /* within the limits */
     uint64_t n_lost, n_doubled; /* DONE that a session lacks; turns nobody heard DONE of */
+    uint64_t n_forgotten;       /* DONE that a session has, and not its memory */
     int code;
     char verdict[640]; /* a sentence */
     char line[224];    /* the same in short, the last line that is printed */

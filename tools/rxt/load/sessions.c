@@ -9,6 +9,7 @@
 
 #define WINDOW 256u /* requests at a time: less than a server has room for */
 #define PATIENCE_US 60000000u
+#define RETRY_MS 100 /* where the server says: any time */
 
 enum { ID_OPEN = 101, ID_GET, ID_ERASE, ID_CALL };
 
@@ -17,6 +18,9 @@ struct round {
     enum client_verb verb;
     uint64_t kind; /* of the ids */
     void (*take)(struct load_session *s, const struct client_event *e);
+    uint32_t asked, answered, n_refused; /* refused: to be asked again */
+    uint64_t retry_us;                   /* the first of them */
+    uint64_t heard_us;                   /* of an answer, which a refusal is not */
 };
 
 static enum rxt_status ask(const struct round *r, uint32_t session, struct rxt_error *err)
@@ -31,11 +35,11 @@ static enum rxt_status ask(const struct round *r, uint32_t session, struct rxt_e
 }
 
 /* After a new connection; these may all be asked twice. */
-static enum rxt_status ask_again(const struct round *r, uint32_t asked, struct rxt_error *err)
+static enum rxt_status ask_again(const struct round *r, struct rxt_error *err)
 {
-    for (uint32_t i = 0; i < asked; i++) {
+    for (uint32_t i = 0; i < r->asked; i++) {
         uint8_t id[16];
-        if (r->d->session[i].answered)
+        if (r->d->session[i].answered || r->d->session[i].retry_us)
             continue;
         drive_id(r->d, r->kind, i, id);
         client_many_forget(r->d->client, id);
@@ -44,34 +48,79 @@ static enum rxt_status ask_again(const struct round *r, uint32_t asked, struct r
     return RXT_OK;
 }
 
+/* Those that were refused and may be asked again now. */
+static enum rxt_status ask_refused(struct round *r, uint64_t now_us, struct rxt_error *err)
+{
+    if (r->n_refused == 0 || r->retry_us > now_us)
+        return RXT_OK;
+    r->retry_us = UINT64_MAX;
+    for (uint32_t i = 0; i < r->asked; i++) {
+        struct load_session *s = &r->d->session[i];
+        if (s->retry_us && s->retry_us <= now_us) {
+            s->retry_us = 0;
+            r->n_refused--;
+            TRY(ask(r, i, err));
+        } else if (s->retry_us && s->retry_us < r->retry_us) {
+            r->retry_us = s->retry_us;
+        }
+    }
+    return RXT_OK;
+}
+
+/* What the server refuses for a while is asked again when it says so. */
+static void take_refusal(struct round *r, const struct client_many_event *e)
+{
+    struct load_session *s = &r->d->session[e->tag];
+    s->retry_us = e->at_us + 1000 * (uint64_t)(e->retry_after_ms ? e->retry_after_ms : RETRY_MS);
+    if (r->n_refused++ == 0 || s->retry_us < r->retry_us)
+        r->retry_us = s->retry_us;
+}
+
+static enum rxt_status take_answer(struct round *r, const struct client_many_event *e)
+{
+    struct load_session *s = &r->d->session[e->tag];
+    if (e->kind == CLIENT_MANY_FAILED && e->retryable && e->final) {
+        take_refusal(r, e);
+        return RXT_OK;
+    }
+    if (e->kind == CLIENT_MANY_FAILED)
+        return e->status;
+    r->heard_us = e->at_us;
+    if (r->take)
+        r->take(s, &e->event);
+    s->answered = e->final;
+    r->answered += e->final;
+    return RXT_OK;
+}
+
 /* What comes late of the run has the tag of a turn, which is no session's. */
-static enum rxt_status go_round(const struct round *r, struct rxt_error *err)
+static enum rxt_status go_round(struct round *r, struct rxt_error *err)
 {
     const uint32_t n = r->d->plan->n_session;
-    uint32_t asked = 0, answered = 0;
-    uint64_t heard_us = clock_us();
-    for (uint32_t i = 0; i < n; i++)
+    r->heard_us = clock_us();
+    for (uint32_t i = 0; i < n; i++) {
         r->d->session[i].answered = false;
-    while (answered < n) {
+        r->d->session[i].retry_us = 0;
+    }
+    while (r->answered < n) {
         struct client_many_event e;
-        while (asked < n && asked - answered < WINDOW)
-            TRY(ask(r, asked++, err));
-        TRY(client_many_next(r->d->client, clock_us() + 100000, &e, err));
-        if (e.kind == CLIENT_MANY_IDLE && e.at_us - heard_us > PATIENCE_US)
-            return rxt_fail(err, RXT_EIO, "the server has said nothing for %u s",
+        while (r->asked < n && r->asked - r->answered < WINDOW)
+            TRY(ask(r, r->asked++, err));
+        TRY(ask_refused(r, clock_us(), err));
+        uint64_t until_us = clock_us() + 100000;
+        if (r->n_refused > 0 && r->retry_us < until_us)
+            until_us = r->retry_us;
+        TRY(client_many_next(r->d->client, until_us, &e, err));
+        if (e.at_us > r->heard_us + PATIENCE_US) {
+            if (e.kind == CLIENT_MANY_FAILED)
+                return e.status;
+            return rxt_fail(err, RXT_EIO, "the server has answered nothing for %u s",
                             PATIENCE_US / 1000000);
-        if (e.kind != CLIENT_MANY_IDLE)
-            heard_us = e.at_us;
+        }
         if (e.kind == CLIENT_MANY_CONNECTED)
-            TRY(ask_again(r, asked, err));
-        if (e.tag >= n || e.kind == CLIENT_MANY_IDLE || e.kind == CLIENT_MANY_CONNECTED)
-            continue;
-        if (e.kind == CLIENT_MANY_FAILED)
-            return e.status;
-        if (r->take)
-            r->take(&r->d->session[e.tag], &e.event);
-        r->d->session[e.tag].answered = e.final;
-        answered += e.final;
+            TRY(ask_again(r, err));
+        else if (e.kind != CLIENT_MANY_IDLE && e.tag < n)
+            TRY(take_answer(r, &e));
     }
     return RXT_OK;
 }
@@ -79,26 +128,30 @@ static enum rxt_status go_round(const struct round *r, struct rxt_error *err)
 static void take_open(struct load_session *s, const struct client_event *e)
 {
     s->n_before = e->n_turn;
+    s->version_before = e->version;
 }
 
 static void take_get(struct load_session *s, const struct client_event *e)
 {
     s->n_turn = e->n_turn;
+    s->version = e->version;
 }
 
 enum rxt_status drive_prepare(struct drive *d, struct rxt_error *err)
 {
-    return go_round(&(struct round){d, CLIENT_OPEN, ID_OPEN, take_open}, err);
+    return go_round(
+        &(struct round){.d = d, .verb = CLIENT_OPEN, .kind = ID_OPEN, .take = take_open}, err);
 }
 
 enum rxt_status drive_verify(struct drive *d, struct rxt_error *err)
 {
-    return go_round(&(struct round){d, CLIENT_GET, ID_GET, take_get}, err);
+    return go_round(&(struct round){.d = d, .verb = CLIENT_GET, .kind = ID_GET, .take = take_get},
+                    err);
 }
 
 enum rxt_status drive_erase(struct drive *d, struct rxt_error *err)
 {
-    return go_round(&(struct round){d, CLIENT_ERASE, ID_ERASE, NULL}, err);
+    return go_round(&(struct round){.d = d, .verb = CLIENT_ERASE, .kind = ID_ERASE}, err);
 }
 
 /* ---- one by one --------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define COUNT_OF(array) ((int)(sizeof(array) / sizeof *(array)))
 
@@ -14,6 +15,8 @@
 enum { REMEMBERED = 200 }; /* request ids of a session that a server still knows, at least */
 #define WINDOW 64u
 #define PATIENCE_US 60000000u
+#define RETRY_MS_MAX 5000u
+#define RECORD 0xFFFFFFFFFFFFFFu /* of a tag: the number of the turn */
 
 static bool may_repeat(const struct drive *d, size_t record, uint32_t *of_session)
 {
@@ -22,7 +25,7 @@ static bool may_repeat(const struct drive *d, size_t record, uint32_t *of_sessio
 
 static void take_repeat(struct soak *s, struct drive *d, const struct client_many_event *e)
 {
-    struct turn_record *t = &d->turn[e->tag & 0xFFFFFFFFFFFFFFu];
+    struct turn_record *t = &d->turn[e->tag & RECORD];
     if (e->final)
         t->aside = 0;
     if (e->kind == CLIENT_MANY_FAILED)
@@ -34,6 +37,16 @@ static void take_repeat(struct soak *s, struct drive *d, const struct client_man
     s->n_differs += e->event.n_answer != t->n_answer;
 }
 
+/* One that is refused for a while goes out again when the server says so; the others wait with it.
+ */
+static enum rxt_status repeat_later(struct drive *d, const struct client_many_event *e,
+                                    struct rxt_error *err)
+{
+    const uint32_t ms = e->retry_after_ms < RETRY_MS_MAX ? e->retry_after_ms + 1 : RETRY_MS_MAX;
+    (void)nanosleep(&(struct timespec){ms / 1000, 1000000L * (ms % 1000)}, NULL);
+    return drive_repeat(d, e->tag & RECORD, err);
+}
+
 /* Until at most `most` are in flight. */
 static enum rxt_status await_repeats(struct soak *s, struct drive *d, uint32_t most,
                                      struct rxt_error *err)
@@ -42,14 +55,20 @@ static enum rxt_status await_repeats(struct soak *s, struct drive *d, uint32_t m
     while (client_many_inflight(d->client) > most) {
         struct client_many_event e;
         TRY(client_many_next(d->client, clock_us() + 100000, &e, err));
-        if (e.kind == CLIENT_MANY_IDLE && e.at_us - heard_us > PATIENCE_US)
+        const bool patient = e.at_us <= heard_us + PATIENCE_US, ours = e.tag >> 56 == TAG_REPEAT;
+        const bool later = e.kind == CLIENT_MANY_FAILED && e.retryable && e.final;
+        if (e.kind == CLIENT_MANY_IDLE && !patient)
             return rxt_fail(err, RXT_EIO, "repeated requests are not answered");
         if (e.kind == CLIENT_MANY_IDLE)
             continue;
+        if (ours && later && patient) {
+            TRY(repeat_later(d, &e, err));
+            continue;
+        }
         heard_us = e.at_us;
         if (e.kind == CLIENT_MANY_CONNECTED)
             drive_ask_again(d, e.connection);
-        else if (e.tag >> 56 == TAG_REPEAT)
+        else if (ours)
             take_repeat(s, d, &e);
     }
     return RXT_OK;
@@ -76,20 +95,23 @@ void soak_judge(const struct soak *s, const struct faults *f, struct load_outcom
 {
     const struct drive *d = o->d;
     const uint64_t open = drive_open_turns(d);
-    const bool good = o->n_lost == 0 && o->n_doubled <= open && s->n_differs == 0 &&
-                      s->n_failed == 0 && d->n_answer_differs == 0 && faults_deaths(f) == 0;
+    const bool sound = o->n_lost == 0 && o->n_doubled <= open && s->n_differs == 0 &&
+                       s->n_failed == 0 && d->n_answer_differs == 0 && faults_deaths(f) == 0;
+    const bool good = sound && o->n_forgotten == 0;
+    const char *word = good ? "NOTHING LOST" : sound ? "NOT REMEMBERED" : "ERRORS";
     o->code = good ? LOAD_CONSTANT : LOAD_ERRORS_CAME;
     (void)snprintf(o->line, sizeof o->line,
-                   "%s: %" PRIu64 " turns DONE, %" PRIu64 " missing, %" PRIu64 " asked for again",
-                   good ? "NOTHING LOST" : "ERRORS", d->n_done, o->n_lost, s->n_repeated);
+                   "%s: %" PRIu64 " turns DONE, %" PRIu64 " missing, %" PRIu64
+                   " in no memory, %" PRIu64 " asked for again",
+                   word, d->n_done, o->n_lost, o->n_forgotten, s->n_repeated);
     (void)snprintf(o->verdict, sizeof o->verdict,
-                   "%s: of %" PRIu64 " turns that reported DONE, %" PRIu64 " are missing; %" PRIu64
-                   " asked for again: %" PRIu64 " with another answer, %" PRIu64
-                   " without; %" PRIu64 " turns refused, %" PRIu64 " not remembered, %" PRIu64
+                   "%s: of %" PRIu64 " turns that reported DONE, %" PRIu64
+                   " are missing and %" PRIu64 " are in no memory at the end (%" PRIu64
+                   " memories failed at first); %" PRIu64 " asked for again: %" PRIu64
+                   " with another answer, %" PRIu64 " without; %" PRIu64 " turns refused, %" PRIu64
                    " without an end; the server ended %u times on its own",
-                   good ? "NOTHING LOST" : "ERRORS", d->n_done, o->n_lost, s->n_repeated,
-                   s->n_differs, s->n_failed, d->n_refused, d->n_memory_failed, open,
-                   faults_deaths(f));
+                   word, d->n_done, o->n_lost, o->n_forgotten, d->n_memory_failed, s->n_repeated,
+                   s->n_differs, s->n_failed, d->n_refused, open, faults_deaths(f));
 }
 
 static const struct column fault_columns[] = {{"fault", "fault", CELL_TEXT},

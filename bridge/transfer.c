@@ -1,0 +1,117 @@
+/* A session as a file: EXPORT writes it, IMPORT reads it. */
+#include "bridge/bridge_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- export ----------------------------------------------------------------------------- */
+
+static enum rxt_status write_all(void *arg, const void *bytes, size_t n)
+{
+    int fd = *(int *)arg;
+    for (const char *p = bytes; n > 0;) {
+        ssize_t done = write(fd, p, n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return errno == ENOSPC ? RXT_EFULL : RXT_EIO;
+        p += done;
+        n -= (size_t)done;
+    }
+    return RXT_OK;
+}
+
+/* Under another name until it is whole and on the disk. */
+static enum rxt_status run_export(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    char part[4096];
+    int n = snprintf(part, sizeof part, "%s.part", t->r.path);
+    if (n < 0 || (size_t)n >= sizeof part)
+        return rxt_fail(err, RXT_ELIMIT, "the path is longer than %zu bytes", sizeof part - 6);
+    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", part, strerror(errno));
+    enum rxt_status st = store_export(store, t->r.tenant, t->r.session, true, write_all, &fd, err);
+    if (st == RXT_OK && fsync(fd) != 0)
+        st = rxt_fail(err, RXT_EIO, "cannot sync %.180s: %s", part, strerror(errno));
+    if (close(fd) != 0 && st == RXT_OK)
+        st = rxt_fail(err, RXT_EIO, "cannot close %.180s: %s", part, strerror(errno));
+    if (st == RXT_OK && rename(part, t->r.path) != 0)
+        st = rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", t->r.path, strerror(errno));
+    if (st != RXT_OK)
+        (void)unlink(part);
+    return st;
+}
+
+void export_start(struct task *t)
+{
+    t->work_out = true;
+    bridge_post_export(t->bridge, &t->write.work, run_export, verb_finished, t);
+}
+
+/* ---- import ----------------------------------------------------------------------------- */
+
+static enum rxt_status read_all(void *arg, void *bytes, size_t n)
+{
+    const struct task *t = arg;
+    for (char *p = bytes; n > 0;) {
+        ssize_t done = read(t->write.fd, p, n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return RXT_EIO;
+        if (done == 0)
+            return RXT_EFORMAT;
+        p += done;
+        n -= (size_t)done;
+    }
+    return RXT_OK;
+}
+
+static enum rxt_status check_import(void *arg, const struct store_session *x, struct rxt_error *err)
+{
+    const struct task *t = arg;
+    TRY(verb_check_sessions(t, t->write.store, err));
+    if (task_check_name("origin's", x->origin, err) != RXT_OK) /* clients are told it */
+        return rxt_fail(err, RXT_EFORMAT, "the export is of a session that has no name");
+    return session_check_model(x, rxt_model_info(t->bridge->model), err);
+}
+
+static enum rxt_status begin_import(struct task *t, struct store *store, struct rxt_error *err)
+{
+    const struct store_source from = {.read = read_all, .accept = check_import, .arg = t};
+    t->write.store = store;
+    t->write.fd = open(t->r.path, O_RDONLY | O_CLOEXEC);
+    if (t->write.fd < 0)
+        return rxt_fail(err, RXT_EIO, "cannot read %.180s: %s", t->r.path, strerror(errno));
+    enum rxt_status st =
+        store_import_begin(&t->write.import, store, t->r.tenant, t->r.session, &from, err);
+    if (st != RXT_OK)
+        (void)close(t->write.fd);
+    return st;
+}
+
+/* A large image goes in pieces, and the turns of others between them. */
+static enum rxt_status run_import(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    if (!t->write.import)
+        TRY(begin_import(t, store, err));
+    enum rxt_status st = store_import_step(t->write.import, &w->again, err);
+    if (w->again)
+        return RXT_OK;
+    store_import_end(&t->write.import);
+    (void)close(t->write.fd);
+    if (st == RXT_OK)
+        st = store_session_get(store, t->r.tenant, t->r.session, &t->write.session, err);
+    return st;
+}
+
+void import_start(struct task *t)
+{
+    verb_post(t, run_import, verb_opened, true);
+}
