@@ -151,7 +151,7 @@ if [[ $full -eq 1 ]]; then
     stage "address and undefined sanitizer, clang" build_and_test fuzz fuzz
 else
     stage "thread sanitizer" build_and_test tsan tsan-threads threads_tests
-    stage "address and undefined sanitizer" build_and_test dev dev-fast
+    stage "address and undefined sanitizer" build_and_test dev dev-fast fast_tests
 fi
 if compgen -G "tests/fuzz/fuzz_*.c" >/dev/null; then
     stage "fuzzers" fuzz_all $((full ? 60 : 10))
