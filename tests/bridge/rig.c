@@ -12,16 +12,44 @@ static void open_bridge(struct rig *r)
     assert_ok(st);
 }
 
-void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg)
+static struct rxt_model *open_model(const char *dir)
 {
     struct rxt_error err = {0};
-    *r = (struct rig){.dir = test_dir_make()};
-    (void)snprintf(r->store, sizeof r->store, "%s/store.db", r->dir);
+    struct rxt_model *m = NULL;
     const struct rxt_model_options opt = {.backend = "cpu", .n_thread = 2};
-    enum rxt_status st = rxt_model_open(&r->model, model ? model : MODEL_DIR, &opt, &err);
+    enum rxt_status st = rxt_model_open(&m, dir, &opt, &err);
     if (st != RXT_OK)
         print_error("%s\n", err.text);
     assert_ok(st);
+    return m;
+}
+
+/* One for all rigs of a program: nothing writes to a model, and packing it takes a sanitizer
+ * seconds. */
+static struct rxt_model *bundled;
+static int n_rig;
+
+static void close_bundled(void)
+{
+    if (n_rig == 0) /* a test that failed leaves its bridge running */
+        rxt_model_close(&bundled);
+}
+
+static struct rxt_model *bundled_model(void)
+{
+    if (!bundled) {
+        bundled = open_model(MODEL_DIR);
+        assert_int_equal(atexit(close_bundled), 0);
+    }
+    return bundled;
+}
+
+void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg)
+{
+    *r = (struct rig){.dir = test_dir_make()};
+    (void)snprintf(r->store, sizeof r->store, "%s/store.db", r->dir);
+    r->model = model ? open_model(model) : bundled_model();
+    n_rig++;
     if (cfg)
         r->cfg = *cfg;
     open_bridge(r);
@@ -30,7 +58,9 @@ void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg)
 void rig_close(struct rig *r)
 {
     bridge_close(&r->bridge, CLOSE_US);
-    rxt_model_close(&r->model);
+    if (r->model != bundled)
+        rxt_model_close(&r->model);
+    n_rig--;
     test_dir_remove(r->dir);
 }
 

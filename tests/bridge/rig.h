@@ -16,13 +16,12 @@ struct rig {
     struct bridge_config cfg;
 };
 
-/* model NULL: opens MODEL_DIR. cfg NULL: defaults. */
+/* model NULL: MODEL_DIR, opened once and kept till the program ends. cfg NULL: defaults. */
 void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg);
 void rig_close(struct rig *r);
 void rig_reopen(struct rig *r); /* closes the bridge in order and opens it again on its store */
 
-/* The rig of a file of tests that want no other: over the bundled model, a new one for each test.
- */
+/* The rig of a file of tests that want no other: over the bundled model. */
 extern struct rig rig;
 int rig_setup(void **state);
 int rig_teardown(void **state);

@@ -42,13 +42,10 @@ static void *run_engine(void *arg)
 
 static void prepare(struct served *s)
 {
-    struct rxt_error err;
-    const struct rxt_model_options one = {.n_thread = 1};
-    *s = (struct served){.context = zmq_ctx_new(), .dir = test_dir_make()};
+    *s = (struct served){.model = s->model, .context = zmq_ctx_new(), .dir = test_dir_make()};
     (void)snprintf(s->store, sizeof s->store, "%s/store.db", s->dir);
     (void)snprintf(s->admin, sizeof s->admin, "ipc://%s/admin", s->dir);
     (void)snprintf(s->clients, sizeof s->clients, "%s/clients", s->dir);
-    assert_ok(rxt_model_open(&s->model, "models/demo-15m", &one, &err));
 }
 
 static void start(struct served *s, struct server_config cfg)
@@ -75,7 +72,6 @@ static int finish(void **state)
 {
     struct served *s = &served;
     (void)state;
-    rxt_model_close(&s->model);
     assert_int_equal(zmq_ctx_term(s->context), 0);
     test_dir_remove(s->dir);
     return 0;
@@ -492,6 +488,21 @@ static void test_check(void **state)
     check(curve, "line 3: not a public key");
 }
 
+static int open_model(void **state)
+{
+    const struct rxt_model_options one = {.n_thread = 1};
+    (void)state;
+    assert_ok(rxt_model_open(&served.model, "models/demo-15m", &one, NULL));
+    return 0;
+}
+
+static int close_model(void **state)
+{
+    (void)state;
+    rxt_model_close(&served.model);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,5 +513,5 @@ int main(void)
         cmocka_unit_test_teardown(test_tenants, finish),
         cmocka_unit_test_teardown(test_check, finish),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, open_model, close_model);
 }

@@ -1,7 +1,7 @@
 """The conversation of the reference, the program started anew for every turn, on 1 and 2 threads and
 with every instruction set: the same ids and the same memory, bit by bit, in all of them. The slow
-scalar path has its runs only with RXT_FULL; rxt.conversation_scalar holds it to the same
-ids in any case."""
+scalar path has its runs only with RXT_FULL; rxt.conversation_scalar holds its first turns to the
+same ids in any case."""
 
 import os
 import pathlib

@@ -1,6 +1,6 @@
 /* The conversation of golden/demo-15m, token by token, in whatever way the environment says:
  * RXT_ISA (scalar, avx2, avx512), RXT_TEST_THREADS, RXT_TEST_DTYPE (f32, bf16), RXT_TEST_TURNS (the
- * first so many). The memory has the same bits in all of them. */
+ * first so many; RXT_FULL: all). The memory has the same bits in all of them. */
 #include "rxt/rxt.h"
 
 #include "kernels/base/cpu.h"
@@ -102,7 +102,7 @@ static void conversation(void **state)
     assert_ok(rxt_session_create(&s, m, NULL, &err));
     json_t *turns = json_load_file("tests/golden/demo-15m/conversation.json", 0, NULL);
     assert_int_equal(json_array_size(turns), sizeof hashes / sizeof *hashes);
-    const char *limit = getenv("RXT_TEST_TURNS");
+    const char *limit = getenv("RXT_FULL") ? NULL : getenv("RXT_TEST_TURNS");
     size_t n_turn = limit ? (size_t)atoi(limit) : json_array_size(turns);
     for (size_t i = 0; i < n_turn; i++) {
         json_t *turn = json_array_get(turns, i);
