@@ -38,13 +38,17 @@ class SlowServer:
     """first_ms(turn) and token_ms(turn) are the delays of the turn with this number (from 1). stall:
     (turns that have come when it begins, its seconds). refuse: numbers of turns, over all sessions,
     that are refused; forget: sessions whose last turn is not there at the end; unmemorable: numbers
-    of turns of each session whose memory fails behind DONE. CANCEL always comes too late."""
+    of turns of each session whose memory fails behind DONE; alone: memories are made one after
+    another. CANCEL always comes too late."""
 
-    def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=(), unmemorable=()):
+    def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=(), unmemorable=(),
+                 alone=False):
         self.first_ms, self.token_ms, self.memory_ms = first_ms, token_ms, memory_ms
         self.stall, self.refuse, self.forget = stall, set(refuse), set(forget)
         self.unmemorable = set(unmemorable)
+        self.alone, self._remembered_us = alone, 0
         self.turns = []  # Turn, as they came
+        self.n_dry = 0  # turns that asked for no memory
         self._sessions = {}  # name -> turns
         self._order = itertools.count()
         self._due = []  # (time, order, what to do)
@@ -122,15 +126,17 @@ class SlowServer:
         if len(self.turns) in self.refuse:
             self._send(peer, ERROR, request, error(301, "busy", True), FINAL)
             return
-        self._sessions[name] += 1
+        dry = body.get("commit") == "never"
+        self.n_dry += dry
+        self._sessions[name] += not dry
         price = {"tokens_max": 256, "bytes": 1, "us_expected": 1}
         self._send(peer, ACCEPTED, request, {"session": name, "price": price, "position": 0})
         first_us = turn.came_us + round(1000 * self.first_ms(turn.number))
         for k in range(N_TOKEN):
             at_us = first_us + round(1000 * k * self.token_ms(turn.number))
-            self._later(at_us, lambda k=k: self._token(peer, request, turn, k))
+            self._later(at_us, lambda k=k: self._token(peer, request, turn, k, dry))
 
-    def _token(self, peer, request, turn, k):
+    def _token(self, peer, request, turn, k, dry):
         if k == 0:
             turn.first_us = now_us()
         self._send(peer, TOKEN, request, {"text": "x", "ids": [7]}, sequence=k)
@@ -142,12 +148,17 @@ class SlowServer:
                  "answer_us": turn.done_us - turn.came_us, "journal_us": 0}
         done = {"session": turn.session, "finish": "length", "n_query": 5, "n_answer": N_TOKEN,
                 "read_version": version - 1, "pending_version": version, "usage": usage}
-        self._send(peer, DONE, request, done, sequence=N_TOKEN)
+        self._send(peer, DONE, request, done, FINAL if dry else 0, sequence=N_TOKEN)
+        if dry:
+            return
         if turn.number in self.unmemorable:
             failed = {"session": turn.session, "version": version - 1, **error(408, "not_finite")}
             self._send(peer, MEMORY_FAILED, request, failed, FINAL, N_TOKEN)
             return
+        start_us = max(turn.done_us, self._remembered_us) if self.alone else turn.done_us
+        self._remembered_us = start_us + 1000 * self.memory_ms
+        lag_us = self._remembered_us - turn.done_us
         memory = {"session": turn.session, "version": version, "stm_hash": bytes(16),
-                  "lag_us": 1000 * self.memory_ms, "memory_us": 1000 * self.memory_ms}
-        self._later(turn.done_us + 1000 * self.memory_ms,
+                  "lag_us": lag_us, "memory_us": lag_us}
+        self._later(self._remembered_us,
                     lambda: self._send(peer, MEMORY, request, memory, FINAL, N_TOKEN))
