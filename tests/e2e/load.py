@@ -214,4 +214,5 @@ def main():
         check_last_stop(folder)
 
 
-main()
+if __name__ == "__main__":
+    main()
