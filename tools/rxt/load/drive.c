@@ -72,15 +72,6 @@ static uint32_t count_vanishing(const struct drive *d, bool slow)
 enum rxt_status drive_open(struct drive *d, const struct client_config *server,
                            struct rxt_error *err)
 {
-    const bool slow = d->plan->slow > 0;
-    d->n_vanishing = count_vanishing(d, slow);
-    const struct client_many_config cfg = {
-        .server = *server,
-        .n_connection = d->n_connection + d->n_vanishing + slow,
-        .max_requests = 1u << 17,
-        .slow_bytes = slow ? 512 : 0,
-        .slow_pause_ms = 250,
-    };
     size_t n = drive_records(d);
     d->nonce = plan_mix(clock_ns()) ^ plan_mix((uint64_t)clock_wall_us());
     if (!d->prefix[0])
@@ -94,6 +85,15 @@ enum rxt_status drive_open(struct drive *d, const struct client_config *server,
     d->fork = &d->histogram[MEASURES];
     d->resend = &d->histogram[MEASURES + 1];
     TRY(schedule_create(&d->schedule, d->plan));
+    const bool slow = d->plan->slow > 0;
+    d->n_vanishing = count_vanishing(d, slow);
+    const struct client_many_config cfg = {
+        .server = *server,
+        .n_connection = d->n_connection + d->n_vanishing + slow,
+        .max_requests = 1u << 17,
+        .slow_bytes = slow ? 512 : 0,
+        .slow_pause_ms = 250,
+    };
     return client_many_open(&d->client, &cfg, err);
 }
 
