@@ -9,6 +9,10 @@
 #define SIMD_TILE_VECS(n_row) \
     ((n_row) == 1 ? 4 : (n_row) <= 3 ? 2 : 1) /* 8 to 12 of 16 registers */
 
+/* Vecs of cpu/measure_simd.c at a time: chains enough to hide the latency, all in registers. A
+ * divisor of MEASURE_FMA_CHAINS. */
+#define SIMD_FMA_VECS 6
+
 struct vec {
     __m256 lo, hi;
 };

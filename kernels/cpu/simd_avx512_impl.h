@@ -8,6 +8,10 @@
 #define SIMD_TILE_ROWS 6
 #define SIMD_TILE_VECS(n_row) 4 /* up to 24 accumulators of 32 registers */
 
+/* Vecs of cpu/measure_simd.c at a time: chains enough to hide the latency, all in registers. A
+ * divisor of MEASURE_FMA_CHAINS. */
+#define SIMD_FMA_VECS 12
+
 struct vec {
     __m512 v;
 };

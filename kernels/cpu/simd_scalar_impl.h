@@ -9,6 +9,10 @@
 #define SIMD_TILE_ROWS 1
 #define SIMD_TILE_VECS(n_row) 1
 
+/* Vecs of cpu/measure_simd.c at a time: chains enough to hide the latency, all in registers. A
+ * divisor of MEASURE_FMA_CHAINS. */
+#define SIMD_FMA_VECS 1
+
 struct vec {
     float v[VEC];
 };

@@ -87,7 +87,7 @@ __device__ inline bf16 bf16_of(float f)
 #ifdef __CUDA_ARCH__
     bf16 h;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f));
-    return h;
+    return f == f ? h : (bf16)(__float_as_uint(f) >> 16 | 0x0040u); /* the card has one NaN only */
 #else
     uint32_t u = __float_as_uint(f);
     if ((u & 0x7FFFFFFFu) > 0x7F800000u)

@@ -143,6 +143,31 @@ def check_asides(folder):
     assert "load-" not in sessions, "forks are erased"
 
 
+def check_vanishing(folder):
+    """Connections go in the middle of answers: nothing is lost, nothing said twice, and that they
+    went is no error."""
+    server = subprocess.Popen(
+        [RXTD, "--model", MODEL, "--store", folder / "vanish.db", "--turn", f"ipc://{folder}/turn"],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        done, run = load(
+            folder, "--sessions", 6, "--turns", 20, "--rate", 24, "--vanish", "0.5", "--slow", "0.17",
+            "--cancel", "0.1", "--resend", "0.1",
+        )
+    finally:
+        server.terminate()
+        assert server.wait(timeout=60) == 0
+    assert done.returncode in (0, 1, 2), done.stdout + done.stderr
+    facts = run["run"]
+    assert facts["sent"] == 120 and facts["done"] + facts["cancelled"] == 120, facts
+    assert facts["lost"] == 0 and facts["doubled"] is None and facts["connected"] is None, facts
+    # Of 3 sessions, 15 turns are drawn; some are over before the connection can go.
+    assert 3 <= facts["vanished"] <= 30, facts
+    # Those of the two others count: 2 of 3 of that kind, and not the cancelled ones.
+    assert facts["full"] <= 40, facts
+
+
 def check_last_stop(folder):
     """The server stops as the last turn ends: the connections, also the slow one, find it again while
     everything is asked for once more."""
@@ -169,6 +194,9 @@ def check_complaints(folder):
     assert "--disk-switch" in refused(*soak)
     assert "--server" in refused("--faults", "plan")
     assert "--rate" in refused("--rate", "3", "--think-ms", "4")
+    assert "--find-rate" in refused("--rate", "3", "--find-rate", "4")
+    assert "--dry-run" in refused("--dry-run", "--resend", "0.5")
+    assert "--vanish" in refused("--slow", "0.5", "--vanish", "0.5")
     assert "lognormal" in refused("--think-ms", "often")
     assert "1000000000" in refused("--think-ms", "1e300")
     assert "unknown option" in refused("--no-such")
@@ -182,7 +210,9 @@ def main():
         check_run(folder)
         check_soak(folder)
         check_asides(folder)
+        check_vanishing(folder)
         check_last_stop(folder)
 
 
-main()
+if __name__ == "__main__":
+    main()

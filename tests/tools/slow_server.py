@@ -39,18 +39,20 @@ class SlowServer:
     (turns that have come when it begins, its seconds). refuse: numbers of turns, over all sessions,
     that are refused; forget: sessions whose last turn is not there at the end; unmemorable: numbers
     of turns of each session whose memory fails behind DONE; recovers: at the end it is there all the
-    same; CANCEL always comes too late. busy: how often each OPEN, GET, ERASE and TURN that is asked for
+    same; alone: memories are made one after another; CANCEL always comes too late. busy: how often each OPEN, GET, ERASE and TURN that is asked for
     again is refused first."""
 
     def __init__(self, first_ms, token_ms, memory_ms=1, stall=None, refuse=(), forget=(), unmemorable=(),
-                 recovers=False, busy=0):
+                 recovers=False, busy=0, alone=False):
         self.first_ms, self.token_ms, self.memory_ms = first_ms, token_ms, memory_ms
         self.stall, self.refuse, self.forget = stall, set(refuse), set(forget)
         self.unmemorable, self.recovers = set(unmemorable), recovers
         self.busy, self._refused = busy, {}  # request -> (times, when it may come again)
         self.too_early = 0
+        self.alone, self._remembered_us = alone, 0
         self._done = {}  # request -> DONE
         self.turns = []  # Turn, as they came
+        self.n_dry = 0  # turns that asked for no memory
         self._sessions = {}  # name -> turns
         self._order = itertools.count()
         self._due = []  # (time, order, what to do)
@@ -145,15 +147,17 @@ class SlowServer:
         if len(self.turns) in self.refuse:
             self._send(peer, ERROR, request, error(301, "busy", True), FINAL)
             return
-        self._sessions[name] += 1
+        dry = body.get("commit") == "never"
+        self.n_dry += dry
+        self._sessions[name] += not dry
         price = {"tokens_max": 256, "bytes": 1, "us_expected": 1}
         self._send(peer, ACCEPTED, request, {"session": name, "price": price, "position": 0})
         first_us = turn.came_us + round(1000 * self.first_ms(turn.number))
         for k in range(N_TOKEN):
             at_us = first_us + round(1000 * k * self.token_ms(turn.number))
-            self._later(at_us, lambda k=k: self._token(peer, request, turn, k))
+            self._later(at_us, lambda k=k: self._token(peer, request, turn, k, dry))
 
-    def _token(self, peer, request, turn, k):
+    def _token(self, peer, request, turn, k, dry):
         if k == 0:
             turn.first_us = now_us()
         self._send(peer, TOKEN, request, {"text": "x", "ids": [7]}, sequence=k)
@@ -166,12 +170,17 @@ class SlowServer:
         done = {"session": turn.session, "finish": "length", "n_query": 5, "n_answer": N_TOKEN,
                 "read_version": version - 1, "pending_version": version, "usage": usage}
         self._done[request] = {k: v for k, v in done.items() if k != "usage"}
-        self._send(peer, DONE, request, done, sequence=N_TOKEN)
+        self._send(peer, DONE, request, done, FINAL if dry else 0, sequence=N_TOKEN)
+        if dry:
+            return
         if turn.number in self.unmemorable:
             failed = {"session": turn.session, "version": version - 1, **error(408, "not_finite")}
             self._send(peer, MEMORY_FAILED, request, failed, FINAL, N_TOKEN)
             return
+        start_us = max(turn.done_us, self._remembered_us) if self.alone else turn.done_us
+        self._remembered_us = start_us + 1000 * self.memory_ms
+        lag_us = self._remembered_us - turn.done_us
         memory = {"session": turn.session, "version": version, "stm_hash": bytes(16),
-                  "lag_us": 1000 * self.memory_ms, "memory_us": 1000 * self.memory_ms}
-        self._later(turn.done_us + 1000 * self.memory_ms,
+                  "lag_us": lag_us, "memory_us": lag_us}
+        self._later(self._remembered_us,
                     lambda: self._send(peer, MEMORY, request, memory, FINAL, N_TOKEN))

@@ -40,7 +40,7 @@ class LoadTest(unittest.TestCase):
             rows = [{k: v if k == "outcome" else int(v) for k, v in row.items()}
                     for row in csv.DictReader(f)]
         made = {(int(t.session.rsplit("-", 1)[1]), t.number): t for t in server.turns}
-        return done.returncode, report, rows, [made[row["session"], row["turn"]] for row in rows]
+        return done.returncode, report, rows, [made.get((row["session"], row["turn"])) for row in rows]
 
     def assert_near(self, got, want, share=0.02):
         self.assertLess(abs(got / want - 1), share, f"{got} and {want}")
@@ -106,6 +106,43 @@ class LoadTest(unittest.TestCase):
         table = {row["measure"]: row for row in report["latency"]}
         self.assert_near(table["first token"]["max"], first.max() / 1000)
         self.assertLess(table["sent late by this tool"]["p50"], 10, "what waits is not the tool")
+
+    def test_a_dry_run_leaves_no_memory(self):
+        server = SlowServer(lambda n: 20, lambda n: 1)
+        code, report, rows, _ = self.load(server, 8, "--dry-run")
+        self.assertIn(code, (0, 1, 2), self.output)
+        self.assertEqual(server.n_dry, SESSIONS * 8)
+        self.assertEqual((report["run"]["done"], report["run"]["lost"]), (SESSIONS * 8, 0))
+        self.assertEqual({r["memory_us"] for r in rows}, {0})
+        self.assertNotIn("memory lag (server)", [row["measure"] for row in report["latency"]])
+
+    def test_it_ends_in_time(self):
+        server = SlowServer(lambda n: 5, lambda n: 1)
+        code, report, rows, _ = self.load(server, 1000, "--seconds", "1.5")
+        self.assertNotEqual(code, 3, self.output)
+        # Gaps of 100 ms, the sessions spread over the first of them.
+        self.assertEqual((report["run"]["sent"], report["run"]["done"]), (15 * SESSIONS, 15 * SESSIONS))
+        self.assertEqual(report["run"]["tokens_s"], N_TOKEN * report["run"]["done_s"])
+        self.assertEqual(sum(r["outcome"] == "not sent" for r in rows), (1000 - 15) * SESSIONS)
+
+    def test_find_rate(self):
+        """Memories take 25 ms each, one after another: 40 turns a second, however fast the answers."""
+        with SlowServer(lambda n: 2, lambda n: 0.1, memory_ms=25, alone=True) as server:
+            done = subprocess.run(
+                [os.environ["RXT"], "load", "--connect", server.endpoint, "--sessions", "8", "--find-rate",
+                 "3", "--arrivals", "even", "--json", self.folder / "rate.json"],
+                capture_output=True, text=True, timeout=200,
+            )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        report = json.loads((self.folder / "rate.json").read_text())
+        self.assert_near(report["found"]["rate"], 40, 0.1)
+        self.assertIn(f"BORNE: {report['found']['rate']:.1f} turns a second", done.stdout)
+        # What is asked beyond it is not kept up with: by all that is asked too much.
+        for t in report["trials"]:
+            self.assertEqual(t["borne"], "yes" if t["drift"] <= 0.03 else "no", t)
+            if t["rate"] > 44:
+                self.assertLess(abs(t["drift"] - (1 - 40 / t["rate"])), 0.05, t)
+        self.assertEqual(server.n_session, 0, "sessions of the trials are erased")
 
     def test_what_is_refused_and_lost_is_an_error(self):
         server = SlowServer(lambda n: 5, lambda n: 1, refuse=[7, 9], forget=[2])

@@ -96,6 +96,54 @@ static void test_even_arrivals_do_not_meet_and_a_ramp_delays(void **state)
     schedule_destroy(&s);
 }
 
+/* Only what is due in time, and all of that. */
+static void test_an_end(void **state)
+{
+    (void)state;
+    struct load_plan p = plan_of("exp:1000");
+    struct schedule *s = NULL;
+    struct arrival a;
+    uint32_t all = 0, some = 0;
+    for (int round = 0; round < 2; round++) {
+        p.end_us = round == 0 ? 0 : 20000;
+        assert_ok(schedule_create(&s, &p));
+        for (; schedule_peek(s, &a); schedule_pop(s)) {
+            assert_true(round == 0 || a.due_us < 20000);
+            *(round == 0 ? &all : &some) += a.due_us < 20000;
+        }
+        schedule_destroy(&s);
+    }
+    assert_true(some > 800 && some == all);
+    p.end_us = 0.001; /* not even the first ones */
+    assert_ok(schedule_create(&s, &p));
+    assert_false(schedule_peek(s, &a));
+    schedule_destroy(&s);
+}
+
+static void test_a_rate(void **state)
+{
+    (void)state;
+    struct load_plan p = plan_of("0");
+    plan_set_rate(&p, 25, true);
+    assert_true(p.gap_us.kind == SPREAD_FIXED && spread_mean(&p.gap_us) == 2e6);
+    plan_set_rate(&p, 100, false);
+    assert_true(p.gap_us.kind == SPREAD_EXPONENTIAL && spread_mean(&p.gap_us) == 5e5);
+}
+
+/* Every session is one of three kinds, in the shares asked for. */
+static void test_kinds_of_sessions(void **state)
+{
+    (void)state;
+    struct load_plan p = plan_of("1000");
+    p.slow = 0.2;
+    p.vanish = 0.3;
+    for (uint32_t i = 0; i < 50; i++) {
+        assert_int_equal(plan_is_slow(&p, i), i >= 40);
+        assert_int_equal(plan_vanishes(&p, i), i >= 25 && i < 40);
+        assert_int_equal(plan_is_plain(&p, i), i < 25);
+    }
+}
+
 /* Times beyond every clock are times all the same, in their order. */
 static void test_far_away(void **state)
 {
@@ -130,6 +178,10 @@ static void test_questions(void **state)
     plan_turn(&p, 3, 7, room, &r);
     assert_string_equal(r.query, "hi");
     assert_int_equal(r.max_tokens, 4);
+    assert_false(r.dry_run);
+    p.dry_run = true;
+    plan_turn(&p, 3, 7, room, &r);
+    assert_true(r.dry_run);
     assert_true(spread_parse(&p.words, "3-9") && spread_parse(&p.tokens, "2-6"));
     bool other = false;
     for (uint32_t i = 0; i < 100; i++) {
@@ -181,6 +233,9 @@ int main(void)
         cmocka_unit_test(test_all_turns_in_order),
         cmocka_unit_test(test_poisson),
         cmocka_unit_test(test_even_arrivals_do_not_meet_and_a_ramp_delays),
+        cmocka_unit_test(test_an_end),
+        cmocka_unit_test(test_a_rate),
+        cmocka_unit_test(test_kinds_of_sessions),
         cmocka_unit_test(test_far_away),
         cmocka_unit_test(test_questions),
         cmocka_unit_test(test_script),

@@ -2,6 +2,7 @@
 #include "tools/rxt/cli.h"
 #include "tools/rxt/connect.h"
 #include "tools/rxt/load/baseline.h"
+#include "tools/rxt/load/capacity.h"
 #include "tools/rxt/load/soak.h"
 
 #include "kernels/base/clock.h"
@@ -21,10 +22,10 @@ static struct {
     const char *json, *csv, *png, *html, *colour;
     int32_t sessions, turns, connections, warmup, timeout_s, width, pid;
     uint64_t seed;
-    double rate, ramp_s, temperature;
-    double fork, cancel, resend, slow;
+    double rate, find_rate_s, seconds, ramp_s, temperature;
+    double fork, cancel, resend, slow, vanish;
     struct load_limits limits;
-    bool keep;
+    bool keep, dry_run;
 } opt = {.connect = "tcp://127.0.0.1:7110",
          .query = "Tell me something about the weather by the sea.",
          .tokens = "8",
@@ -45,8 +46,12 @@ static const struct option options[] = {
     {"rate", OPTION_REAL, &opt.rate, "R",
      "turns a second, of all sessions (default: half of what one session alone gets)"},
     {"arrivals", OPTION_TEXT, &opt.arrivals, "HOW", "of --rate: poisson (default) or even"},
+    {"find-rate", OPTION_REAL, &opt.find_rate_s, "T",
+     "find the highest rate at which the memories keep up, in trials of T seconds"},
     {"think-ms", OPTION_TEXT, &opt.think, "DIST",
      "instead of --rate: from one turn of a session to its next"},
+    {"seconds", OPTION_REAL, &opt.seconds, "T",
+     "no turn is due later than that, so that not all --turns are said"},
     {"ramp-s", OPTION_REAL, &opt.ramp_s, "T", "the sessions begin one by one in this time"},
     {"query", OPTION_TEXT, &opt.query, "TEXT", "said at every turn"},
     {"words", OPTION_TEXT, &opt.words, "DIST", "instead: so many random words"},
@@ -58,6 +63,10 @@ static const struct option options[] = {
     {"resend", OPTION_REAL, &opt.resend, "SHARE", "of turns: asked for again afterwards"},
     {"fork", OPTION_REAL, &opt.fork, "SHARE", "of turns: the session is forked afterwards"},
     {"slow", OPTION_REAL, &opt.slow, "SHARE", "of sessions: read slowly, on their own connection"},
+    {"vanish", OPTION_REAL, &opt.vanish, "SHARE",
+     "of sessions: their connection goes in the middle of an answer, and comes back"},
+    {"dry-run", OPTION_FLAG, &opt.dry_run, NULL,
+     "the server only answers: nothing is journaled or remembered"},
     {"connections", OPTION_INT, &opt.connections, "N", "for the others (default 1)"},
     {"warmup", OPTION_INT, &opt.warmup, "N", "first turns that do not count (default 1)"},
     {"limit-first-token-ms", OPTION_INT, &opt.limits.first_token_ms, "N",
@@ -122,15 +131,22 @@ static const char *contradiction(void)
         return "more than 20,000,000 turns in all";
     if (opt.warmup < 0 || opt.warmup >= opt.turns || opt.timeout_s < 1 || opt.timeout_s > 86400)
         return "--warmup is 0 or more and less than --turns, --timeout-s 1 to 86,400";
-    if (opt.connections < 1 || opt.connections > 63)
-        return "--connections is 1 to 63";
-    if (opt.rate < 0 || opt.ramp_s < 0 || opt.temperature < 0)
-        return "--rate, --ramp-s and --temperature are not negative";
+    if (opt.connections < 1 || opt.connections > 62)
+        return "--connections is 1 to 62";
+    if (opt.rate < 0 || opt.seconds < 0 || opt.ramp_s < 0 || opt.temperature < 0)
+        return "--rate, --seconds, --ramp-s and --temperature are not negative";
     if (!is_share(opt.fork) || !is_share(opt.cancel) || !is_share(opt.resend) ||
-        !is_share(opt.slow) || opt.slow >= 1)
-        return "--fork, --cancel, --resend and --slow are shares, 0 to 1 (--slow less)";
-    if (opt.rate > 0 && opt.think)
-        return "--rate or --think-ms, not both";
+        !is_share(opt.slow) || !is_share(opt.vanish) || opt.slow + opt.vanish >= 1)
+        return "--fork, --cancel, --resend, --slow and --vanish are shares, 0 to 1 (--slow and "
+               "--vanish together less)";
+    if (opt.dry_run && (opt.fork > 0 || opt.resend > 0 || opt.faults || opt.baseline))
+        return "--dry-run leaves nothing to --fork, --resend, --faults and --baseline";
+    if ((opt.rate > 0) + (opt.find_rate_s > 0) + (opt.think != NULL) > 1)
+        return "one of --rate, --find-rate and --think-ms";
+    if (opt.find_rate_s < 0 || opt.find_rate_s > 3600 ||
+        (opt.find_rate_s > 0 && (opt.faults || opt.baseline || opt.dry_run || opt.keep)))
+        return "--find-rate is 0 to 3600 seconds, without --faults, --baseline, --dry-run and "
+               "--keep";
     if (strcmp(opt.arrivals, "poisson") != 0 && strcmp(opt.arrivals, "even") != 0)
         return "--arrivals is poisson or even";
     if (l->first_token_ms < 0 || l->turn_ms < 0 || l->token_ms < 0 || l->memory_ms < 0)
@@ -170,12 +186,15 @@ static bool take_plan(struct load_plan *p)
                             .n_turn = (uint32_t)opt.turns,
                             .seed = opt.seed,
                             .ramp_us = 1e6 * opt.ramp_s,
+                            .end_us = 1e6 * opt.seconds,
                             .query = opt.query,
                             .temperature = opt.temperature,
                             .fork = opt.fork,
                             .cancel = opt.cancel,
                             .resend = opt.resend,
-                            .slow = opt.slow};
+                            .slow = opt.slow,
+                            .vanish = opt.vanish,
+                            .dry_run = opt.dry_run};
     if (!take_spread(&p->tokens, "max-tokens", opt.tokens) ||
         (opt.words && !take_spread(&p->words, "words", opt.words)) ||
         (opt.think && !take_spread(&p->gap_us, "think-ms", opt.think)))
@@ -184,11 +203,9 @@ static bool take_plan(struct load_plan *p)
     return true;
 }
 
-static void set_rate(struct load_plan *p, double rate)
+static bool is_even(void)
 {
-    p->gap_us = (struct spread){.kind = strcmp(opt.arrivals, "even") == 0 ? SPREAD_FIXED
-                                                                          : SPREAD_EXPONENTIAL,
-                                .a = 1e6 * p->n_session / rate};
+    return strcmp(opt.arrivals, "even") == 0;
 }
 
 /* ---- progress ----------------------------------------------------------------------------- */
@@ -244,6 +261,24 @@ static enum rxt_status write_json(const struct report *r, const char *path, stru
     return bad ? rxt_fail(err, RXT_EIO, "cannot write %.180s", path) : RXT_OK;
 }
 
+/* Writes it as asked for, and prints it with a last line. */
+static enum rxt_status put_report(const struct report *r, const char *line, struct rxt_error *err)
+{
+    enum rxt_status st = r->status;
+    if (st == RXT_OK && opt.json)
+        st = write_json(r, opt.json, err);
+    if (st == RXT_OK && opt.png)
+        st = report_png(r, opt.png, err);
+    if (st == RXT_OK && opt.html)
+        st = report_html(r, opt.html, err);
+    if (st != RXT_OK)
+        return st;
+    struct text_style style = text_style_for(stdout, opt.width, opt.colour);
+    report_text(r, &style, stdout);
+    printf("\n%s\n", line);
+    return fflush(stdout) == 0 ? RXT_OK : rxt_fail(err, RXT_EIO, "cannot write all of the output");
+}
+
 static enum rxt_status show(const struct load_outcome *o, const struct baseline *b,
                             struct rxt_error *err)
 {
@@ -259,23 +294,41 @@ static enum rxt_status show(const struct load_outcome *o, const struct baseline 
     if (b)
         baseline_report(b, o, &r);
     outcome_plots(o, &r);
-    enum rxt_status st = r.status;
-    if (st == RXT_OK && opt.json)
-        st = write_json(&r, opt.json, err);
-    if (st == RXT_OK && opt.csv)
-        st = outcome_csv(o->d, opt.csv, err);
-    if (st == RXT_OK && opt.png)
-        st = report_png(&r, opt.png, err);
-    if (st == RXT_OK && opt.html)
-        st = report_html(&r, opt.html, err);
-    if (st == RXT_OK) {
-        struct text_style style = text_style_for(stdout, opt.width, opt.colour);
-        report_text(&r, &style, stdout);
-        printf("\n%s\n", o->line);
-        if (fflush(stdout) != 0)
-            st = rxt_fail(err, RXT_EIO, "cannot write all of the output");
-    }
+    enum rxt_status st = opt.csv ? outcome_csv(o->d, opt.csv, err) : RXT_OK;
+    if (st == RXT_OK)
+        st = put_report(&r, o->line, err);
     report_close(&r);
+    return st;
+}
+
+/* ---- --find-rate -------------------------------------------------------------------------- */
+
+static void show_rate(double rate)
+{
+    if (isatty(STDERR_FILENO))
+        (void)fprintf(stderr, "\r%.1f turns a second\033[K", rate);
+}
+
+static enum rxt_status find_capacity(const struct drive *like, const struct client_config *server,
+                                     int *code, struct rxt_error *err)
+{
+    struct capacity c;
+    struct report r;
+    char line[80];
+    TRY(capacity_find(&c,
+                      &(struct capacity_config){.plan = &plan,
+                                                .server = server,
+                                                .like = like,
+                                                .seconds = opt.find_rate_s,
+                                                .even = is_even(),
+                                                .show = show_rate},
+                      err));
+    report_open(&r, "rxt load: what %u sessions at %.100s get", plan.n_session, opt.connect);
+    capacity_report(&c, &r);
+    (void)snprintf(line, sizeof line, "BORNE: %.1f turns a second", c.rate);
+    enum rxt_status st = put_report(&r, line, err);
+    report_close(&r);
+    *code = c.rate > 0 ? 0 : LOAD_ERRORS_CAME;
     return st;
 }
 
@@ -289,7 +342,7 @@ static enum rxt_status find_rate(struct drive *d, struct rxt_error *err)
     if (opt.rate > 0 || opt.think)
         return RXT_OK;
     TRY(drive_probe(d, &turn_us, err));
-    set_rate(&plan, 0.5e6 / turn_us);
+    plan_set_rate(&plan, 0.5e6 / turn_us, is_even());
     schedule_destroy(&d->schedule);
     return schedule_create(&d->schedule, d->plan);
 }
@@ -358,6 +411,8 @@ static enum rxt_status load(int *code, struct rxt_error *err)
     TRY(connect_use_keys(&server, &opt.keys, key, err));
     if (opt.script)
         TRY(plan_read_script(&plan, opt.script, err));
+    if (opt.find_rate_s > 0)
+        return find_capacity(&d, &server, code, err);
     if (opt.prefix)
         (void)snprintf(d.prefix, sizeof d.prefix, "%s", opt.prefix);
     enum rxt_status st = RXT_OK;
@@ -405,7 +460,7 @@ int command_load(int argc, char **argv)
     if (!take_plan(&plan))
         return LOAD_ERRORS_CAME;
     if (!opt.think)
-        set_rate(&plan, opt.rate > 0 ? opt.rate : 1);
+        plan_set_rate(&plan, opt.rate > 0 ? opt.rate : 1, is_even());
     (void)signal(SIGINT, on_interrupt);
     code = LOAD_ERRORS_CAME;
     if (load(&code, &err) != RXT_OK) {

@@ -14,6 +14,8 @@
 
 #define TICK_US 100000u
 
+enum { CONNECTIONS = 64, VANISHING = 16 };
+
 enum { CODE_NO_REQUEST = 202 };
 
 /* ---- names -------------------------------------------------------------------------------- */
@@ -48,22 +50,28 @@ static uint32_t turn_of(const struct drive *d, uint64_t record)
 
 static uint32_t connection_of(const struct drive *d, uint32_t session)
 {
-    return plan_is_slow(d->plan, session) ? d->n_connection : session % d->n_connection;
+    if (plan_is_slow(d->plan, session))
+        return d->n_connection + d->n_vanishing;
+    if (plan_vanishes(d->plan, session))
+        return d->n_connection + session % d->n_vanishing;
+    return session % d->n_connection;
 }
 
 /* ---- open and close ----------------------------------------------------------------------- */
 
+/* A connection for a few of the sessions that vanish, so that they do not all vanish at a time. */
+static uint32_t count_vanishing(const struct drive *d, bool slow)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < d->plan->n_session; i++)
+        n += plan_vanishes(d->plan, i);
+    const uint32_t most = CONNECTIONS - d->n_connection - slow;
+    return n < VANISHING ? n < most ? n : most : VANISHING < most ? VANISHING : most;
+}
+
 enum rxt_status drive_open(struct drive *d, const struct client_config *server,
                            struct rxt_error *err)
 {
-    const bool slow = d->plan->slow > 0;
-    const struct client_many_config cfg = {
-        .server = *server,
-        .n_connection = d->n_connection + slow,
-        .max_requests = 1u << 17,
-        .slow_bytes = slow ? 512 : 0,
-        .slow_pause_ms = 250,
-    };
     size_t n = drive_records(d);
     d->nonce = plan_mix(clock_ns()) ^ plan_mix((uint64_t)clock_wall_us());
     if (!d->prefix[0])
@@ -77,6 +85,15 @@ enum rxt_status drive_open(struct drive *d, const struct client_config *server,
     d->fork = &d->histogram[MEASURES];
     d->resend = &d->histogram[MEASURES + 1];
     TRY(schedule_create(&d->schedule, d->plan));
+    const bool slow = d->plan->slow > 0;
+    d->n_vanishing = count_vanishing(d, slow);
+    const struct client_many_config cfg = {
+        .server = *server,
+        .n_connection = d->n_connection + d->n_vanishing + slow,
+        .max_requests = 1u << 17,
+        .slow_bytes = slow ? 512 : 0,
+        .slow_pause_ms = 250,
+    };
     return client_many_open(&d->client, &cfg, err);
 }
 
@@ -242,12 +259,22 @@ static void keep_text(struct drive *d, uint64_t record, const struct client_even
     *answer = more;
 }
 
-static void take_token(struct drive *d, uint64_t record, const struct client_many_event *e)
+/* What is in flight on it is asked for again when it is there anew. */
+static enum rxt_status vanish(struct drive *d, uint32_t connection, struct rxt_error *err)
+{
+    d->n_vanished++;
+    d->vanished[connection] = true;
+    return client_many_reconnect(d->client, connection, err);
+}
+
+static enum rxt_status take_token(struct drive *d, uint64_t record,
+                                  const struct client_many_event *e, struct rxt_error *err)
 {
     struct turn_record *t = &d->turn[record];
+    const bool first = !t->first_us;
     if (e->sequence < t->n_token) /* again, after a new connection */
-        return;
-    if (!t->first_us)
+        return RXT_OK;
+    if (first)
         t->first_us = since(d, t, e->at_us);
     t->n_token = (uint16_t)(e->sequence + e->event.n_ids);
     if (d->answer && session_of(d, record) == 0)
@@ -257,14 +284,20 @@ static void take_token(struct drive *d, uint64_t record, const struct client_man
         drive_name(d, session_of(d, record), name);
         t->cancelled = client_many_cancel(d->client, e->id, name) == RXT_OK;
     }
+    const uint32_t session = session_of(d, record);
+    if (first && plan_vanishes(d->plan, session) &&
+        drawn(d, record, PLAN_VANISH, PLAN_VANISH_TURNS))
+        return vanish(d, connection_of(d, session), err);
+    return RXT_OK;
 }
 
-/* Turns that read slowly, and those that were cut short, say nothing of the server. */
+/* Turns that are read slowly or on connections that vanish, and those that were cut short, say
+ * nothing of the server. */
 static void count_turn(struct drive *d, uint64_t record)
 {
     const struct turn_record *t = &d->turn[record];
     struct histogram *h = d->histogram;
-    if (plan_is_slow(d->plan, session_of(d, record)) || t->cancelled || !t->first_us)
+    if (!plan_is_plain(d->plan, session_of(d, record)) || t->cancelled || !t->first_us)
         return;
     histogram_add(&h[MEASURE_FIRST], t->first_us);
     histogram_add(&h[MEASURE_TURN], t->done_us);
@@ -292,30 +325,32 @@ static void take_done(struct drive *d, uint64_t record, const struct client_many
     count_turn(d, record);
 }
 
-static void take_event(struct drive *d, uint64_t record, const struct client_many_event *e)
+static enum rxt_status take_event(struct drive *d, uint64_t record,
+                                  const struct client_many_event *e, struct rxt_error *err)
 {
     struct turn_record *t = &d->turn[record];
     if (e->event.kind == CLIENT_TOKEN)
-        take_token(d, record, e);
-    else if (e->event.kind == CLIENT_DONE)
+        return take_token(d, record, e, err);
+    if (e->event.kind == CLIENT_DONE)
         take_done(d, record, e);
     if (e->event.kind == CLIENT_MEMORY) {
         t->memory_us = since(d, t, e->at_us);
         t->lag_us = narrow(e->event.lag_us);
-        if (!plan_is_slow(d->plan, session_of(d, record)) && !t->cancelled)
+        if (plan_is_plain(d->plan, session_of(d, record)) && !t->cancelled)
             histogram_add(&d->histogram[MEASURE_MEMORY], t->lag_us);
     }
     if (e->final) {
         t->in_flight = false;
         send_more(d, record, e->at_us);
     }
+    return RXT_OK;
 }
 
 static enum rxt_status take_failure(struct drive *d, uint64_t record,
                                     const struct client_many_event *e, struct rxt_error *err)
 {
     struct turn_record *t = &d->turn[record];
-    if (e->code == CODE_NO_REQUEST && d->faults) /* it was asked for on a new connection */
+    if (e->code == CODE_NO_REQUEST && (d->faults || d->n_vanished > 0)) /* asked for anew */
         return send_turn(d, record, TAG_TURN, err);
     if (!e->final)
         return RXT_OK;
@@ -371,7 +406,8 @@ static void take_aside_failure(struct drive *d, const struct client_many_event *
 
 void drive_ask_again(struct drive *d, uint32_t connection)
 {
-    d->n_connected++;
+    d->n_connected += !d->vanished[connection];
+    d->vanished[connection] = false;
     for (uint64_t record = 0; record < drive_records(d); record++) {
         struct turn_record *t = &d->turn[record];
         const uint32_t session = session_of(d, record);
@@ -400,7 +436,7 @@ static enum rxt_status take(struct drive *d, const struct client_many_event *e,
     if (e->kind == CLIENT_MANY_CONNECTED)
         drive_ask_again(d, e->connection);
     else if (e->kind == CLIENT_MANY_EVENT && TAG_KIND(e->tag) == TAG_TURN)
-        take_event(d, record, e);
+        return take_event(d, record, e, err);
     else if (e->kind == CLIENT_MANY_EVENT)
         take_aside(d, e);
     else if (e->kind == CLIENT_MANY_FAILED && TAG_KIND(e->tag) == TAG_TURN)

@@ -63,7 +63,8 @@ struct drive {
     const struct load_plan *plan;
     char prefix[64];       /* of the names of the sessions */
     uint64_t nonce;        /* of the ids of the requests */
-    uint32_t n_connection; /* for the sessions that read at once */
+    uint32_t n_connection; /* for the sessions that read at once and stay */
+    uint32_t n_vanishing;  /* behind them: connections of those that vanish; set by drive_open */
     bool faults;           /* connections may be lost: the requests on them are asked for again */
     bool keep_answers;     /* of session 0 */
     uint64_t timeout_us;   /* without a word, after the last turn was sent */
@@ -86,7 +87,9 @@ struct drive {
      * that are done. */
     uint64_t n_sent, n_done, n_refused, n_cancelled, n_memory_failed;
     uint64_t n_event, n_connected, n_answer_differs;
-    double cpu_s; /* of this process, during the run */
+    uint64_t n_vanished; /* connections that we closed, as the plan says; not in n_connected */
+    bool vanished[64];   /* ... and have not been made anew yet */
+    double cpu_s;        /* of this process, during the run */
     struct load_error error[LOAD_ERRORS];
     int n_error;
 };

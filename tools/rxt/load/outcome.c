@@ -11,7 +11,7 @@ static bool counts(const struct drive *d, size_t record)
 {
     const struct turn_record *t = &d->turn[record];
     return t->outcome == TURN_DONE && t->first_us && !t->cancelled &&
-           !plan_is_slow(d->plan, (uint32_t)(record / d->plan->n_turn));
+           plan_is_plain(d->plan, (uint32_t)(record / d->plan->n_turn));
 }
 
 static int by_lengths(const void *a, const void *b)
@@ -137,7 +137,7 @@ static void compare_sessions(struct load_outcome *o)
 {
     for (uint32_t i = 0; i < o->d->plan->n_session; i++) {
         const struct load_session *s = &o->d->session[i];
-        uint64_t want = s->n_before + s->n_done;
+        uint64_t want = s->n_before + (o->d->plan->dry_run ? 0 : s->n_done);
         o->n_lost += s->n_turn < want ? want - s->n_turn : 0;
         o->n_doubled += s->n_turn > want ? s->n_turn - want : 0;
         const uint64_t there = (s->n_turn < want ? s->n_turn : want) - s->n_before;

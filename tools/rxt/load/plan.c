@@ -71,6 +71,12 @@ double spread_mean(const struct spread *s)
     }
 }
 
+void plan_set_rate(struct load_plan *p, double rate, bool even)
+{
+    p->gap_us = (struct spread){.kind = even ? SPREAD_FIXED : SPREAD_EXPONENTIAL,
+                                .a = 1e6 * p->n_session / rate};
+}
+
 uint64_t plan_mix(uint64_t x)
 {
     x += 0x9E3779B97F4A7C15u;
@@ -111,7 +117,7 @@ static uint64_t count(const struct spread *s, double u)
 void plan_turn(const struct load_plan *p, uint32_t session, uint32_t turn,
                char room[PLAN_QUERY_MAX], struct client_request *r)
 {
-    *r = (struct client_request){.verb = CLIENT_TURN, .query = p->query};
+    *r = (struct client_request){.verb = CLIENT_TURN, .query = p->query, .dry_run = p->dry_run};
     r->temperature = (float)p->temperature;
     r->max_tokens = (uint32_t)count(&p->tokens, plan_draw(p, session, turn, PLAN_TOKENS));
     if (p->n_script > 0) {
@@ -127,6 +133,17 @@ void plan_turn(const struct load_plan *p, uint32_t session, uint32_t turn,
 bool plan_is_slow(const struct load_plan *p, uint32_t session)
 {
     return (double)(p->n_session - session) <= p->slow * p->n_session;
+}
+
+bool plan_vanishes(const struct load_plan *p, uint32_t session)
+{
+    return !plan_is_slow(p, session) &&
+           (double)(p->n_session - session) <= (p->slow + p->vanish) * p->n_session;
+}
+
+bool plan_is_plain(const struct load_plan *p, uint32_t session)
+{
+    return !plan_is_slow(p, session) && !plan_vanishes(p, session);
 }
 
 static char *query_of(const char *line)
@@ -226,6 +243,11 @@ static double first_due(const struct load_plan *p, uint32_t session)
     return gap + place * p->ramp_us;
 }
 
+static bool in_time(const struct load_plan *p, double due_us)
+{
+    return p->end_us == 0 || due_us < p->end_us;
+}
+
 enum rxt_status schedule_create(struct schedule **out, const struct load_plan *p)
 {
     struct schedule *s = *out = calloc(1, sizeof *s);
@@ -238,10 +260,10 @@ enum rxt_status schedule_create(struct schedule **out, const struct load_plan *p
         schedule_destroy(out);
         return RXT_ENOMEM;
     }
-    s->n = p->n_turn > 0 ? p->n_session : 0;
-    for (uint32_t i = 0; i < p->n_session; i++) {
+    for (uint32_t i = 0; i < p->n_session && p->n_turn > 0; i++) {
         s->exact_us[i] = first_due(p, i);
-        s->heap[i] = (struct arrival){.due_us = whole_us(s->exact_us[i]), .session = i};
+        if (in_time(p, s->exact_us[i]))
+            s->heap[s->n++] = (struct arrival){.due_us = whole_us(s->exact_us[i]), .session = i};
     }
     for (uint32_t i = s->n / 2; i-- > 0;)
         sink(s, i);
@@ -268,10 +290,11 @@ bool schedule_peek(const struct schedule *s, struct arrival *a)
 void schedule_pop(struct schedule *s)
 {
     struct arrival *a = &s->heap[0];
-    if (++a->turn < s->plan->n_turn) {
-        s->exact_us[a->session] +=
-            spread_draw(&s->plan->gap_us, plan_draw(s->plan, a->session, a->turn, PLAN_GAP));
-        a->due_us = whole_us(s->exact_us[a->session]);
+    double *due_us = &s->exact_us[a->session];
+    if (++a->turn < s->plan->n_turn)
+        *due_us += spread_draw(&s->plan->gap_us, plan_draw(s->plan, a->session, a->turn, PLAN_GAP));
+    if (a->turn < s->plan->n_turn && in_time(s->plan, *due_us)) {
+        a->due_us = whole_us(*due_us);
     } else {
         s->heap[0] = s->heap[--s->n];
     }

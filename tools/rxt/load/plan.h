@@ -24,18 +24,31 @@ struct load_plan {
     uint64_t seed;
     struct spread gap_us; /* from one turn of a session to its next */
     double ramp_us;       /* the sessions begin one after the other in this time */
+    double end_us;        /* no turn is due at that time or later; 0 = all n_turn are */
     const char *query;    /* said at every turn, if neither words nor a script are */
     struct spread words;  /* of a question; a = 0: not asked for */
     struct spread tokens; /* max_tokens of an answer */
     char **script;        /* questions of a transcript; each session begins at another one */
     uint32_t n_script;
     double temperature;
-    /* Shares of all turns, and (slow) of the sessions. */
-    double fork, cancel, resend, slow;
+    bool dry_run; /* answers only: nothing is journaled or remembered */
+    /* Shares of all turns, and (slow, vanish) of the sessions. */
+    double fork, cancel, resend, slow, vanish;
 };
 
+/* The gap that makes so many turns a second of all sessions: exponential (Poisson), or fixed. */
+void plan_set_rate(struct load_plan *p, double rate, bool even);
+
 /* Uniform in (0,1): the same for the same arguments. */
-enum plan_purpose { PLAN_GAP, PLAN_WORDS, PLAN_TOKENS, PLAN_FORK, PLAN_CANCEL, PLAN_RESEND };
+enum plan_purpose {
+    PLAN_GAP,
+    PLAN_WORDS,
+    PLAN_TOKENS,
+    PLAN_FORK,
+    PLAN_CANCEL,
+    PLAN_RESEND,
+    PLAN_VANISH
+};
 double plan_draw(const struct load_plan *p, uint32_t session, uint32_t turn,
                  enum plan_purpose purpose);
 /* Mixes 64 bits (splitmix64). */
@@ -47,6 +60,12 @@ void plan_turn(const struct load_plan *p, uint32_t session, uint32_t turn,
                char room[PLAN_QUERY_MAX], struct client_request *r);
 /* Whether this session is one of those on the connection that reads slowly: the last ones. */
 bool plan_is_slow(const struct load_plan *p, uint32_t session);
+/* Whether its connection is closed in the middle of some of its answers: those before the slow
+ * ones. */
+bool plan_vanishes(const struct load_plan *p, uint32_t session);
+/* Neither: its latencies say something of the server. */
+bool plan_is_plain(const struct load_plan *p, uint32_t session);
+#define PLAN_VANISH_TURNS 0.25 /* share of their turns */
 
 /* Reads {"query": ...} or {"q": ...} lines (JSONL). */
 enum rxt_status plan_read_script(struct load_plan *p, const char *path, struct rxt_error *err);

@@ -144,6 +144,7 @@ static const struct column run_columns[] = {
     {"seconds", "seconds", CELL_REAL},
     {"asked_s", "turns asked a second", CELL_REAL},
     {"done_s", "turns done a second", CELL_REAL},
+    {"tokens_s", "tokens of answers a second", CELL_REAL},
     {"good_s", "within the limits, a second", CELL_REAL},
     {"good", "... share of all turns", CELL_SHARE},
     {"sent", "turns sent", CELL_COUNT},
@@ -160,6 +161,7 @@ static const struct column run_columns[] = {
     {"doubled", "in a session without DONE", CELL_COUNT},
     {"differs", "repeats with another answer", CELL_COUNT},
     {"connected", "connections lost", CELL_COUNT},
+    {"vanished", "connections that vanished, as asked", CELL_COUNT},
     {"events", "messages a second", CELL_REAL},
     {"cpu_s", "processor time of this tool, s", CELL_REAL},
     {"cpu_share", "... share of one core", CELL_SHARE},
@@ -182,6 +184,14 @@ static json_t *quotient(double a, double b)
     return b > 0 ? plain_real(a / b) : json_null();
 }
 
+static uint64_t answer_tokens(const struct drive *d)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < drive_records(d); i++)
+        n += d->turn[i].outcome == TURN_DONE ? d->turn[i].n_answer : 0;
+    return n;
+}
+
 static void put_run(const struct load_outcome *o, struct report *r)
 {
     const struct drive *d = o->d;
@@ -192,12 +202,13 @@ static void put_run(const struct load_outcome *o, struct report *r)
     report_row(
         r, x,
         json_pack(
-            "{so so so so sf so so so so so so so so so so so so so so so so so so so sf so si}",
+            "{so so so so sf so so so so so so so so so so so so so so so so so so so so so sf so si}",
             "model", plain_text(client_many_welcome(d->client)->model), "sessions",
             number(d->plan->n_session), "turns", number(d->plan->n_turn), "sent", number(d->n_sent),
             "seconds", s, "asked_s",
             quotient(d->plan->n_session * 1e6, spread_mean(&d->plan->gap_us)), "done_s",
-            quotient((double)d->n_done, s), "good_s",
+            quotient((double)d->n_done, s), "tokens_s", quotient((double)answer_tokens(d), s),
+            "vanished", mishap(d->n_vanished), "good_s",
             limits ? quotient((double)o->n_good, s) : json_null(), "good",
             limits ? quotient((double)o->n_good, (double)d->n_sent) : json_null(), "done",
             number(d->n_done), "cancelled", mishap(d->n_cancelled), "refused", mishap(d->n_refused),
