@@ -81,19 +81,20 @@ class Generator:
         turns = []
         world.focus = random.choice(KEYED)
         most = min(random.choice((2, 3, 3, 3, 4, 5)), max(2, n // 2), profile.most_facts)
+        ask = 0.6 if n <= 12 else 0.4  # long windows leave room for long gaps
         while len(turns) < n:
             at, known, turn = len(turns), world.alive(), None
             x = random.random()
             if world.count() < most and (not known or x < profile.tell) and at < n - 1:
                 turn = world.tell(at)
-            elif known and (at == n - 1 or x < 0.60):
+            elif known and (at == n - 1 or x < ask):
                 near = [f for f in known if f.attribute == world.focus]
                 wanted = near if near and random.random() < 0.85 else known
                 oldest = min(wanted, key=lambda f: f.turn)
                 turn = world.ask(oldest if random.random() < 0.4 else random.choice(wanted), at)
-            elif x < 0.70:
+            elif x < ask + 0.1:
                 turn = world.fix(at)
-            elif x < 0.78:
+            elif x < ask + 0.18:
                 turn = world.ask_untold()
             run = min(profile.chat_run if n > 6 else 1, n - at)
             turns += [turn] if turn else self._chat(world, random, run)[:run]

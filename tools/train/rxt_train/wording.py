@@ -5,6 +5,7 @@ import re
 
 from .entities import read_json
 
+FORMS = ("say", "ask", "fix")
 CONTRACTIONS = tuple(
     (re.compile(rf"\b{long} (?=[\w{{])"), short + " ")
     for long, short in (pair.split("=") for pair in (
@@ -18,6 +19,11 @@ CONTRACTIONS = tuple(
 def normal(template):
     """Words and places of a template: what is equal here is the same wording."""
     return " ".join(re.findall(r"\{[a-z]\}|[a-z0-9]+", template.lower().replace("'", "")))
+
+
+def surface(template):
+    """The normal form without the names of its places: the same words in any attribute."""
+    return re.sub(r"\{[a-z]\}", "{}", normal(template))
 
 
 def capital(text):
@@ -36,13 +42,10 @@ class Wording:
         more = read_json("wordings.json")
         bank = read_json("templates.json")["attributes"]
         self.frames, self.attributes = more["frames"], more["attributes"]
-        self.held = {name: self._held(entry, self.attributes[name]) for name, entry in bank.items()}
-
-    @staticmethod
-    def _held(entry, more):
-        """Wordings kept for tests and for tuning: a frame may not build one by chance."""
-        test = [x for form in ("say", "ask", "fix") for x in entry[form]["test"]]
-        return {normal(x) for x in test + more["valid"]["say"] + more["valid"]["ask"]}
+        # kept for tests and for tuning, of any attribute: a frame may not build one by chance
+        self.held = {surface(x) for e in bank.values() for form in FORMS for x in e[form]["test"]}
+        kept = [e["valid"] for e in self.attributes.values()]
+        self.held |= {surface(x) for e in kept for form in e for x in e[form]}
 
     def _free(self, name, base, form, draw, random):
         for _ in range(20):
@@ -50,7 +53,7 @@ class Wording:
             if random.random() < 0.25:
                 for pattern, short in CONTRACTIONS:
                     text = pattern.sub(short, text)
-            if normal(text) not in self.held[name]:
+            if surface(text) not in self.held:
                 return text
         return random.choice(base[form])
 
