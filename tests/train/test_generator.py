@@ -18,6 +18,9 @@ SHARES = {  # per cent: tell, ask, untold, fix (README.md, "Dialogues")
     ("middle", 12): (26, 35, 4, 3),
     ("natural", 24): (17, 24, 6, 3),
     ("natural", 48): (11, 19, 6, 4),
+    ("keys", 6): (43, 34, 5, 3),
+    ("keys", 12): (26, 40, 6, 5),
+    ("keys", 24): (13, 32, 6, 7),
 }
 
 

@@ -2,11 +2,12 @@
 """Trains a model from a plan, in one go or in slices.
 
 usage: run.py --config demo.toml --seed 1 [--data FOLDER] [--out FOLDER] [--until STEP]
-              [--fit MINUTES] [--from MODEL] [--device cuda|cpu]
+              [--stop MINUTES] [--fit MINUTES] [--from MODEL] [--device cuda|cpu]
 
 --data   the text (see README.md); without it only generated dialogues are used
 --out    log.csv, state.pt to resume from, tokenizer.json, and model/ at the end
 --until  stops after this step; the next call goes on from there
+--stop   stops at the first log row after so many minutes from the start; the next call goes on
 --fit    minutes the run may take from its start: each phase is timed and the plan's steps are
          scaled to fill what is left; OUT/plan.json keeps the scaled plan for resuming
 --from   begins with the weights and the tokenizer of a checkpoint folder
@@ -24,7 +25,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from rxt_train import training  # noqa: E402
 from rxt_train.sources import make_source, make_tokenizer  # noqa: E402
 
-SAVE_SECONDS = 60
+SAVE_SECONDS = 180
 
 
 def arguments():
@@ -34,6 +35,7 @@ def arguments():
     parser.add_argument("--data", default=os.environ.get("RXT_TRAIN_DATA"))
     parser.add_argument("--out", default="build/train")
     parser.add_argument("--until", type=int)
+    parser.add_argument("--stop", type=float, default=float("inf"))
     parser.add_argument("--fit", type=float)
     parser.add_argument("--from", dest="origin")
     parser.add_argument("--device", default="cuda")
@@ -97,7 +99,8 @@ def main():
 
     try:
         log = training.Log(os.path.join(args.out, "log.csv"))
-        trainer.run(pools, total, min(end, total), log, on_log)
+        deadline = begin + 60 * args.stop
+        trainer.run(pools, total, min(end, total), log, on_log, deadline)
     finally:
         for pool in pools.values():
             pool.stop()

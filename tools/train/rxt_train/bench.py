@@ -101,19 +101,20 @@ def table(items, answers):
 
 
 class Builder:
-    """Builds items with values of one split, as the published benchmark does with test values."""
+    """Builds items with values of one split, as the published benchmark does with test values.
+    Valid values come with wordings of wordings.json held out for tuning in set C."""
 
     def __init__(self, split, singles=(), runs=(), rejected=frozenset()):
         self.entities = Entities(split, rejected)
         self.train = Entities("train", rejected)
         self.talk = SmallTalk(self.entities, singles, runs)
-        self.wording = {name: Templates(name) for name in ("train", "test")}
+        self.known, self.new = Templates("train"), Templates("valid" if split == "valid" else "test")
         self.style = Style(invented=0.0, echo=0.5, two_facts=0.0, after_chat=0.0, yes_no=0.0, noise=0.0)
 
     def item(self, name, k, rng):
         """One item of a set, or None where the draw did not fit."""
         entities = self.train if name == "A" else self.entities
-        world = World(self.wording["test" if name == "C" else "train"], entities, self.style, rng)
+        world = World(self.new if name == "C" else self.known, entities, self.style, rng)
         turns, facts = [], {"E": 3, "G": 8, "F": 2}.get(name, 1)
         near = rng.choice(KEYED) if name == "E" else None
         told = []

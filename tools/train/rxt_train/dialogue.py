@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .world import Style, World
+from .world import KEYED, Style, World
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,16 @@ class Profile:
     untold: float = 0.07
 
 
-DENSE_STYLE = Style(0.85, 0.5, two_facts=0.25, after_chat=0.0, same_attribute=0.4)
+def styled(*shares, **rest):
+    return Style(*shares, small=0.12, open_keys=0.25, **rest)
+
+
+DENSE_STYLE = styled(0.85, 0.5, two_facts=0.25, after_chat=0.0, same_attribute=0.4)
 DENSE = Profile("dense", DENSE_STYLE, 10)
-MIDDLE = Profile("middle", Style(0.8, 0.4, same_attribute=0.4), 8, 0.6, 2, 0.45, 0.10, 0.10)
-NATURAL = Profile("natural", Style(0.75, 0.3), 8, 0.45, 4, 0.35, 0.08, 0.11)
-PROFILES = {p.name: p for p in (DENSE, MIDDLE, NATURAL)}
+MIDDLE = Profile("middle", styled(0.8, 0.4, same_attribute=0.4), 8, 0.6, 2, 0.45, 0.10, 0.10)
+NATURAL = Profile("natural", styled(0.75, 0.3), 8, 0.45, 4, 0.35, 0.08, 0.11)
+KEYS = Profile("keys", styled(0.8, 0.4, two_facts=0.1, same_attribute=1.0), 5, 0.7, 3)
+PROFILES = {p.name: p for p in (DENSE, MIDDLE, NATURAL, KEYS)}
 
 
 class Generator:
@@ -36,11 +41,17 @@ class Generator:
     def dialogue(self, profile, n, random):
         """n turns. The last one is a question where anything is known."""
         world = World(self.templates, self.entities, profile.style, random)
-        loop = self._dense if profile.name == "dense" else self._planned
+        loop = {"dense": self._dense, "keys": self._keys}.get(profile.name, self._planned)
         turns = loop(world, profile, n, random)
         if profile.style.noise:
             for turn in turns:
                 self._noise(turn, random)
+        if world.small:
+            plain = random.random() < 0.5  # "whats my name"
+            for turn in turns:
+                turn.q = turn.q.lower()
+                if plain:
+                    turn.q = turn.q.replace("'", "").rstrip(".!?")
         return turns
 
     def _chat(self, world, random, limit):
@@ -63,6 +74,31 @@ class Generator:
                     turn = world.tell(at)
             turns += [turn] if turn else self._chat(world, random, 1)
         return turns[:n]
+
+    def _keys(self, world, profile, n, random):
+        """Two to five keys of one attribute ("my exam", "my haircut", "my flight"), told among
+        other facts and small talk, corrected one by one and asked for, old ones first."""
+        turns = []
+        world.focus = random.choice(KEYED)
+        most = min(random.choice((2, 3, 3, 3, 4, 5)), max(2, n // 2), profile.most_facts)
+        ask = 0.6 if n <= 12 else 0.4  # long windows leave room for long gaps
+        while len(turns) < n:
+            at, known, turn = len(turns), world.alive(), None
+            x = random.random()
+            if world.count() < most and (not known or x < profile.tell) and at < n - 1:
+                turn = world.tell(at)
+            elif known and (at == n - 1 or x < ask):
+                near = [f for f in known if f.attribute == world.focus]
+                wanted = near if near and random.random() < 0.85 else known
+                oldest = min(wanted, key=lambda f: f.turn)
+                turn = world.ask(oldest if random.random() < 0.4 else random.choice(wanted), at)
+            elif x < ask + 0.1:
+                turn = world.fix(at)
+            elif x < ask + 0.18:
+                turn = world.ask_untold()
+            run = min(profile.chat_run if n > 6 else 1, n - at)
+            turns += [turn] if turn else self._chat(world, random, run)[:run]
+        return turns
 
     def _planned(self, world, profile, n, random):
         """Tells some facts, asks each after a log-uniform gap, and chats in between."""

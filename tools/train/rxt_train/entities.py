@@ -31,6 +31,11 @@ def read_json(name):
 
 
 CAPITALISED = ("person_name", "pet_name", "city", "country", "language")
+MODIFIERS = {  # "my older sister" beside "my younger sister"
+    "relation": "older younger best new old former favorite".split(),
+    "pet_kind": "little old big young black white brown new".split(),
+    "object": "old new spare big small work travel other winter school".split(),
+}
 TWO_WORDS = ("food", "drink", "hobby", "event", "item", "city", "country")
 
 
@@ -58,6 +63,8 @@ class Entities:
         self.borrowed = sorted(w for w in borrowed if w.lower() not in self.known)
         self.names = sorted(w for w in names if w.lower() not in self.known)
         self.starts, self.rests = pieces
+        events = [v.split() for v in lists["event"]["train"]]
+        self.heads = sorted({words[-1] for words in events if len(words) == 2})
 
     def draw(self, name, random):
         values = self.lists[name]
@@ -104,11 +111,23 @@ class Entities:
             word = self.invent(random)
         return word.capitalize() if capital else word
 
+    def other_key(self, kind, random):
+        """A key beside the closed lists, or None where the kind has open keys anyway: keys are to
+        be matched with the question, not known."""
+        if kind not in MODIFIERS:
+            return None
+        x = random.random()
+        if x < 0.6:
+            return random.choice(MODIFIERS[kind]) + " " + self.draw(kind, random)
+        return self.fresh(random)
+
     def value(self, kind, random, invented=0.0):
         """A value of a template's kind; invented: share of fresh words in open lists."""
         if kind in self.open and random.random() < invented:
             capital = kind in CAPITALISED
             word = self.fresh(random, capital)
+            if kind == "event" and random.random() < 0.6:
+                return word + " " + random.choice(self.heads)
             if kind in TWO_WORDS and random.random() < 0.2:
                 word += " " + self.fresh(random, capital)
             return word

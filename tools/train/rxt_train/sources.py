@@ -72,4 +72,4 @@ def make_source(plan, seed, data, bpe):
     names = names_of(real) if real else ()
     entities = Entities("train", frozenset(words), borrowed, names, pieces_of(bpe))
     talk = SmallTalk(entities, real.singles, real.runs) if real else SmallTalk(entities)
-    return Source(bpe, Generator(Templates("train"), entities, talk), real, seed)
+    return Source(bpe, Generator(Templates("train", wide=True), entities, talk), real, seed)

@@ -61,6 +61,7 @@ class Trainer:
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         self.model = Model(self.shape, device, dtype, compiled)
         start(self.model, seed)
+        torch.manual_seed(seed)  # the noise on the memory
         self.grads = self.model.with_grad()
         self.m, self.v = torch.zeros_like(self.grads), torch.zeros_like(self.grads)
         self.ema = self.model.flat.clone()
@@ -111,8 +112,9 @@ class Trainer:
     def prepare(self, phase, batch):
         """Compiles and captures a phase once; say what it costs."""
         if phase.name not in self.steps:
-            limit = self.plan["optimizer"]["limit_memory_gradient"]
-            rest = self.metrics, phase, self.value_weight, limit, self.pool
+            o = self.plan["optimizer"]
+            how = o["limit_memory_gradient"], o.get("memory_noise", 0.0)
+            rest = self.metrics, phase, self.value_weight, *how, self.pool
             begin = time.time()
             self.steps[phase.name] = Step(self.model, self.grads, *rest)
             self.steps[phase.name].prepare(batch)
@@ -161,8 +163,9 @@ class Trainer:
         self.grads.zero_()
         return out
 
-    def run(self, pools, total, until, log, on_log=None):
-        """Trains stage by stage up to step `until` of `total`. pools: phase name -> Workers."""
+    def run(self, pools, total, until, log, on_log=None, deadline=math.inf):
+        """Trains stage by stage up to step `until` of `total` or, at a log row, to the deadline.
+        pools: phase name -> Workers."""
         begin, waited, tokens, pending = time.time(), 0.0, 0, []
         for stage, phase in itertools.islice(schedule(self.plan), self.step, until):
             before = time.time()
@@ -182,6 +185,8 @@ class Trainer:
                 if on_log:
                     on_log(self, row)
                 begin, waited, tokens, pending = time.time(), 0.0, 0, []
+                if begin > deadline:
+                    return
 
     def _row(self, stage, pending, lr, tokens, seconds, waited):
         """The log row of the last steps; waits for the device."""

@@ -80,7 +80,16 @@ def limited_update(model, stm, k, v, bias):
     return _Tap.apply(model.update(_Limit.apply(stm, box), k, v, bias), box)
 
 
-def memories(model, x, ids, limit):
+def disturbed(stm, noise):
+    """The memory with noise of that share of each slot's size, so that small differences (of
+    rounding, of another machine) are not learned to matter."""
+    with torch.no_grad():
+        size = stm.float().pow(2).mean(-1, keepdim=True).sqrt().to(stm.dtype)
+        shift = noise * size * torch.randn_like(stm)
+    return stm + shift
+
+
+def memories(model, x, ids, limit, noise):
     """The memory every row reads: [L, rows, S, D]."""
     phase = x.phase
     k, v = [], []
@@ -98,14 +107,15 @@ def memories(model, x, ids, limit):
     stm = [model.initial(phase.batch)]
     for t in range(phase.turns - 1):
         update = limited_update if limit else Model.update
-        stm.append(update(model, stm[-1], k[t], v[t], bias[t]))
+        new = update(model, stm[-1], k[t], v[t], bias[t])
+        stm.append(disturbed(new, noise) if noise else new)
     return torch.stack(stm, 1).flatten(1, 2)
 
 
-def loss(model, x, value_weight, limit, query_weight=0.1):
+def loss(model, x, value_weight, limit, noise=0.0, query_weight=0.1):
     """(loss, metrics): answer and query loss, 1, right and asked values by distance."""
     phase, ids = x.phase, x.ids.long()
-    kv = model.read(memories(model, x, ids, limit))
+    kv = model.read(memories(model, x, ids, limit, noise))
     hidden, target, mark = [], [], []
     bad, has = [], []
     for length, first, last in phase.cuts(phase.rows):
@@ -144,13 +154,13 @@ def loss(model, x, value_weight, limit, query_weight=0.1):
 class Step:
     """Runs loss and gradient of one phase, replayed as a CUDA graph where there is a GPU."""
 
-    def __init__(self, model, grads, metrics, phase, value_weight, limit, pool=None):
+    def __init__(self, model, grads, metrics, phase, value_weight, limit, noise=0.0, pool=None):
         self.model, self.grads, self.metrics = model, grads, metrics
-        self.value_weight, self.limit, self.pool = value_weight, limit, pool
+        self.value_weight, self.limit, self.noise, self.pool = value_weight, limit, noise, pool
         self.x, self.graph = Input(phase, grads.device), None
 
     def _run(self):
-        value, metrics = loss(self.model, self.x, self.value_weight, self.limit)
+        value, metrics = loss(self.model, self.x, self.value_weight, self.limit, self.noise)
         value.backward()
         self.metrics.add_(metrics.detach())
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .entities import join, read_json
+from .wording import Wording
 
 # The kinds of a turn, as batches carry them.
 TELL, ASK, UNTOLD, FIX, CHAT, RECAP, REAL = range(7)
@@ -21,7 +22,17 @@ NEUTRAL = (
     "Noted.",
     "All right, I will keep that in mind.",
     "That is good to know.",
+    "Okay.",
+    "Sure, I will remember.",
+    "Thank you, I will keep it in mind.",
+    "I will not forget it.",
+    "Understood.",
+    "Right, I have it.",
 )
+
+# Attributes with a key, by how often a dialogue is about several keys of one: appointments most.
+KEYED = ("event_day",) * 4 + ("event_time",) * 4 + ("nonce_def",) * 3 + ("where",) * 2
+KEYED += ("owned_color", "owned_color", "pet", "pet", "person", "person", "pet_kind_of", "person_who")
 
 
 @dataclass
@@ -57,16 +68,24 @@ class Style:
     same_attribute: float = 0.3
     yes_no: float = 0.1
     noise: float = 1.0  # 0: clean user text (benchmarks)
+    small: float = 0.0  # share of dialogues whose user writes no capitals
+    open_keys: float = 0.0  # share of keys of closed lists that are not from the list
 
 
 class Templates:
-    """The template bank with the wording of one split ('train' or 'test')."""
+    """The template bank with the wording of one split. 'valid' is for tuning: sentences of
+    wordings.json that are kept out of training. wide: draws from all of wordings.json besides."""
 
-    def __init__(self, wording):
+    def __init__(self, wording, wide=False):
         bank = read_json("templates.json")
+        valid = read_json("wordings.json")["attributes"] if wording == "valid" else {}
+        wording = "train" if valid else wording
+        self.wide = Wording() if wide else None
         self.attributes = {}
         for name, entry in bank["attributes"].items():
             own = {k: v[wording] if isinstance(v, dict) else v for k, v in entry.items()}
+            if valid:
+                own |= {form: found for form, found in valid[name]["valid"].items() if found}
             own["ack_echo"] = [a for a in own["ack"] if "{v}" in a]
             own["ack_plain"] = [a for a in own["ack"] if "{v}" not in a]
             self.attributes[name] = own
@@ -75,6 +94,13 @@ class Templates:
         self.ack_fix = bank["ack_fix"]
         self.prefix = bank["prefix"][wording]
         self.recap_ask = bank["recap_ask"][wording]
+
+    def draw(self, attribute, form, random):
+        """A template of a form: 'say', 'ask' or 'fix'."""
+        entry = self.attributes[attribute]
+        if self.wide:
+            return getattr(self.wide, form)(attribute, entry, random)
+        return random.choice(entry[form])
 
 
 def fill(template, **values):
@@ -101,6 +127,8 @@ class World:
         self.t, self.e, self.style, self.random = templates, entities, style, random
         self.facts = {}  # (attribute, key) -> Fact
         self.used = set()  # values and keys, lower case
+        self.small = random.random() < style.small  # the user writes no capitals
+        self.focus = ""  # attribute most facts of this dialogue are of
 
     # -- drawing ---------------------------------------------------------------------------------
     def alive(self):
@@ -114,10 +142,21 @@ class World:
     def _fresh(self, kind):
         """A value not yet in this dialogue; None where a short list is used up."""
         for _ in range(20):
-            value = self.e.value(kind, self.random, self.style.invented)
+            value = self._drawn(kind, self.style.invented)
             if value.lower() not in self.used:
                 return value
         return None
+
+    def _drawn(self, kind, invented):
+        value = self.e.value(kind, self.random, invented)
+        return value.lower() if self.small and kind in self.e.open else value
+
+    def _fresh_key(self, kind):
+        if self.random.random() < self.style.open_keys:
+            key = self.e.other_key(kind, self.random)
+            if key and key.lower() not in self.used:
+                return key
+        return self._fresh(kind)
 
     def new_fact(self, near=None):
         """A fact not yet told, (attribute, key, value); near: an attribute to prefer."""
@@ -127,10 +166,11 @@ class World:
             entry = self.t.attributes[name]
             key = ""
             if entry["key"]:
-                key = self._fresh(entry["key"])
+                key = self._fresh_key(entry["key"])
                 if name in ("event_day", "event_time", "where", "owned_color"):
                     # the day of an exam and its time may both be known: such keys may come again
-                    key = self.e.value(entry["key"], self.random, 0.7 * self.style.invented)
+                    if self.random.random() < 0.3:
+                        key = self._drawn(entry["key"], 0.7 * self.style.invented)
             if key is None or (name, key) in self.facts:
                 continue
             if name in MIRROR and (MIRROR[name], key) in self.facts:
@@ -145,12 +185,17 @@ class World:
 
     def untold(self):
         """(attribute, key) of something never told, or None."""
-        near = None
+        fact = self.new_fact(self._near())
+        return fact and fact[:2]
+
+    def _near(self):
+        """An attribute to prefer, or None: several keys of one attribute must be told apart."""
+        if self.focus:
+            return self.focus if self.random.random() < 0.85 else None
         keyed = [f.attribute for f in self.alive() if f.key]
         if keyed and self.random.random() < self.style.same_attribute:
-            near = self.random.choice(keyed)
-        fact = self.new_fact(near)
-        return fact and fact[:2]
+            return self.random.choice(keyed)
+        return None
 
     # -- telling ---------------------------------------------------------------------------------
     def _know(self, attribute, key, value, turn):
@@ -161,8 +206,19 @@ class World:
             self.facts[mirror, value] = Fact(mirror, value, key, turn=turn)
 
     def say(self, attribute, key, value):
-        entry = self.t.attributes[attribute]
-        return fill(self.random.choice(entry["say"]), k=key, v=value)[0]
+        return fill(self.t.draw(attribute, "say", self.random), k=key, v=value)[0]
+
+    def say_both(self, first, second):
+        """Two facts in one sentence: 'my name is Ann and I live in Rome.'"""
+        wide, random = self.t.wide, self.random
+        parts = []
+        for attribute, key, value in (first, second):
+            parts.append(fill(wide.clause(attribute, random), k=key, v=value)[0])
+        join = random.choice(wide.frames["join"])
+        text = parts[0] + join + parts[1] + "."
+        if random.random() < 0.3:
+            return random.choice(wide.frames["opener_say"]) + text
+        return text[0].upper() + text[1:]
 
     def acknowledge(self, attribute, key, value):
         """An answer to a told fact; repeats the value in style.echo of the cases."""
@@ -174,21 +230,20 @@ class World:
 
     def tell(self, turn, chat=""):
         """Tells one new fact or two; chat: small talk to put before it."""
-        keyed = [f.attribute for f in self.alive() if f.key]
-        near = None
-        if keyed and self.random.random() < self.style.same_attribute:
-            near = self.random.choice(keyed)
-        first = self.new_fact(near)
+        first = self.new_fact(self._near())
         if first is None:
             return None
         self._know(*first, turn)
         text = self.say(*first)
         last = first
         if self.random.random() < self.style.two_facts:
-            second = self.new_fact()
+            second = self.new_fact(self.focus or None)
             if second:
                 self._know(*second, turn)
-                text += " " + self.say(*second)
+                if self.t.wide and self.random.random() < 0.5:
+                    text = self.say_both(first, second)
+                else:
+                    text += " " + self.say(*second)
                 last = second
         if chat and self.random.random() < self.style.after_chat:
             text = chat + " " + text
@@ -217,16 +272,15 @@ class World:
         if mirror:  # who the old name was is no longer a clear question
             self.facts.pop((mirror, old), None)
             self.facts[mirror, value] = Fact(mirror, value, fact.key, turn=turn)
-        text, _ = fill(self.random.choice(entry["fix"]), k=fact.key, v=value, o=old)
+        text, _ = fill(self.t.draw(fact.attribute, "fix", self.random), k=fact.key, v=value, o=old)
         acks = [a for a in self.t.ack_fix if ("{v}" in a) == (self.random.random() < self.style.echo)]
         answer, spans = fill(self.random.choice(acks or self.t.ack_fix), v=value, o=old)
         return Turn(text, answer, FIX, fact.attribute, 0, spans)
 
     def _fix_list(self, fact, turn):
         """Adds an item to the shopping list or takes one off."""
-        entry = self.t.attributes["shopping"]
         items = fact.value.replace(" and ", ", ").split(", ")
-        template = self.random.choice(entry["fix"])
+        template = self.t.draw("shopping", "fix", self.random)
         remove = "off the list" in template or "not need" in template
         if remove:
             if len(items) < 3:
@@ -262,7 +316,7 @@ class World:
                 spans = [(a + shift, b + shift) for a, b in spans]
                 answer = frame.replace("{a}", answer)
                 return self._asked(fact, text, answer, spans, turn)
-        text, _ = fill(random.choice(entry["ask"]), k=fact.key)
+        text, _ = fill(self.t.draw(fact.attribute, "ask", random), k=fact.key)
         return self._asked(fact, text, answer, spans, turn)
 
     def _asked(self, fact, text, answer, spans, turn):
@@ -275,7 +329,7 @@ class World:
         if found is None:
             return None
         attribute, key = found
-        text, _ = fill(self.random.choice(self.t.attributes[attribute]["ask"]), k=key)
+        text, _ = fill(self.t.draw(attribute, "ask", self.random), k=key)
         answer = self.random.choice(self.t.unknown)
         return Turn(self.prefixed(text), answer, UNTOLD, attribute)
 
@@ -299,7 +353,7 @@ class World:
         """'By the way, what is ...': the question's first letter only becomes small where the
         first word is no value."""
         prefix = self.random.choice(self.t.prefix)
-        if not prefix:
+        if not prefix or (self.t.wide and self.random.random() < 0.8):  # frames have their own
             return text
         if prefix.rstrip().endswith((",", ":")) and not text.startswith("I "):
             text = text[0].lower() + text[1:]
