@@ -199,26 +199,26 @@ static void put_run(const struct load_outcome *o, struct report *r)
     const double s = (double)(d->end_us - d->start_us) / 1e6;
     const bool limits = l->first_token_ms || l->turn_ms || l->token_ms || l->memory_ms;
     struct section *x = report_facts(r, "run", "The run", run_columns, COUNT_OF(run_columns));
-    report_row(
-        r, x,
-        json_pack(
-            "{so so so so sf so so so so so so so so so so so so so so so so so so so so so sf so si}",
-            "model", plain_text(client_many_welcome(d->client)->model), "sessions",
-            number(d->plan->n_session), "turns", number(d->plan->n_turn), "sent", number(d->n_sent),
-            "seconds", s, "asked_s",
-            quotient(d->plan->n_session * 1e6, spread_mean(&d->plan->gap_us)), "done_s",
-            quotient((double)d->n_done, s), "tokens_s", quotient((double)answer_tokens(d), s),
-            "vanished", mishap(d->n_vanished), "good_s",
-            limits ? quotient((double)o->n_good, s) : json_null(), "good",
-            limits ? quotient((double)o->n_good, (double)d->n_sent) : json_null(), "done",
-            number(d->n_done), "cancelled", mishap(d->n_cancelled), "refused", mishap(d->n_refused),
-            "unanswered", mishap(drive_open_turns(d)), "memory_failed", mishap(d->n_memory_failed),
-            "full", number(o->n_full), "query_tokens", number(o->n_query), "answer_tokens",
-            number(o->n_answer), "lost", number(o->n_lost), "forgotten", mishap(o->n_forgotten),
-            "doubled", mishap(o->n_doubled), "differs", mishap(d->n_answer_differs), "connected",
-            mishap(d->n_connected), "start_us", number(d->start_us), "events",
-            quotient((double)d->n_event, s), "cpu_s", d->cpu_s, "cpu_share", quotient(d->cpu_s, s),
-            "code", o->code));
+    report_row(r, x,
+               json_pack("{so so so so sf so so so so so so so so so so so so so so so so so so so "
+                         "so so sf so si}",
+                         "model", plain_text(client_many_welcome(d->client)->model), "sessions",
+                         number(d->plan->n_session), "turns", number(d->plan->n_turn), "sent",
+                         number(d->n_sent), "seconds", s, "asked_s",
+                         quotient(d->plan->n_session * 1e6, spread_mean(&d->plan->gap_us)),
+                         "done_s", quotient((double)d->n_done, s), "tokens_s",
+                         quotient((double)answer_tokens(d), s), "vanished", mishap(d->n_vanished),
+                         "good_s", limits ? quotient((double)o->n_good, s) : json_null(), "good",
+                         limits ? quotient((double)o->n_good, (double)d->n_sent) : json_null(),
+                         "done", number(d->n_done), "cancelled", mishap(d->n_cancelled), "refused",
+                         mishap(d->n_refused), "unanswered", mishap(drive_open_turns(d)),
+                         "memory_failed", mishap(d->n_memory_failed), "full", number(o->n_full),
+                         "query_tokens", number(o->n_query), "answer_tokens", number(o->n_answer),
+                         "lost", number(o->n_lost), "forgotten", mishap(o->n_forgotten), "doubled",
+                         mishap(o->n_doubled), "differs", mishap(d->n_answer_differs), "connected",
+                         mishap(d->n_connected), "start_us", number(d->start_us), "events",
+                         quotient((double)d->n_event, s), "cpu_s", d->cpu_s, "cpu_share",
+                         quotient(d->cpu_s, s), "code", o->code));
 }
 
 static const struct column error_columns[] = {{"code", "code", CELL_COUNT},
