@@ -116,6 +116,7 @@ static void norms_by_slot(void **state)
             assert_ok(create(&n, s.be, DTYPE_F32));
             struct tensor to = guarded(s.be, x, N * n_slot, dim);
             assert_ok(op_norm(s.ln, to, to, n.w));
+            assert_ok(lane_sync(s.ln));
             guarded_take(s.be, to, out);
             if (i == 0) {
                 memcpy(first, out, (size_t)all * sizeof *x);
@@ -129,6 +130,7 @@ static void norms_by_slot(void **state)
             for (int32_t m = 0; m < N; m++) {
                 struct tensor alone = guarded(s.be, x + m * n_slot * dim, n_slot, dim);
                 assert_ok(op_norm(s.ln, alone, alone, n.w));
+                assert_ok(lane_sync(s.ln));
                 guarded_take(s.be, alone, out);
                 assert_same_bits(out, first + m * n_slot * dim, n_slot * dim, "alone", m);
             }
