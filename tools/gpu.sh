@@ -9,7 +9,6 @@
 # The columns of the record are explained in docs/bench/README.md.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-command="tools/gpu.sh $*"
 
 usage() {
     sed -n '3,6s/^# //p' "$0" >&2
@@ -59,7 +58,7 @@ source=$(cat "$root/SOURCE" 2>/dev/null || git -C "$root" describe --always --di
     echo "# driver: ${card##*, }"
     echo "# date: $(date -u +%Y-%m-%dT%H:%MZ)"
     echo "# source: ${source:-unknown}"
-    echo "# command: $command"
+    echo "# command: tools/gpu.sh ${steps[*]}"
     printf 'metric\tvalue\tfloor\ttarget\tratio\n'
 } >"$record"
 

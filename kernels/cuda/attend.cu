@@ -6,7 +6,7 @@
  *          that attend_tile.cu has no tiles for.
  * Roofline decode reads each key and value once a query head: memory-bound, 2 hd values a key;
  *          K and V are read Hq/Hk times, out of L1 and L2. Plain fmaf, to check by, not for speed.
- *          Measured: not yet on a card.
+ *          Not timed by itself yet (docs/bench: whole steps).
  * Order    attend_impl.h. */
 #include "kernels/cuda/attend_impl.h"
 

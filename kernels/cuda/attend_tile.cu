@@ -7,7 +7,7 @@
  *          that is last to arrive merges them; many tiles: a warp a tile, all its splits.
  * Roofline decode: K and V once, memory-bound. Many rows: 4 hd + 32 flop a score on mma.sync and
  *          one exponential; at hd 32 the matrix units bind (9 MMAs a 256 scores, 60 % of the peak
- *          measured: 8.5 scores a clock and SM). Measured: not yet on a card.
+ *          measured: 8.5 scores a clock and SM). Not timed by itself yet (docs/bench: whole steps).
  * Order    attend_impl.h. A lane's operands of both products are 16 bytes in a row of K, and of V
  *          as it lies, because the sums over hd and over keys may take their terms in any fixed
  *          order: word w of lane c is dims 2 (c hd/8 + w), and keys 32 G + 8 c + 2 w. Rows and

@@ -1,7 +1,7 @@
 /* convert.cu - copies with conversion between float32 and bf16 (nearest even).
  * Shapes   out, x [R,C], any strides.
  * Launch   grid ceil(C / 256) x R, block 256; a thread an element.
- * Roofline no flop, 6 to 8 bytes an element: memory-bound. Measured: not yet on a card.
+ * Roofline no flop, 6 to 8 bytes an element: memory-bound. Not timed by itself yet (docs/bench: whole steps).
  * Order    no sums. */
 #include "kernels/cuda/device_impl.cuh"
 

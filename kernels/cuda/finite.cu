@@ -1,7 +1,7 @@
 /* finite.cu - whether no element of x is NaN or infinite.
  * Shapes   x [R,C] f32 or bf16, any stride; the answer: one pinned word.
  * Launch   a block of 256 a row; the host writes 1 before, a thread that sees one writes 0.
- * Roofline memory-bound, one value read. Measured: not yet on a card.
+ * Roofline memory-bound, one value read. Not timed by itself yet (docs/bench: whole steps).
  * Order    no sums; every writer writes the same. */
 #include "kernels/cuda/device_impl.cuh"
 

@@ -4,7 +4,7 @@
  *          elementwise gate per slot is one launch; a gate that mixes slots takes the status of all
  *          first. One number for all slots: a block a memory between the two.
  * Roofline memory-bound: old and new read (twice, the second time from L1), out written. Predicted:
- *          4096 rows of 512 in 4 us. Measured: not yet on a card.
+ *          4096 rows of 512 in 4 us. Not timed by itself yet (docs/bench: whole steps).
  * Order    a lane sums elements 8 l, ..., 8 l + 7, then those 256 further, then warp_sum; over
  *          slots a thread takes t, t + 128, ..., then block_sum, or a lane l, l + 32, ..., then
  *          warp_sum. bf16 is rounded where tests/ref/gate.c rounds: new + old, status, z, the gate,

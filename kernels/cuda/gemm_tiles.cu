@@ -7,7 +7,7 @@
  *          memory, so that two blocks fit an SM (of 8 ranges: one).
  * Roofline 192 KB out of L2 for 4.2 M multiply-adds at K 512: bound by L2, not by the MMA.
  *          Predicted: 40 % of what mma.sync can do (590 TFLOP/s), 4096 x 512 x 256 in 6 us.
- *          Measured: not yet on a card.
+ *          Not timed by itself yet (docs/bench: whole steps).
  * Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the same end.
  *          The tree is a binary counter: after range i, as many sums are taken back as i has ones
  *          at its end. */

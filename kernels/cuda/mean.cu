@@ -4,7 +4,7 @@
  *          under way together; 128 inputs a launch, as parameters. More than that go on from
  *          float32 sums in scratch.
  * Roofline n + 1 values an element: memory-bound; 21 layers of 4096 rows of 512 are 92 MB, 22 us.
- *          Measured: not yet on a card.
+ *          Not timed by itself yet (docs/bench: whole steps).
  * Order    by rising i, in float32; one division, rounded once. */
 #include "kernels/cuda/device_impl.cuh"
 

@@ -5,7 +5,7 @@
  *          8 values a thread.
  * Roofline all small beside the experts' bytes, and bound by latency: a choice costs two warp
  *          reductions for each of K, the plan 6 barriers. Predicted: 4 us for 64 rows of 384
- *          experts, 3 us for the sum. Measured: not yet on a card.
+ *          experts, 3 us for the sum. Not timed by itself yet (docs/bench: whole steps).
  * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
  *          shares and results of a row are added by rank, then shared experts by number. The
  *          places of slots depend on the other rows, the results in them do not. Atomics count
