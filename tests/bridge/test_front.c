@@ -344,7 +344,7 @@ static void test_connections_without_hello(void **state)
     struct rig *r = *state;
     struct front_limits l = r->limits;
     struct wire_body none = {0};
-    char route[8];
+    char route[16];
     l.max_connections = 30;
     l.max_tenant_connections = 2;
     front_set_limits(r->front, &l);
