@@ -151,8 +151,7 @@ int main(int argc, char **argv)
     server_catch_faults(STDERR_FILENO);
     server_run(server);
     catch_signals(on_late_signal);
-    if (!asked) /* told to drain by a message */
-        (void)alarm(server_drain_ms(server) / 1000 + 1 + CLOSE_S);
+    (void)alarm(server_left_ms(server) / 1000 + 1 + CLOSE_S);
     server_close(&server);
     rxt_model_close(&model);
     return 0;
