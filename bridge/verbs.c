@@ -345,6 +345,8 @@ bool verb_start(struct task *t)
     case BRIDGE_DIFF:
         if (settled(t))
             diff_start(t);
+        else
+            diff_unready(t);
         break;
     case BRIDGE_LIST: /* of no session */
         break;

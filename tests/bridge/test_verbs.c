@@ -144,6 +144,43 @@ static void diff_takes_turns(void **state)
     assert_true(other.done);
 }
 
+/* One that cannot begin, since its session has a turn to remember, holds up nobody. */
+static void diff_waits_for_no_backlog(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome turn = {0}, slow = {0}, quick = {0};
+    rig_open(&r, NULL, NULL);
+    open_session(&r, "quick");
+    struct bridge_request q = request(BRIDGE_OPEN, "slow");
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    assert_ok(call(&r, &q, &turn));
+    stop_clock(&r);
+    fault_arm("update", RXT_EDEVICE, 1); /* tried again when the clock goes on */
+    q = question("slow", "hi");
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    submit(&r, &q, &turn);
+    q = request(BRIDGE_DIFF, "slow");
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    q.version = q.to_version = 0;
+    submit(&r, &q, &slow);
+    while (!turn.done)
+        if (!bridge_step(r.bridge))
+            bridge_wait(r.bridge, 1000);
+    test_now_us++;
+    q = request(BRIDGE_DIFF, "quick");
+    q.version = q.to_version = 0;
+    submit(&r, &q, &quick);
+    for (int i = 0; i < 1000 && !quick.final; i++)
+        if (!bridge_step(r.bridge))
+            bridge_wait(r.bridge, 1000);
+    assert_true(quick.done && !slow.final);
+    test_now_us += 1000000;
+    step_until_final(&r, &slow);
+    assert_true(slow.done && turn.memory);
+    rig_close(&r);
+}
+
 /* An export writes into a file of a disk that does not answer: sessions come in all the same. */
 static void nobody_waits_for_an_export(void **state)
 {
@@ -183,6 +220,7 @@ int main(void)
         cmocka_unit_test(list_pages_and_prefixes),
         cmocka_unit_test(diff_of_versions_and_sessions),
         cmocka_unit_test(diff_takes_turns),
+        cmocka_unit_test(diff_waits_for_no_backlog),
         cmocka_unit_test(nobody_waits_for_an_export),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
