@@ -48,6 +48,7 @@ struct task_work {
     struct store_session session; /* in: names and fixed part; out: the row */
     int32_t *found_ids;           /* out of a find: the ids of the stored turn */
     uint64_t max_sessions;        /* of the tenant, when it was sent */
+    int n_try;                    /* of an ERASE, which found the session the first time */
     struct store_import *import;  /* under way, from fd into store; all the writer's */
     struct store *store;
     int fd;

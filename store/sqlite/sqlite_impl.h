@@ -120,6 +120,9 @@ enum rxt_status session_write(struct store *s, const struct store_session *x,
 enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t origin,
                                struct rxt_error *err);
 
+/* open.c: store_checkpoint, which waits that long for readers. */
+enum rxt_status checkpoint_within(struct store *s, uint32_t wait_ms, struct rxt_error *err);
+
 /* ---- erase.c, scrub.c ------------------------------------------------------------------- */
 
 /* Does the rest of an erase that was begun, by this process or an earlier one; nothing otherwise.

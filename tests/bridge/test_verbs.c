@@ -214,6 +214,37 @@ static void nobody_waits_for_an_export(void **state)
     assert_int_not_equal(out.status, RXT_OK);
 }
 
+/* A reader, as an export is, keeps the log from being emptied: the ERASE goes on when it has ended,
+ * and turns of others are journaled meanwhile. */
+static void nobody_waits_for_an_erase(void **state)
+{
+    (void)state;
+    struct outcome erase = {0}, turn = {0}, o = {0};
+    const struct store_options look = {.read_only = true};
+    struct store *reader = NULL;
+    struct store_session row;
+    open_session(&rig, "erased");
+    open_session(&rig, "other");
+    assert_ok(store_open(&reader, rig.store, &look, NULL));
+    assert_ok(store_view_begin(reader, NULL));
+    assert_ok(store_session_get(reader, "default", "erased", &row, NULL));
+    struct bridge_request q = request(BRIDGE_ERASE, "erased");
+    submit(&rig, &q, &erase);
+    q = question("other", "hi");
+    submit(&rig, &q, &turn);
+    for (int i = 0; i < 3000 && !turn.final; i++)
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    assert_true(turn.done && turn.memory && !erase.final);
+    store_view_end(reader);
+    step_until_final(&rig, &erase);
+    assert_ok(erase.status);
+    assert_true(erase.done);
+    q = request(BRIDGE_ERASE, "erased");
+    assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
+    store_close(&reader);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +252,7 @@ int main(void)
         cmocka_unit_test(diff_of_versions_and_sessions),
         cmocka_unit_test(diff_takes_turns),
         cmocka_unit_test(diff_waits_for_no_backlog),
+        cmocka_unit_test(nobody_waits_for_an_erase),
         cmocka_unit_test(nobody_waits_for_an_export),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
