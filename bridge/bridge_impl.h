@@ -48,6 +48,7 @@ struct task_work {
     struct store_session session; /* in: names and fixed part; out: the row */
     int32_t *found_ids;           /* out of a find: the ids of the stored turn */
     uint64_t max_sessions;        /* of the tenant, when it was sent */
+    int n_try;                    /* of an ERASE, which found the session the first time */
     struct store_import *import;  /* under way, from fd into store; all the writer's */
     struct store *store;
     int fd;
@@ -102,6 +103,7 @@ struct task {
     bool forked;        /* ... which is there */
     bool fork_searched; /* it was not busy, and no earlier try has been answered in the fork */
     bool has_late;      /* some sink is late */
+    bool diff_ready;    /* DIFF: it waits for nothing but others of its kind */
 
     struct answer *answer; /* [n_answer]; verbs with ids use the first */
     int32_t n_answer, n_open;
@@ -453,6 +455,7 @@ void import_start(struct task *t);
 /* diff.c, list.c; list_prepare: before it is sure that the list is begun */
 enum rxt_status list_prepare(struct task *t, struct rxt_error *err);
 void diff_start(struct task *t);
+void diff_unready(struct task *t);     /* its session is not settled, or not any more */
 void diff_ended(const struct task *t); /* by whatever: another one may go now */
 void diff_destroy(struct diff **d);
 void list_start(struct task *t);

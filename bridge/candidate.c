@@ -51,9 +51,14 @@ static void put_done(struct work *w)
 
 void candidates_journal(struct task *t)
 {
+    struct session *s = t->session;
     turn_leave(t);
+    if (s->held) { /* since it began; the store may not know yet */
+        task_fail(t, RXT_EHELD, s->row.held_reason);
+        return;
+    }
     task_move(t, TASK_JOURNAL);
-    t->write.session = t->session->row;
+    t->write.session = s->row;
     t->work_out = true;
     t->write.work.alone = true;
     bridge_post(t->bridge, &t->write.work, run_put, put_done, t);
@@ -106,6 +111,10 @@ void candidates_choose(struct task *t)
 {
     struct session *s = t->session;
     schedule_forget(t);
+    if (s->held) { /* since they were answered; their rows stay undecided */
+        task_fail(t, RXT_EHELD, s->row.held_reason);
+        return;
+    }
     task_move(t, TASK_JOURNAL);
     t->version = s->row.head + 1;
     t->write.session = s->row;

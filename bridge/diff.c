@@ -50,14 +50,14 @@ static bool goes_before(const struct task *a, const struct task *b)
     return a_had != b_had ? b_had : a->submitted_us < b->submitted_us;
 }
 
-/* Whether another one that could be begun goes first; it is looked at again. */
+/* Whether another one that can be begun goes first; it is looked at again. */
 static bool must_wait(const struct task *t)
 {
     struct bridge *b = t->bridge;
     if (b->diff_out)
         return true;
     for (struct task *o = b->all; o; o = o->all_next) {
-        if (o->r.verb != BRIDGE_DIFF || o->session->queue != o || !goes_before(o, t))
+        if (!o->diff_ready || o->session->queue != o || !goes_before(o, t))
             continue;
         bridge_activate(b, o->session);
         return true;
@@ -71,6 +71,14 @@ void diff_ended(const struct task *t)
     for (struct task *o = b->all; o; o = o->all_next)
         if (o != t && o->r.verb == BRIDGE_DIFF)
             bridge_activate(b, o->session);
+}
+
+void diff_unready(struct task *t)
+{
+    if (!t->diff_ready)
+        return;
+    t->diff_ready = false;
+    diff_ended(t);
 }
 
 static void end(struct task *t)
@@ -222,6 +230,7 @@ void diff_start(struct task *t)
 {
     struct bridge *b = t->bridge;
     const struct rxt_info *info = rxt_model_info(b->model);
+    t->diff_ready = true;
     if (must_wait(t))
         return;
     b->diff_out = true;

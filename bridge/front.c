@@ -336,6 +336,8 @@ static void on_request(struct received *r)
         peer_refuse(f, p, r->h.id, &memory);
         return;
     }
+    if (r->body.fork_to.n) /* a name: it fits, zeroed behind */
+        memcpy(s->fork, r->body.fork_to.p, r->body.fork_to.n);
     s->cancel_on_disconnect = r->body.on_disconnect == WIRE_DISCONNECT_CANCEL;
     f->hooks.order(f->hooks.arg, o);
 }

@@ -57,6 +57,7 @@ struct stream {
     struct peer *peer;     /* NULL: detached */
     uint8_t id[WIRE_ID_BYTES];
     char tenant[BRIDGE_NAME_MAX], session[BRIDGE_NAME_MAX];
+    char fork[BRIDGE_NAME_MAX]; /* where a TURN may run instead; "" = nowhere */
     uint8_t type;
     uint8_t n_answer; /* candidates */
     bool shadow;      /* a CHOOSE whose TURN has a stream: that one tells, this one only refuses */

@@ -255,15 +255,33 @@ static void shadow_note(struct front *f, struct stream *s, const struct note *n,
         stream_attach(f, turn, p, UINT32_MAX);
 }
 
-/* The session is erased: so are its answers that could have been resumed. */
-static void forget_kept(struct front *f, const struct stream *erase)
+static bool is_kept(const struct stream *s)
 {
-    for (struct link *l = f->kept.next, *next; l != &f->kept; l = next) {
-        struct stream *s = LINK_OF(l, struct stream, kept_link);
-        next = l->next;
-        if (strcmp(s->tenant, erase->tenant) == 0 && strcmp(s->session, erase->session) == 0)
-            stream_free(f, s);
-    }
+    return !s->failed &&
+           (s->type == WIRE_TURN || s->type == WIRE_REMEMBER || s->type == WIRE_REWIND ||
+            s->type == WIRE_RESET || s->type == WIRE_CHOOSE);
+}
+
+static bool is_of(const struct stream *s, const struct stream *erase)
+{
+    return strcmp(s->tenant, erase->tenant) == 0 &&
+           (strcmp(s->session, erase->session) == 0 || strcmp(s->fork, erase->session) == 0);
+}
+
+/* The session is erased: so are its answers that could be resumed. What a client is still taking in
+ * is not kept once it has it. */
+static void forget_answers(struct front *f, const struct stream *erase)
+{
+    for (size_t i = 0; i < FRONT_BUCKETS; i++)
+        for (struct stream *s = f->stream_bucket[i], *next; s; s = next) {
+            next = s->chain;
+            if (!s->ended || !is_kept(s) || !is_of(s, erase))
+                continue;
+            if (s->kept_link.next != &s->kept_link)
+                stream_free(f, s);
+            else
+                s->failed = true;
+        }
 }
 
 void stream_note(struct front *f, struct stream *s, const struct note *n, const void *bytes)
@@ -285,7 +303,7 @@ void stream_note(struct front *f, struct stream *s, const struct note *n, const 
     case NOTE_MESSAGE:
         take_message(f, s, n, bytes);
         if (s->type == WIRE_ERASE && n->type == WIRE_DONE)
-            forget_kept(f, s);
+            forget_answers(f, s);
         break;
     case NOTE_SPOOLED:
     case NOTE_CHUNK:
@@ -375,13 +393,6 @@ static enum front_sent send_all(struct front *f, struct stream *s)
             s->n_sent++;
     }
     return sent;
-}
-
-static bool is_kept(const struct stream *s)
-{
-    return !s->failed &&
-           (s->type == WIRE_TURN || s->type == WIRE_REMEMBER || s->type == WIRE_REWIND ||
-            s->type == WIRE_RESET || s->type == WIRE_CHOOSE);
 }
 
 static void end(struct front *f, struct stream *s)

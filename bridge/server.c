@@ -312,6 +312,16 @@ uint32_t server_drain_ms(const struct server *s)
     return atomic_load(&s->drain_ms);
 }
 
+uint32_t server_left_ms(const struct server *s)
+{
+    uint64_t now = clock_us();
+    if (atomic_load(&s->stop))
+        return 0;
+    if (s->drain_end_us == 0) /* it was never asked to drain */
+        return atomic_load(&s->drain_ms);
+    return s->drain_end_us > now ? (uint32_t)((s->drain_end_us - now) / 1000) : 0;
+}
+
 void server_stop(struct server *s)
 {
     atomic_store(&s->stop, true);
@@ -419,12 +429,8 @@ void server_close(struct server **server)
     }
     spool_close(&s->spool);
     front_socket_close(&s->front);
-    if (s->bridge) {
-        uint64_t left = 0, now = clock_us();
-        if (!atomic_load(&s->stop))
-            left = s->drain_end_us > now ? s->drain_end_us - now : UINT64_C(1000) * s->cfg.drain_ms;
-        bridge_close(&s->bridge, left);
-    }
+    if (s->bridge)
+        bridge_close(&s->bridge, UINT64_C(1000) * server_left_ms(s));
     teller_free(&s->teller);
     if (s->has_orders) {
         server_empty(&s->orders);

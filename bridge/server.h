@@ -71,6 +71,8 @@ void server_run(struct server *s);
 void server_drain(struct server *s);
 /* How long that is, as configured or as a client said. As server_drain. */
 uint32_t server_drain_ms(const struct server *s);
+/* After server_run: how much of that server_close has for images. */
+uint32_t server_left_ms(const struct server *s);
 /* server_run returns now; what was acknowledged is on the disk. As server_drain. */
 void server_stop(struct server *s);
 /* Reads the file of clients and the limits again. As server_drain. */

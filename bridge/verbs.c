@@ -237,10 +237,19 @@ static void start_rewind(struct task *t)
 
 /* ---- erase ------------------------------------------------------------------------------ */
 
+/* An export may keep the log from being emptied for long: others commit between the tries. */
+#define ERASE_TRIES (5000 / (int)STORE_ERASE_WAIT_MS)
+
 static enum rxt_status run_erase(struct work *w, struct store *store, struct rxt_error *err)
 {
     struct task *t = w->owner;
-    return store_session_erase(store, t->r.tenant, t->r.session, err);
+    struct store_session row;
+    if (t->write.n_try == 0 &&
+        store_session_get(store, t->r.tenant, t->r.session, &row, NULL) == RXT_ENOTFOUND)
+        return store_session_erase(store, t->r.tenant, t->r.session, err);
+    enum rxt_status st = store_session_erase(store, t->r.tenant, t->r.session, err);
+    w->again = st == RXT_EBUSY && ++t->write.n_try < ERASE_TRIES;
+    return st == RXT_ENOTFOUND ? RXT_OK : st; /* its rows went at an earlier try */
 }
 
 static void erase_done(struct work *w)
@@ -345,6 +354,8 @@ bool verb_start(struct task *t)
     case BRIDGE_DIFF:
         if (settled(t))
             diff_start(t);
+        else
+            diff_unready(t);
         break;
     case BRIDGE_LIST: /* of no session */
         break;

@@ -10,7 +10,7 @@ struct writer {
     struct mailbox *back;
     struct work *first, **last; /* taken in, not run; in order */
     bool stopping;
-    int n_busy; /* pieces of work or groups since it last swept */
+    int n_busy; /* pieces of work or groups since it last swept, at most SWEEP_EVERY */
     pthread_t thread;
 };
 
@@ -100,7 +100,9 @@ static bool sweep(struct writer *w)
 
 static void ran(struct writer *w)
 {
-    if (++w->n_busy >= SWEEP_EVERY && store_sweep_due(w->store))
+    if (w->n_busy < SWEEP_EVERY)
+        w->n_busy++;
+    if (w->n_busy == SWEEP_EVERY && store_sweep_due(w->store))
         (void)sweep(w);
 }
 

@@ -159,8 +159,10 @@ enum rxt_status store_session_fork(struct store *s, int64_t session, uint64_t ve
 /* Removes rows, images and journal of a session and overwrites their bytes in the file and in the
  * log; forks keep what they share. OK only when that is done: reads every page of the file that
  * holds rows, so rare and slow. On any failure after the rows are gone (EBUSY: a reader keeps old
- * pages in the log) call it again, or let the next owner of the lease finish it. ENOTFOUND: there
- * is no such session, and no bytes of erased ones either. Not in a batch. */
+ * pages in the log; it is waited for STORE_ERASE_WAIT_MS) call it again, or let the next owner of
+ * the lease finish it. ENOTFOUND: there is no such session, and no bytes of erased ones either. Not
+ * in a batch. */
+#define STORE_ERASE_WAIT_MS 10u
 enum rxt_status store_session_erase(struct store *s, const char *tenant, const char *name,
                                     struct rxt_error *err);
 

@@ -57,7 +57,7 @@ enum rxt_status erase_finish(struct store *s, struct rxt_error *err)
     if (!begun)
         return RXT_OK;
     TRY(sweep_all(s, err));
-    TRY(store_checkpoint(s, err));
+    TRY(checkpoint_within(s, STORE_ERASE_WAIT_MS, err));
     TRY(scrub(s, err));
     TRY(tx_begin(s, err));
     return tx_end(s, set_erasing(s, false, err), err);

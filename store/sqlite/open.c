@@ -133,8 +133,15 @@ void store_close(struct store **s)
 
 enum rxt_status store_checkpoint(struct store *s, struct rxt_error *err)
 {
+    return checkpoint_within(s, s->busy_ms, err);
+}
+
+enum rxt_status checkpoint_within(struct store *s, uint32_t wait_ms, struct rxt_error *err)
+{
     TRY(must_be_idle(s, "a checkpoint", err));
+    (void)sqlite3_busy_timeout(s->db, (int)wait_ms);
     int rc = sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    (void)sqlite3_busy_timeout(s->db, (int)s->busy_ms);
     if (rc == SQLITE_BUSY)
         return rxt_fail(err, RXT_EBUSY, "a reader still needs the log of store %s", s->path);
     return rc == SQLITE_OK ? RXT_OK : sql_fail(s, rc, "empty the log", err);

@@ -22,6 +22,12 @@ void query_close(struct query *q)
     (void)sqlite3_clear_bindings(q->stmt);
 }
 
+void query_again(struct query *q)
+{
+    (void)sqlite3_reset(q->stmt);
+    q->rc = SQLITE_OK;
+}
+
 static void bound(struct query *q, int rc)
 {
     if (q->rc == SQLITE_OK)

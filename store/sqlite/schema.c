@@ -112,3 +112,16 @@ enum rxt_status schema_open(struct store *s, const struct schema_list *list, str
     lock_drop(s);
     return st;
 }
+
+bool schema_moved(struct store *s)
+{
+    if (!s->read_only || s->schema >= schema_current.n)
+        return false;
+    struct query q = query_open(s, SQL_META_SCHEMA);
+    int64_t now = query_row(&q, "read the schema", NULL) == RXT_OK ? column_int(&q, 0) : 0;
+    query_close(&q);
+    if (now <= s->schema || now > schema_current.n)
+        return false;
+    s->schema = now;
+    return true;
+}

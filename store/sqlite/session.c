@@ -178,12 +178,28 @@ uint64_t store_session_newest(const struct store_session *x)
     return x->flags & STORE_HELD ? x->applied : x->head;
 }
 
+/* What seems damaged to a handle that only reads may have been sealed anew by a process that has
+ * moved the store forward: then the rows are to be read again. */
+static bool sealed_anew(struct query *q, enum rxt_status st)
+{
+    if (st != RXT_ECORRUPT || !schema_moved(q->s))
+        return false;
+    query_again(q);
+    return true;
+}
+
+static enum rxt_status first_row(struct query *q, struct store_session *out, struct rxt_error *err)
+{
+    TRY(query_row(q, "read a session", err));
+    return session_read(q, out, err);
+}
+
 static enum rxt_status session_one(struct query *q, struct store_session *out,
                                    struct rxt_error *err)
 {
-    enum rxt_status st = query_row(q, "read a session", err);
-    if (st == RXT_OK)
-        st = session_read(q, out, err);
+    enum rxt_status st = first_row(q, out, err);
+    if (sealed_anew(q, st))
+        st = first_row(q, out, err);
     query_close(q);
     return st;
 }
@@ -211,6 +227,16 @@ enum rxt_status store_session_get(struct store *s, const char *tenant, const cha
     return st;
 }
 
+static enum rxt_status all_rows(struct query *q, struct store_session *out, size_t cap, size_t *n,
+                                struct rxt_error *err)
+{
+    for (*n = 0; *n < cap; ++*n) {
+        TRY(query_row(q, "list the sessions", err));
+        TRY(session_read(q, &out[*n], err));
+    }
+    return RXT_OK;
+}
+
 enum rxt_status store_session_list(struct store *s, const char *tenant, const char *after,
                                    struct store_session *out, size_t cap, size_t *n,
                                    struct rxt_error *err)
@@ -219,14 +245,9 @@ enum rxt_status store_session_list(struct store *s, const char *tenant, const ch
     bind_text(&q, tenant);
     bind_text(&q, after);
     bind_int(&q, cap > INT64_MAX ? INT64_MAX : (int64_t)cap);
-    enum rxt_status st = RXT_OK;
-    *n = 0;
-    while (*n < cap && (st = query_row(&q, "list the sessions", err)) == RXT_OK) {
-        st = session_read(&q, &out[*n], err);
-        if (st != RXT_OK)
-            break;
-        ++*n;
-    }
+    enum rxt_status st = all_rows(&q, out, cap, n, err);
+    if (sealed_anew(&q, st))
+        st = all_rows(&q, out, cap, n, err);
     query_close(&q);
     return st == RXT_ENOTFOUND ? RXT_OK : st;
 }

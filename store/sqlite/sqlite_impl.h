@@ -52,6 +52,7 @@ struct query {
 };
 struct query query_open(struct store *s, enum sql id);
 void query_close(struct query *q);
+void query_again(struct query *q); /* from its first row on, with what is bound */
 
 void bind_int(struct query *q, int64_t v);
 void bind_u64(struct query *q, uint64_t v); /* all 64 bits, as a signed number */
@@ -105,6 +106,9 @@ extern const struct schema_list schema_current;
 /* Refuses what is not ours or newer, makes or brings forward what is old or empty. Before the
  * statements are prepared. */
 enum rxt_status schema_open(struct store *s, const struct schema_list *list, struct rxt_error *err);
+/* Whether another process has moved the store forward since this handle, which only reads, was
+ * opened, to a schema that we know: then it is the handle's, too. */
+bool schema_moved(struct store *s);
 
 /* ---- session.c -------------------------------------------------------------------------- */
 
@@ -119,6 +123,9 @@ enum rxt_status session_write(struct store *s, const struct store_session *x,
 /* Inserts the row; origin 0 = none. Fills in x->id. In a transaction. */
 enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t origin,
                                struct rxt_error *err);
+
+/* open.c: store_checkpoint, which waits that long for readers. */
+enum rxt_status checkpoint_within(struct store *s, uint32_t wait_ms, struct rxt_error *err);
 
 /* ---- erase.c, scrub.c ------------------------------------------------------------------- */
 

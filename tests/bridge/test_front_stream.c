@@ -249,6 +249,43 @@ static void test_erased(void **state)
     rig_expect_stream(r, "B", 2, 0);
 }
 
+/* Answers that have ended and wait for their client's credit, when the session or the fork that one
+ * ran in is erased: the client gets the rest, and nobody gets it again. */
+static void test_erased_while_sent(void **state)
+{
+    struct rig *r = *state;
+    struct wire_body fork = {0};
+    rig_hello(r, "a", 1);
+    rig_hello(r, "b", WIRE_ABSENT);
+    wire_init(WIRE_TURN, &fork);
+    fork.session = wire_string("s");
+    fork.query = wire_string("Hi");
+    fork.on_busy = WIRE_BUSY_FORK;
+    fork.fork_to = wire_string("t");
+    rig_turn(r, "a", 1, "s");
+    struct stream *plain = rig_order(r, ORDER_SUBMIT)->stream;
+    rig_send(r, "a", WIRE_TURN, 2, &fork);
+    struct stream *forked = rig_order(r, ORDER_SUBMIT)->stream;
+    rig_token(r, plain, 10, "a", 0); /* takes the credit */
+    rig_token(r, plain, 11, "b", 0);
+    rig_token(r, forked, 12, "c", 0);
+    rig_end_turn(r, plain);
+    rig_end_turn(r, forked);
+    rig_drop_sent(r);
+    assert_int_equal(front_counts(r->front).kept, 0);
+    rig_simple(r, "b", WIRE_ERASE, 3, "t");
+    rig_message(r, rig_order(r, ORDER_SUBMIT)->stream, WIRE_DONE, WIRE_FINAL);
+    rig_resume(r, "b", 2, "s", 0);
+    rig_expect(r, "b", WIRE_DONE, 3);
+    rig_error(r, "b", 2, WIRE_E_NO_REQUEST);
+    rig_simple(r, "b", WIRE_ERASE, 4, "s");
+    rig_message(r, rig_order(r, ORDER_SUBMIT)->stream, WIRE_DONE, WIRE_FINAL);
+    rig_expect(r, "b", WIRE_DONE, 4);
+    rig_credit(r, "a", 1000);
+    assert_int_equal(rig_expect(r, "a", WIRE_TOKEN, 1)->h.sequence, 1);
+    assert_int_equal(front_counts(r->front).streams, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,7 +294,7 @@ int main(void)
         RIG_TEST(test_choose),          RIG_TEST(test_cancel),
         RIG_TEST(test_disconnect_keep), RIG_TEST(test_disconnect_cancel),
         RIG_TEST(test_verb_of_nobody),  RIG_TEST(test_kept_bytes),
-        RIG_TEST(test_erased),
+        RIG_TEST(test_erased),          RIG_TEST(test_erased_while_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

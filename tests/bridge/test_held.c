@@ -271,8 +271,10 @@ static void fail_updates(struct rig *r, struct session *s, struct outcome *first
     assert_int_equal(first->last, BRIDGE_MEMORY_FAILED);
 }
 
-/* A second turn of the session, on the version before, is answered and ... */
-static struct session *two_turns(struct rig *r, struct outcome *first, struct outcome *second)
+/* A second turn of the session, on the version before and of this many candidates, is answered and
+ * ... */
+static struct session *two_turns(struct rig *r, struct outcome *first, struct outcome *second,
+                                 int32_t n_candidate)
 {
     struct session *s = NULL;
     struct bridge_request q = question("held", "hi");
@@ -284,6 +286,8 @@ static struct session *two_turns(struct rig *r, struct outcome *first, struct ou
     while (!first->done)
         step_once(r);
     q.on_stale = BRIDGE_STALE_PROCEED;
+    q.n_candidate = n_candidate;
+    memset(q.id, 2, sizeof q.id);
     submit(r, &q, second);
     assert_true(session_peek(r->bridge, "default", "held", &s));
     return s;
@@ -308,7 +312,7 @@ static void a_turn_with_the_writer_has_an_end(void **state)
     struct blocker k;
     struct outcome first = {0}, second = {0};
     (void)state;
-    struct session *s = two_turns(&r, &first, &second);
+    struct session *s = two_turns(&r, &first, &second, 1);
     block(&r, &k);
     while (!s->queue || s->queue->state != TASK_JOURNAL)
         step_once(&r);
@@ -323,35 +327,81 @@ static void a_turn_with_the_writer_has_an_end(void **state)
     assert_repaired(&r);
 }
 
+/* From here on it is held, and the store does not hear of it. */
+static void hold(struct rig *r, struct session *s, struct blocker *k)
+{
+    block(r, k);
+    s->apply_out = true; /* as if an image were being written */
+    s->held = true;
+}
+
+static void assert_refused(struct rig *r, struct session *s, struct blocker *k,
+                           struct outcome *first, const struct outcome *second)
+{
+    assert_true(second->final && !second->done);
+    assert_status(RXT_EHELD, second->status);
+    s->held = s->apply_out = false;
+    let_go(r, k);
+    fail_updates(r, s, first);
+    assert_repaired(r);
+}
+
 /* ... still speaks: it is refused at its end and not journaled, however late the store hears that
  * the session is held. */
-static void a_turn_that_speaks_is_refused(void **state)
+static void speaks_when_held(int32_t n_candidate)
 {
     struct rig r;
     struct blocker k;
     struct outcome first = {0}, second = {0};
-    (void)state;
-    struct session *s = two_turns(&r, &first, &second);
+    struct session *s = two_turns(&r, &first, &second, n_candidate);
     while (second.n_token == 0)
         step_once(&r);
-    block(&r, &k);
-    s->apply_out = true; /* as if an image were being written */
-    s->held = true;
-    while (second.n_token > 0 && !second.final && s->queue && s->queue->state < TASK_JOURNAL)
+    hold(&r, s, &k);
+    while (!second.final && s->queue && s->queue->state < TASK_JOURNAL)
         step_once(&r);
-    assert_true(second.final && !second.done);
-    assert_status(RXT_EHELD, second.status);
-    s->held = s->apply_out = false;
-    let_go(&r, &k);
-    fail_updates(&r, s, &first);
-    assert_repaired(&r);
+    assert_refused(&r, s, &k, &first, &second);
+}
+
+static void a_turn_that_speaks_is_refused(void **state)
+{
+    (void)state;
+    speaks_when_held(1);
+}
+
+static void candidates_that_speak_are_refused(void **state)
+{
+    (void)state;
+    speaks_when_held(2);
+}
+
+/* ... waits for a choice: that is refused, and so is the turn. */
+static void a_choice_is_refused(void **state)
+{
+    struct rig r;
+    struct blocker k;
+    struct outcome first = {0}, second = {0}, chosen = {0};
+    (void)state;
+    struct session *s = two_turns(&r, &first, &second, 2);
+    while (!second.undecided)
+        step_once(&r);
+    hold(&r, s, &k);
+    struct bridge_request q = request(BRIDGE_CHOOSE, "held");
+    q.candidate = 1;
+    memset(q.id, 2, sizeof q.id);
+    submit(&r, &q, &chosen);
+    for (int i = 0; i < 1000 && !second.final; i++)
+        step_once(&r);
+    assert_status(RXT_EHELD, chosen.status);
+    assert_refused(&r, s, &k, &first, &second);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_choice_is_refused),
         cmocka_unit_test(a_turn_with_the_writer_has_an_end),
         cmocka_unit_test(a_turn_that_speaks_is_refused),
+        cmocka_unit_test(candidates_that_speak_are_refused),
         cmocka_unit_test(damaged_image_holds_the_session),
         cmocka_unit_test(held_sessions_are_listed),
         cmocka_unit_test(non_finite_update_holds_the_session),

@@ -144,6 +144,43 @@ static void diff_takes_turns(void **state)
     assert_true(other.done);
 }
 
+/* One that cannot begin, since its session has a turn to remember, holds up nobody. */
+static void diff_waits_for_no_backlog(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct outcome turn = {0}, slow = {0}, quick = {0};
+    rig_open(&r, NULL, NULL);
+    open_session(&r, "quick");
+    struct bridge_request q = request(BRIDGE_OPEN, "slow");
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    assert_ok(call(&r, &q, &turn));
+    stop_clock(&r);
+    fault_arm("update", RXT_EDEVICE, 1); /* tried again when the clock goes on */
+    q = question("slow", "hi");
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    submit(&r, &q, &turn);
+    q = request(BRIDGE_DIFF, "slow");
+    (void)snprintf(q.tenant, sizeof q.tenant, "other");
+    q.version = q.to_version = 0;
+    submit(&r, &q, &slow);
+    while (!turn.done)
+        if (!bridge_step(r.bridge))
+            bridge_wait(r.bridge, 1000);
+    test_now_us++;
+    q = request(BRIDGE_DIFF, "quick");
+    q.version = q.to_version = 0;
+    submit(&r, &q, &quick);
+    for (int i = 0; i < 1000 && !quick.final; i++)
+        if (!bridge_step(r.bridge))
+            bridge_wait(r.bridge, 1000);
+    assert_true(quick.done && !slow.final);
+    test_now_us += 1000000;
+    step_until_final(&r, &slow);
+    assert_true(slow.done && turn.memory);
+    rig_close(&r);
+}
+
 /* An export writes into a file of a disk that does not answer: sessions come in all the same. */
 static void nobody_waits_for_an_export(void **state)
 {
@@ -177,12 +214,45 @@ static void nobody_waits_for_an_export(void **state)
     assert_int_not_equal(out.status, RXT_OK);
 }
 
+/* A reader, as an export is, keeps the log from being emptied: the ERASE goes on when it has ended,
+ * and turns of others are journaled meanwhile. */
+static void nobody_waits_for_an_erase(void **state)
+{
+    (void)state;
+    struct outcome erase = {0}, turn = {0}, o = {0};
+    const struct store_options look = {.read_only = true};
+    struct store *reader = NULL;
+    struct store_session row;
+    open_session(&rig, "erased");
+    open_session(&rig, "other");
+    assert_ok(store_open(&reader, rig.store, &look, NULL));
+    assert_ok(store_view_begin(reader, NULL));
+    assert_ok(store_session_get(reader, "default", "erased", &row, NULL));
+    struct bridge_request q = request(BRIDGE_ERASE, "erased");
+    submit(&rig, &q, &erase);
+    q = question("other", "hi");
+    submit(&rig, &q, &turn);
+    for (int i = 0; i < 3000 && !turn.final; i++)
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    assert_true(turn.done && turn.memory && !erase.final);
+    store_view_end(reader);
+    step_until_final(&rig, &erase);
+    assert_ok(erase.status);
+    assert_true(erase.done);
+    q = request(BRIDGE_ERASE, "erased");
+    assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
+    store_close(&reader);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(list_pages_and_prefixes),
         cmocka_unit_test(diff_of_versions_and_sessions),
         cmocka_unit_test(diff_takes_turns),
+        cmocka_unit_test(diff_waits_for_no_backlog),
+        cmocka_unit_test(nobody_waits_for_an_erase),
         cmocka_unit_test(nobody_waits_for_an_export),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);

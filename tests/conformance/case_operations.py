@@ -103,6 +103,25 @@ def drain_has_a_deadline(s):
     check(m.body["deadline_ms"] <= 20000, m.body)
 
 
+@case(rows=[STOP])
+def a_drain_ends_before_the_memory_has_caught_up(s):
+    """More to remember than its deadline leaves time for: the disk does not hang, and what was
+    acknowledged is on it."""
+    admin, peer = s.peer("admin"), s.peer()
+    names = [f"s{k:03d}" for k in range(250)]
+    for name in names:
+        peer.open(name)
+    body = {"ids": [5] * peer.welcome["max_seq_len"]}
+    ids = [peer.send("REMEMBER", {"session": name, **body}) for name in names]
+    for id in ids:
+        peer.expect("DONE", id)
+    admin.send("DRAIN", {"deadline_ms": 1})
+    check(s.wait() == 0, "exit code", s.process.returncode, s.read_log())
+    s.start()
+    sessions = s.peer().call("LIST", {"limit": 256})["sessions"]
+    check([x["version"] for x in sessions] == [1] * len(names), sessions)
+
+
 @case(own=True)
 def configurations_that_are_refused(make):
     for options, word in (

@@ -175,21 +175,23 @@ static void reads_as_before(struct fixture *fx, struct store *s)
     }
 }
 
-/* A store of schema 1 is read as it is, and sealed anew when it is opened for writing; what was
- * damaged before stays damaged. */
+/* A store of schema 1 is read as it is, and sealed anew when it is opened for writing, which
+ * handles that only read find out; what was damaged before stays damaged. */
 static void a_store_of_schema_1(void **state)
 {
     struct fixture *fx = *state;
     const struct store_options look = {.read_only = true};
-    struct store *old = NULL;
-    struct store_session x;
+    struct store *old[2] = {NULL};
+    struct store_session x, list[2];
+    size_t n = 0;
     store_close(&fx->s);
     remove(fx->path);
     fixture_sql(fx, schema_current.sql[0]);
     fixture_sql(fx, rows_of_schema_1);
-    must(fx, store_open(&old, fx->path, &look, &fx->err));
-    reads_as_before(fx, old);
-    store_close(&old);
+    for (int i = 0; i < 2; i++) {
+        must(fx, store_open(&old[i], fx->path, &look, &fx->err));
+        reads_as_before(fx, old[i]);
+    }
     fixture_sql(fx, "INSERT INTO session SELECT 4, tenant, 'bad', model_hash, model_name, dtype, "
                     "n_layer, n_slot, embed_dim, init, generator, seed, base, origin, origin_name, "
                     "origin_version, created_us, seal, flags, 'x', applied, state_seal FROM "
@@ -197,6 +199,13 @@ static void a_store_of_schema_1(void **state)
     fixture_open(fx);
     assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
     reads_as_before(fx, fx->s);
+    reads_as_before(fx, old[0]);
+    must(fx, store_session_list(old[1], "default", "", list, 2, &n, &fx->err));
+    assert_int_equal(n, 2);
+    assert_refused(fx, RXT_ECORRUPT, "bad",
+                   store_session_get(old[0], "default", "bad", &x, &fx->err));
+    for (int i = 0; i < 2; i++)
+        store_close(&old[i]);
     assert_refused(fx, RXT_ECORRUPT, "bad",
                    store_session_get(fx->s, "default", "bad", &x, &fx->err));
     fixture_sql(fx, "UPDATE session SET origin_name = 'c' WHERE id = 3");

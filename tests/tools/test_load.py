@@ -144,6 +144,23 @@ class LoadTest(unittest.TestCase):
                 self.assertLess(abs(t["drift"] - (1 - 40 / t["rate"])), 0.05, t)
         self.assertEqual(server.n_session, 0, "sessions of the trials are erased")
 
+    def test_find_rate_interrupted(self):
+        """In a trial: what was found so far, no verdict, and nothing stays behind."""
+        with SlowServer(lambda n: 2, lambda n: 0.1, memory_ms=25, alone=True) as server:
+            run = subprocess.Popen(
+                [os.environ["RXT"], "load", "--connect", server.endpoint, "--sessions", "8",
+                 "--find-rate", "600"],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            while len({t.session for t in server.turns}) < 3 and run.poll() is None:
+                time.sleep(0.01)  # the probe speaks in one
+            run.send_signal(signal.SIGINT)
+            said, _ = run.communicate(timeout=60)
+        self.assertEqual(run.returncode, 2, said)
+        self.assertIn("INTERRUPTED", said)
+        self.assertNotIn("BORNE", said)
+        self.assertEqual(server.n_session, 0, "sessions of the trial are erased")
+
     def test_what_is_refused_and_lost_is_an_error(self):
         server = SlowServer(lambda n: 5, lambda n: 1, refuse=[7, 9], forget=[2])
         code, report, rows, _ = self.load(server, 6)

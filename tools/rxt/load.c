@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define TURNS_UNSAID INT32_MIN
+
 static struct {
     const char *connect;
     struct connect_keys keys;
@@ -25,13 +27,13 @@ static struct {
     double rate, find_rate_s, seconds, ramp_s, temperature;
     double fork, cancel, resend, slow, vanish;
     struct load_limits limits;
-    bool keep, dry_run;
+    bool keep, dry_run, turns_said;
 } opt = {.connect = "tcp://127.0.0.1:7110",
          .query = "Tell me something about the weather by the sea.",
          .tokens = "8",
          .arrivals = "poisson",
          .sessions = 4,
-         .turns = 100,
+         .turns = TURNS_UNSAID,
          .connections = 1,
          .warmup = 1,
          .timeout_s = 60,
@@ -121,13 +123,22 @@ static bool is_share(double x)
     return x >= 0 && x <= 1;
 }
 
+/* What a trial of --find-rate decides by itself, or has no use for. */
+static bool is_of_no_trial(void)
+{
+    const struct load_limits *l = &opt.limits;
+    return opt.turns_said || opt.seconds > 0 || opt.prefix || opt.csv || opt.metrics || opt.store ||
+           opt.pid || l->first_token_ms || l->turn_ms || l->token_ms || l->memory_ms ||
+           opt.faults || opt.baseline || opt.dry_run || opt.keep;
+}
+
 /* The sentence about options that make no sense; NULL if they do. */
 static const char *contradiction(void)
 {
     const struct load_limits *l = &opt.limits;
     if (opt.sessions < 1 || opt.sessions > 1000000 || opt.turns < 1 || opt.turns > 10000000)
         return "--sessions is 1 to 1,000,000, --turns 1 to 10,000,000";
-    if ((uint64_t)opt.sessions * (uint64_t)opt.turns > 20000000)
+    if ((uint64_t)opt.sessions * (uint64_t)opt.turns > PLAN_TURNS_MAX)
         return "more than 20,000,000 turns in all";
     if (opt.warmup < 0 || opt.warmup >= opt.turns || opt.timeout_s < 1 || opt.timeout_s > 86400)
         return "--warmup is 0 or more and less than --turns, --timeout-s 1 to 86,400";
@@ -143,10 +154,9 @@ static const char *contradiction(void)
         return "--dry-run leaves nothing to --fork, --resend, --faults and --baseline";
     if ((opt.rate > 0) + (opt.find_rate_s > 0) + (opt.think != NULL) > 1)
         return "one of --rate, --find-rate and --think-ms";
-    if (opt.find_rate_s < 0 || opt.find_rate_s > 3600 ||
-        (opt.find_rate_s > 0 && (opt.faults || opt.baseline || opt.dry_run || opt.keep)))
-        return "--find-rate is 0 to 3600 seconds, without --faults, --baseline, --dry-run and "
-               "--keep";
+    if (opt.find_rate_s < 0 || opt.find_rate_s > 3600 || (opt.find_rate_s > 0 && is_of_no_trial()))
+        return "--find-rate is 0 to 3600 seconds, without --turns, --seconds, --prefix, --csv, "
+               "--metrics, --pid, --store, --limit-*, --faults, --baseline, --dry-run and --keep";
     if (strcmp(opt.arrivals, "poisson") != 0 && strcmp(opt.arrivals, "even") != 0)
         return "--arrivals is poisson or even";
     if (l->first_token_ms < 0 || l->turn_ms < 0 || l->token_ms < 0 || l->memory_ms < 0)
@@ -325,10 +335,13 @@ static enum rxt_status find_capacity(const struct drive *like, const struct clie
                       err));
     report_open(&r, "rxt load: what %u sessions at %.100s get", plan.n_session, opt.connect);
     capacity_report(&c, &r);
-    (void)snprintf(line, sizeof line, "BORNE: %.1f turns a second", c.rate);
+    (void)snprintf(line, sizeof line,
+                   c.interrupted ? "INTERRUPTED: %.1f turns a second are borne, perhaps more"
+                                 : "BORNE: %.1f turns a second",
+                   c.rate);
     enum rxt_status st = put_report(&r, line, err);
     report_close(&r);
-    *code = c.rate > 0 ? 0 : LOAD_ERRORS_CAME;
+    *code = c.interrupted ? LOAD_NOT_SHOWN : c.rate > 0 ? 0 : LOAD_ERRORS_CAME;
     return st;
 }
 
@@ -452,6 +465,9 @@ int command_load(int argc, char **argv)
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
         return code == EXIT_USAGE ? LOAD_ERRORS_CAME : code;
+    opt.turns_said = opt.turns != TURNS_UNSAID;
+    if (!opt.turns_said)
+        opt.turns = 100;
     const char *wrong = contradiction();
     if (wrong) {
         (void)fprintf(stderr, "rxt: %s\nusage: %s\n", wrong, line.usage);

@@ -45,8 +45,8 @@ static volatile sig_atomic_t asked; /* to end */
 static void give_up(int number)
 {
     static const char why[] =
-        "rxtd: ended without waiting for the disk any longer. What reported DONE is on it, all "
-        "else is as if never sent; the next start makes again what was not written.\n";
+        "rxtd: ended without waiting for the disk any longer. What reported DONE is on it; the "
+        "rest may or may not be there: send it again under its id.\n";
     (void)number;
     (void)!write(STDERR_FILENO, why, sizeof why - 1);
     _exit(EXIT_GIVEN_UP);
@@ -151,8 +151,7 @@ int main(int argc, char **argv)
     server_catch_faults(STDERR_FILENO);
     server_run(server);
     catch_signals(on_late_signal);
-    if (!asked) /* told to drain by a message */
-        (void)alarm(server_drain_ms(server) / 1000 + 1 + CLOSE_S);
+    (void)alarm(server_left_ms(server) / 1000 + 1 + CLOSE_S);
     server_close(&server);
     rxt_model_close(&model);
     return 0;

@@ -1,6 +1,8 @@
 /* Sessions of a server, looked at over its endpoints while it serves: the list through LIST, one
  * session through EXPORT, the comparison of two memories through DIFF. None of them brings a
- * session in or holds one up. */
+ * session in. LIST holds no session up; EXPORT and DIFF have their place in its queue: what comes
+ * behind an EXPORT waits until it is written, behind a DIFF until both memories are made again and
+ * compared. */
 #ifndef RXT_TOOLS_INSPECT_LIVE_H
 #define RXT_TOOLS_INSPECT_LIVE_H
 

@@ -52,9 +52,11 @@ static enum rxt_status play(struct drive *d, struct capacity_trial *t,
 {
     TRY(drive_open(d, cfg->server, err));
     TRY(drive_prepare(d, err));
-    TRY(drive_run(d, err));
-    judge(t, d, cfg->seconds);
-    return drive_erase(d, err);
+    enum rxt_status st = drive_run(d, err);
+    if (st == RXT_OK)
+        judge(t, d, cfg->seconds);
+    enum rxt_status erased = drive_erase(d, st == RXT_OK ? err : NULL);
+    return st == RXT_OK ? erased : st;
 }
 
 static enum rxt_status try_rate(struct capacity_trial *t, double rate,
@@ -63,12 +65,18 @@ static enum rxt_status try_rate(struct capacity_trial *t, double rate,
     struct load_plan plan = *cfg->plan;
     struct drive d = *cfg->like;
     *t = (struct capacity_trial){.rate = rate};
+    const double mean = rate * cfg->seconds / plan.n_session;
+    const double most = mean + 8 * sqrt(mean) + 8; /* more than a session will have */
+    if (most * plan.n_session > PLAN_TURNS_MAX)
+        return rxt_fail(err, RXT_ELIMIT,
+                        "at %.0f turns a second a trial has room for more than %d turns: use a "
+                        "shorter --find-rate or fewer --sessions",
+                        rate, PLAN_TURNS_MAX);
     if (cfg->show)
         cfg->show(rate);
     plan_set_rate(&plan, rate, cfg->even);
-    const double mean = rate * cfg->seconds / plan.n_session;
     plan.end_us = 1e6 * cfg->seconds;
-    plan.n_turn = (uint32_t)(mean + 8 * sqrt(mean) + 8); /* more than a session will have */
+    plan.n_turn = (uint32_t)most;
     d.plan = &plan;
     enum rxt_status st = play(&d, t, cfg, err);
     drive_close(&d);
@@ -104,6 +112,10 @@ enum rxt_status capacity_find(struct capacity *c, const struct capacity_config *
     while (c->n < CAPACITY_TRIALS && halved <= CAPACITY_HALVINGS && !*cfg->like->stop) {
         struct capacity_trial *t = &c->trial[c->n++];
         TRY(try_rate(t, rate, cfg, err));
+        if (*cfg->like->stop) {
+            c->n--;
+            break;
+        }
         *(t->borne ? &good : &bad) = rate;
         c->rate = good;
         halved += good > 0 && bad > 0;
@@ -111,6 +123,7 @@ enum rxt_status capacity_find(struct capacity *c, const struct capacity_config *
                : good == 0 ? rate / CAPACITY_STEP
                            : sqrt(good * bad);
     }
+    c->interrupted = *cfg->like->stop;
     return RXT_OK;
 }
 

@@ -24,14 +24,16 @@ struct capacity_trial {
 struct capacity {
     struct capacity_trial trial[CAPACITY_TRIALS];
     int n;
-    double rate; /* highest that was borne; 0: none was */
+    double rate;      /* highest that was borne; 0: none was */
+    bool interrupted; /* `stop` of the drive came before the end; of the trial then nothing is kept
+                       */
 };
 /* That share, of a run of so many seconds. */
 double capacity_drift(const struct drive *d, double seconds);
 
 /* Plays trials of `seconds` of the plan's turns at rates that it chooses, each in sessions of its
  * own; `like` has what they share (connections, timeout, stop). show: called before each trial;
- * may be NULL. */
+ * may be NULL. ELIMIT: a trial would have more than PLAN_TURNS_MAX turns. */
 struct capacity_config {
     const struct load_plan *plan;
     const struct client_config *server;

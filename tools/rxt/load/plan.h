@@ -19,6 +19,8 @@ bool spread_parse(struct spread *s,
 double spread_draw(const struct spread *s, double u); /* its quantile at u in (0,1) */
 double spread_mean(const struct spread *s);
 
+enum { PLAN_TURNS_MAX = 20000000 }; /* of all sessions: each has a record */
+
 struct load_plan {
     uint32_t n_session, n_turn;
     uint64_t seed;
