@@ -10,8 +10,8 @@
  *          f32: a lane a row, plain fmaf.
  * Roofline memory-bound: every weight byte once for the rows of an item. 20 warps an SM have 80 KB
  *          in flight. Predicted: 2.5 us for a matrix of a lone token (two DRAM latencies and the
- *          launch), 85 % of the DRAM rate for the experts of 64 tokens. Measured: not yet on a
- *          card.
+ *          launch), 85 % of the DRAM rate for the experts of 64 tokens. Not timed by
+ *          itself yet (docs/bench: whole steps).
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
  *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
  *          change nothing in it. */

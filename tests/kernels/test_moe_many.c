@@ -59,6 +59,7 @@ static void run(struct backend *be, struct lane *ln, const struct weight *w, con
 static void check(struct mixture m)
 {
     struct setting s;
+    int32_t step = m.n_row > 200 ? 37 : 7;
     for (int way = 0; setting_open_way(&s, way); way++) {
         const struct lane_limits limits = {
             .max_rows = m.n_row,
@@ -76,7 +77,7 @@ static void check(struct mixture m)
         assert_ok(lane_create(&ln, s.be, LANE_ANSWER, &limits));
         struct weight *w = make(s.be, &m, v);
         run(s.be, ln, w, x, m.n_row, all);
-        for (int32_t r = 0; r<m.n_row; r += m.n_row> 200 ? 37 : 7) {
+        for (int32_t r = 0; r < m.n_row; r += step) {
             float alone[DIM];
             run(s.be, ln, w, x + r * DIM, 1, alone);
             assert_same_bits(all + r * DIM, alone, DIM, "mixture", r);
