@@ -15,22 +15,13 @@
 #define WARPS 8
 #define COLUMNS (BACKEND_HEAD_MAX / 32) /* of a head, for each lane */
 
-/* The sequence that row r falls into. */
-template <class Job> __device__ inline const struct attend_seq *seq_of(const Job *job, int32_t r)
-{
-    const struct attend_seq *s = job->seq;
-    while (r >= s->first_row + s->n_row)
-        s++;
-    return s;
-}
-
 /* ---- store ---- */
 
 template <class T> static __global__ void store_rows(const __grid_constant__ struct store_job job)
 {
     int32_t head = (int32_t)blockIdx.y, dim = job.dim;
     for (int32_t r = (int32_t)blockIdx.x; r < job.n_row; r += (int32_t)gridDim.x) {
-        const struct attend_seq *s = seq_of(&job, r);
+        const struct attend_seq *s = seq_with<&attend_seq::first_row>(&job, r);
         int32_t i = r - s->first_row, at = job.from_zero ? i : s->start + i;
         T *block = block_of<T>(&s->keys, at / KV_BLOCK, head);
         const T *k = (const T *)job.k.data + r * job.k.stride + head * dim; // k[r,head,:]
@@ -59,7 +50,7 @@ template <class T> static __global__ void store_rows(const __grid_constant__ str
 static __global__ void store_tiles(const __grid_constant__ struct store_job job)
 {
     int32_t head = (int32_t)blockIdx.y, dim = job.dim;
-    const struct attend_seq *s = seq_with(&job, (int32_t)blockIdx.x);
+    const struct attend_seq *s = seq_with<&attend_seq::first_tile>(&job, (int32_t)blockIdx.x);
     int32_t first = ((int32_t)blockIdx.x - s->first_tile) * 32, n = s->n_row - first;
     bf16 *block = block_of<bf16>(&s->keys, first / KV_BLOCK, head);
     bf16 *values = block + KV_BLOCK * dim + value_element(DTYPE_BF16, dim, first % KV_BLOCK, 0);
@@ -246,7 +237,7 @@ template <class T> static __global__ void attend_rows(const __grid_constant__ st
     struct attend_place a = places(shared, dim);
     float scale = 1.44269504f / sqrtf((float)dim); /* log2 e / sqrt(hd) */
     for (int32_t r = (int32_t)blockIdx.x; r < job.n_row; r += (int32_t)gridDim.x) {
-        const struct attend_seq *s = seq_of(&job, r);
+        const struct attend_seq *s = seq_with<&attend_seq::first_row>(&job, r);
         int32_t position = s->start + (r - s->first_row);
         int32_t n_key = job.causal ? position + 1 : s->n_key;
         const T *q = (const T *)job.q.data + r * job.q.stride + q_head * dim; // q[r,head,:]

@@ -13,14 +13,14 @@ __device__ inline T *block_of(const struct attend_keys *k, int32_t b, int32_t he
     return (T *)(at + head * k->head_step);
 }
 
-/* The sequence with tile `tile`. */
-template <class Job>
-__device__ inline const struct attend_seq *seq_with(const Job *job, int32_t tile)
+/* The last sequence whose first row or tile, as `first` says, is not behind `at`. */
+template <int32_t attend_seq::*first, class Job>
+__device__ inline const struct attend_seq *seq_with(const Job *job, int32_t at)
 {
     int32_t low = 0, high = job->n_seq - 1;
     while (low < high) {
         int32_t middle = (low + high + 1) / 2;
-        if (job->seq[middle].first_tile <= tile)
+        if (job->seq[middle].*first <= at)
             low = middle;
         else
             high = middle - 1;

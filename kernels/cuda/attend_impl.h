@@ -5,9 +5,10 @@
  * blocks of 64 keys follow one another: the block's maximum; p = 2^(score - maximum); sum and p.v
  * go on from the block before, faded by the rise of the maximum. The splits are then merged by
  * rising index, the same way.
- *   bf16: maxima are rounded up to whole numbers (of log2), so that to fade is exact and p, which
- * is rounded to bf16, is the same number whichever maximum it was taken from. The sum is that of
- *   rounded p. In the tile kernel, products and sum are MMAs, block by block.
+ *   bf16: maxima are rounded up to whole numbers (of log2), so that to fade is exact, but for what
+ *   falls below 2^-126. p is rounded to bf16 and the sum is that of rounded p. How p rounds may
+ *   depend on the maximum, by the last bit of score - maximum: but the maxima of a row come from
+ *   its own keys only, block by block. In the tile kernel, products and sum are MMAs.
  *   Plain kernel: a score is one fmaf chain over hd; the sum of p is that of lane l (keys l and
  *   l + 32) through the xor tree 16, 8, 4, 2, 1; p.v is one chain a column, key by key. */
 #ifndef RXT_CUDA_ATTEND_IMPL_H

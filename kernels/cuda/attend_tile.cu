@@ -296,7 +296,7 @@ __device__ inline struct place place_of(const struct attend_job *job, int32_t ti
 {
     struct place p;
     bool grouped = job->heads.n_q >= job->heads.n_kv;
-    p.s = seq_with(job, tile);
+    p.s = seq_with<&attend_seq::first_tile>(job, tile);
     p.first = (tile - p.s->first_tile) * 16 * TILES;
     p.group = grouped ? job->heads.n_q / job->heads.n_kv : 1;
     p.kv_head = head;

@@ -1,7 +1,8 @@
 /* convert.cu - copies with conversion between float32 and bf16 (nearest even).
  * Shapes   out, x [R,C], any strides.
  * Launch   grid ceil(C / 256) x R, block 256; a thread an element.
- * Roofline no flop, 6 to 8 bytes an element: memory-bound. Not timed by itself yet (docs/bench: whole steps).
+ * Roofline no flop, 6 to 8 bytes an element: memory-bound. Not timed by itself yet
+ *          (docs/bench: whole steps).
  * Order    no sums. */
 #include "kernels/cuda/device_impl.cuh"
 
@@ -15,7 +16,6 @@ static __global__ void convert_rows(struct tensor out, struct tensor x, const st
 {
     out.data = at->out;
     const void *from = at->x;
-
     int32_t c = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
     if (c >= x.cols)
         return;

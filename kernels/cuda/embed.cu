@@ -1,7 +1,8 @@
 /* embed.cu - out[r,:] = table[id[r],:].
  * Shapes   table [V,D] and out [R,D] in the compute dtype; id [R].
  * Launch   a block of 128 a row.
- * Roofline one value read and written: memory-bound. Not timed by itself yet (docs/bench: whole steps).
+ * Roofline one value read and written: memory-bound. Not timed by itself yet
+ *          (docs/bench: whole steps).
  * Order    no sums. */
 #include "kernels/cuda/table_impl.h"
 

@@ -10,8 +10,8 @@
  *          f32: a lane a row, plain fmaf.
  * Roofline memory-bound: every weight byte once for the rows of an item. 20 warps an SM have 80 KB
  *          in flight. Predicted: 2.5 us for a matrix of a lone token (two DRAM latencies and the
- *          launch), 85 % of the DRAM rate for the experts of 64 tokens. Measured: not yet on a
- *          card.
+ *          launch), 85 % of the DRAM rate for the experts of 64 tokens. Not timed by
+ *          itself yet (docs/bench: whole steps).
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
  *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
  *          change nothing in it. */
@@ -21,10 +21,13 @@
 #include "kernels/cuda/gemm_tiles_impl.h"
 #include "kernels/cuda/norm_row_impl.cuh"
 
+#include <assert.h>
+
 #define HELD 8                        /* tiles of weights that a warp has in flight */
 #define NEAR_PAD 16                   /* values behind a near row: no bank is hit twice */
 #define NEAR_BYTES ((size_t)32 << 10) /* of near rows */
 #define NEAR_TILES 512                /* more blocks than that do not normalise by themselves */
+#define MAX_BLOCK (1 << 24)           /* what pack_divide takes */
 
 struct gemm_set {
     int32_t n;
@@ -329,7 +332,9 @@ static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
     for (int i = 0; i < n; i++) {
         int32_t each = (g[i].n_row + 8 * NG - 1) / (8 * NG), n_m = (g[i].w.n_tile + MT - 1) / MT;
         set.g[i] = g[i];
-        set.n_block[i] = n_m * (g[i].item ? g[i].max_item : each * g[i].n_expert);
+        int64_t n_item = g[i].item ? g[i].max_item : (int64_t)each * g[i].n_expert;
+        assert(n_item * n_m < MAX_BLOCK && n_item * n_m * n_m < (int64_t)1 << 40);
+        set.n_block[i] = (int32_t)n_item * n_m;
         set.per_item[i] = pack_inverse(n_m);
         set.per_expert[i] = pack_inverse(each);
         grid += (unsigned)set.n_block[i];

@@ -91,8 +91,10 @@ bool replay_again(struct replay *r, const void *list, size_t bytes)
         return false;
     uint64_t own = hash(list, bytes);
     for (int i = 0; i < REPLAY_SEEN; i++)
-        if (r->seen[i] == own)
+        if (r->seen[i] == own) {
+            r->seen[i] = 0;
             return true;
+        }
     r->seen[r->n_seen++ % REPLAY_SEEN] = own;
     return false;
 }

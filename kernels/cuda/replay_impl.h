@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define REPLAY_GRAPHS 64
-#define REPLAY_POOL ((size_t)8 << 20)
+#define REPLAY_GRAPHS 256
+#define REPLAY_POOL ((size_t)32 << 20)
 #define REPLAY_SEEN 256 /* lists without a graph that are remembered */
 
 struct replay;
@@ -26,7 +26,9 @@ size_t replay_bytes(void);              /* of one */
 /* The graph of this list, NULL if there is none. bytes: a multiple of 8, more than 0. */
 void *replay_find(struct replay *r, const void *list, size_t bytes);
 /* Whether the list came before and a graph of it could be kept: then one is worth its price.
- * Remembers it. Goes by a hash, so that two lists in 2^64 are taken for one: a graph too early. */
+ * Remembers it, and forgets it with a yes: a list whose graph could not be made, or went, has to
+ * come twice again. Goes by a hash, so that two lists in 2^64 are taken for one: a graph too early.
+ */
 bool replay_again(struct replay *r, const void *list, size_t bytes);
 /* Takes a graph of a list that replay_find does not know. */
 void replay_keep(struct replay *r, const void *list, size_t bytes, void *graph);

@@ -1,7 +1,8 @@
 /* sample.cu - one token a row by the rule of spec 5, without sorting and without the host.
  * Shapes   logits [R,V] f32; id [R] in pinned memory. Parameters of 64 rows a launch.
  * Launch   a block of 256 a row; 17 KB of shared memory.
- * Roofline up to 10 readings of V floats, the first from DRAM. Not timed by itself yet (docs/bench: whole steps).
+ * Roofline up to 10 readings of V floats, the first from DRAM. Not timed by itself yet
+ *          (docs/bench: whole steps).
  * Order    tokens are ranked by z = logit / temperature, the lower id first among equals. Weights
  *          e^(z - top) become fixed-point numbers of 40 bits, whose sums have no order: the kept
  *          mass is exact, atomics on integers included. The draw goes by rising id. It agrees with

@@ -11,6 +11,7 @@
 #define LIST_BYTES ((size_t)512 << 10) /* launches take 100 to 400 */
 #define RING 3
 #define SHARED_PLAIN 16384 /* dynamic shared memory of any kernel; 48 KB with static */
+#define N_ALLOWED 32       /* kernels with more that a lane remembers */
 #define ALIGN ((size_t)16) /* of parameters and arguments */
 
 static_assert(sizeof(struct launch) % ALIGN == 0 && offsetof(struct launch, at) == 34);
@@ -20,6 +21,9 @@ struct step {
     char *list; /* launches behind one another */
     size_t bytes;
     struct replay *replay;
+    int shared_most; /* of a block, bytes */
+    int n_allowed;
+    const void *allowed[N_ALLOWED]; /* kernels that may have all of it */
     /* Arguments: [0,copied) are on their way to the device, [copied,used) are not. */
     size_t size, op_size, used, copied;
     char *device;
@@ -59,6 +63,8 @@ enum rxt_status step_create(struct cuda_lane *ln)
     if (!s->list || !s->device)
         return RXT_ENOMEM;
     cudaError_t e = open_ring(s);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&s->shared_most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
     if (e == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
         return RXT_ENOMEM;
@@ -183,18 +189,20 @@ static size_t next_at(const char *list, size_t at)
 
 /* Lets a launch have the dynamic shared memory that it asks for, and the kernel as much as there
  * is: the same however launches and graphs of it follow each other. */
-static cudaError_t allow_shared(const void *kernel, size_t bytes)
+static cudaError_t allow_shared(struct step *s, const void *kernel, size_t bytes)
 {
     struct cudaFuncAttributes a;
-    int most = 0;
     if (bytes <= SHARED_PLAIN)
         return cudaSuccess;
-    cudaError_t e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
-    if (e == cudaSuccess)
-        e = cudaFuncGetAttributes(&a, kernel);
+    for (int i = 0; i < s->n_allowed; i++)
+        if (s->allowed[i] == kernel)
+            return cudaSuccess;
+    cudaError_t e = cudaFuncGetAttributes(&a, kernel);
     if (e == cudaSuccess)
         e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 most - (int)a.sharedSizeBytes);
+                                 s->shared_most - (int)a.sharedSizeBytes);
+    if (e == cudaSuccess && s->n_allowed < N_ALLOWED)
+        s->allowed[s->n_allowed++] = kernel;
     return e;
 }
 
@@ -205,7 +213,7 @@ static cudaError_t launch_all(struct cuda_lane *ln)
     for (size_t at = 0; at < s->bytes && e == cudaSuccess; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(s->list, at, param);
-        e = allow_shared(n.func, n.sharedMemBytes);
+        e = allow_shared(s, n.func, n.sharedMemBytes);
         if (e == cudaSuccess)
             e = cudaLaunchKernel(n.func, n.gridDim, n.blockDim, n.kernelParams, n.sharedMemBytes,
                                  ln->stream);
@@ -214,14 +222,14 @@ static cudaError_t launch_all(struct cuda_lane *ln)
 }
 
 /* A chain: every launch waits for the one before it, as in a stream. */
-static cudaError_t add_nodes(cudaGraph_t graph, char *list, size_t bytes)
+static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
 {
     cudaGraphNode_t last = NULL;
-    for (size_t at = 0; at < bytes; at = next_at(list, at)) {
+    for (size_t at = 0; at < s->bytes; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
-        struct cudaKernelNodeParams n = node_of(list, at, param);
+        struct cudaKernelNodeParams n = node_of(s->list, at, param);
         cudaGraphNode_t node;
-        cudaError_t e = allow_shared(n.func, n.sharedMemBytes);
+        cudaError_t e = allow_shared(s, n.func, n.sharedMemBytes);
         if (e == cudaSuccess)
             e = cudaGraphAddKernelNode(&node, graph, &last, at > 0, &n);
         if (e != cudaSuccess)
@@ -231,14 +239,14 @@ static cudaError_t add_nodes(cudaGraph_t graph, char *list, size_t bytes)
     return cudaSuccess;
 }
 
-static cudaError_t make_graph(cudaGraphExec_t *out, char *list, size_t bytes)
+static cudaError_t make_graph(cudaGraphExec_t *out, struct step *s)
 {
     cudaGraph_t graph;
     *out = NULL;
     cudaError_t e = cudaGraphCreate(&graph, 0);
     if (e != cudaSuccess)
         return e;
-    e = add_nodes(graph, list, bytes);
+    e = add_nodes(s, graph);
     if (e == cudaSuccess)
         e = cudaGraphInstantiate(out, graph, 0);
     cudaError_t ended = cudaGraphDestroy(graph);
@@ -252,7 +260,7 @@ static cudaError_t start_step(struct cuda_lane *ln)
     cudaGraphExec_t graph = replay_find(s->replay, s->list, s->bytes);
     count_step(graph != NULL);
     if (!graph && replay_again(s->replay, s->list, s->bytes)) {
-        cudaError_t e = make_graph(&graph, s->list, s->bytes);
+        cudaError_t e = make_graph(&graph, s);
         if (e == cudaErrorMemoryAllocation)
             (void)cudaGetLastError(); /* it goes without */
         else if (e != cudaSuccess)

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,39 +17,53 @@ static struct {
     struct emulated_kernel kernel[MAX_KERNEL];
 } known = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-static struct emulated_kernel *find(const void *kernel)
+/* The mutex is held. */
+static struct emulated_kernel *find_locked(const void *kernel)
 {
-    struct emulated_kernel *k = NULL;
-    (void)pthread_mutex_lock(&known.mutex);
-    for (int i = 0; i < known.n && !k; i++)
+    for (int i = 0; i < known.n; i++)
         if (known.kernel[i].kernel == kernel)
-            k = &known.kernel[i];
-    (void)pthread_mutex_unlock(&known.mutex);
-    return k;
+            return &known.kernel[i];
+    return NULL;
 }
 
 const struct emulated_kernel *emulator_kernel(const void *kernel)
 {
-    return find(kernel);
+    (void)pthread_mutex_lock(&known.mutex);
+    const struct emulated_kernel *k = find_locked(kernel);
+    (void)pthread_mutex_unlock(&known.mutex);
+    return k;
 }
 
 const void *emulator_know(struct emulated_kernel k)
 {
-    if (find(k.kernel))
-        return k.kernel;
     k.shared = (size_t)48 << 10;
     (void)pthread_mutex_lock(&known.mutex);
-    assert(known.n < MAX_KERNEL);
-    known.kernel[known.n++] = k; /* twice, if two threads come at once: no harm */
+    if (!find_locked(k.kernel)) {
+        assert(known.n < MAX_KERNEL);
+        known.kernel[known.n++] = k;
+    }
     (void)pthread_mutex_unlock(&known.mutex);
     return k.kernel;
 }
 
-static struct emulated_counts counts;
+/* Whether a launch may ask for so much dynamic shared memory. */
+static bool may_share(const void *kernel, size_t bytes)
+{
+    (void)pthread_mutex_lock(&known.mutex);
+    const struct emulated_kernel *k = find_locked(kernel);
+    bool may = k && bytes <= k->shared;
+    (void)pthread_mutex_unlock(&known.mutex);
+    return may;
+}
+
+static struct {
+    atomic_uint_fast64_t kernels, graphs;
+    atomic_int n_graph;
+} counts;
 
 struct emulated_counts emulator_counts(void)
 {
-    return counts;
+    return (struct emulated_counts){counts.kernels, counts.graphs, counts.n_graph};
 }
 
 static struct emulated_index index_of(dim3 d)
@@ -63,7 +78,7 @@ cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **p
         return cudaErrorInvalidValue;
     if (emulator_fault() == EMULATED_LAUNCH)
         return cudaErrorLaunchFailure;
-    if (shared > find(kernel)->shared)
+    if (!may_share(kernel, shared))
         return cudaErrorInvalidValue;
     counts.kernels++;
     emulator_launch(index_of(grid), index_of(block), shared, emulator_kernel(kernel), param);
@@ -74,15 +89,19 @@ cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **p
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kernel)
 {
     *a = (struct cudaFuncAttributes){0};
-    return find(kernel) ? cudaSuccess : cudaErrorInvalidValue;
+    return emulator_kernel(kernel) ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value)
 {
     if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > 227 << 10)
         return cudaErrorInvalidValue;
-    find(kernel)->shared = (size_t)value;
-    return cudaSuccess;
+    (void)pthread_mutex_lock(&known.mutex);
+    struct emulated_kernel *k = find_locked(kernel);
+    if (k)
+        k->shared = (size_t)value;
+    (void)pthread_mutex_unlock(&known.mutex);
+    return k ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 /* ---- graphs: chains of kernels, not on the project's heap, as a driver's are not ---- */
@@ -103,14 +122,19 @@ cudaError_t cudaGraphCreate(cudaGraph_t *g, unsigned flags)
     return *g ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
+static void free_node(struct emulated_node *n)
+{
+    for (int i = 0; i < MAX_PARAM; i++)
+        free(n->param[i]);
+    free(n);
+}
+
 cudaError_t cudaGraphDestroy(cudaGraph_t g)
 {
     while (g->first) {
         struct emulated_node *n = g->first;
         g->first = n->next;
-        for (int i = 0; i < MAX_PARAM; i++)
-            free(n->param[i]);
-        free(n);
+        free_node(n);
     }
     free(g);
     return cudaSuccess;
@@ -122,19 +146,23 @@ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
                                    const struct cudaKernelNodeParams *params)
 {
     const struct emulated_kernel *k = emulator_kernel(params->func);
-    if (params->sharedMemBytes > k->shared || n_after != (g->last ? 1u : 0u) ||
+    if (!may_share(params->func, params->sharedMemBytes) || n_after != (g->last ? 1u : 0u) ||
         (g->last && after[0] != g->last) || k->n_param > MAX_PARAM)
         return cudaErrorInvalidValue;
-    struct emulated_node *n = *node = calloc(1, sizeof *n);
+    struct emulated_node *n = calloc(1, sizeof *n);
     if (!n)
         return cudaErrorMemoryAllocation;
     n->launch = *params;
     n->launch.kernelParams = n->param;
     for (int i = 0; i < k->n_param; i++) {
         n->param[i] = malloc(k->size[i]);
-        if (n->param[i])
-            memcpy(n->param[i], params->kernelParams[i], k->size[i]);
+        if (!n->param[i]) {
+            free_node(n);
+            return cudaErrorMemoryAllocation;
+        }
+        memcpy(n->param[i], params->kernelParams[i], k->size[i]);
     }
+    *node = n;
     *(g->last ? &g->last->next : &g->first) = n;
     g->last = n;
     return cudaSuccess;
@@ -149,7 +177,12 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t g, unsigned 
     cudaGraphNode_t last = NULL;
     for (struct emulated_node *n = g->first; n && e == cudaSuccess; n = n->next)
         e = cudaGraphAddKernelNode(&last, *exec, &last, last != NULL, &n->launch);
-    counts.n_graph += e == cudaSuccess;
+    if (e == cudaSuccess) {
+        counts.n_graph++;
+    } else if (*exec) {
+        (void)cudaGraphDestroy(*exec);
+        *exec = NULL;
+    }
     return e;
 }
 

@@ -161,74 +161,6 @@ static void keys_and_values(void **state)
     backend_destroy(&be);
 }
 
-/* ---- attention ---- */
-
-/* Rows of one sequence that ask a memory of 200 slots, one row a call or all in one; the result. */
-static float *ask_memory(struct setting *s, const struct mem_kv *mem, const float *x, int rows,
-                         int row)
-{
-    const int32_t offset[2] = {0, row < 0 ? rows : 1};
-    enum { Q = 4 * 16 };
-    struct tensor q = {NULL, test_dtype(), offset[1], Q, Q};
-    struct tensor in = guarded(s->be, x + (row < 0 ? 0 : row * Q), offset[1], Q);
-    q.data = backend_alloc(s->be, (size_t)(offset[1] * Q) * dtype_bytes(q.dtype));
-    assert_non_null(q.data);
-    assert_ok(op_cross_attention(s->ln, &(struct cross_attention){
-                                            .out = q,
-                                            .q = in,
-                                            .heads = {4, 4, 16, ACT_NONE},
-                                            .rows = {1, offset, NULL},
-                                            .mem = &mem,
-                                        }));
-    assert_ok(lane_sync(s->ln));
-    size_t n = (size_t)(offset[1] * Q);
-    float *out = malloc(n * sizeof *out);
-    char *raw = malloc(n * sizeof *out);
-    assert_true(out && raw);
-    from_backend(s->be, raw, q.data, n * dtype_bytes(q.dtype));
-    for (size_t i = 0; i < n; i++)
-        out[i] = dtype_value(raw, q.dtype, i);
-    free(raw);
-    backend_free(s->be, q.data);
-    guarded_take(s->be, in, NULL);
-    return out;
-}
-
-/* A call that fills the card takes a tile's splits one after another, a small one side by side. */
-static void splits_in_turn_or_side_by_side(void **state)
-{
-    (void)state;
-    enum { ROWS = 16 * 264 + 3, SLOTS = 200, DIM = 64, WIDTH = 2 * 64, Q = 64 };
-    struct setting s;
-    struct lane_limits wide = {
-        .max_rows = ROWS, .max_seq = 1, .max_keys = SLOTS, .max_width = WIDTH, .max_vocab = 10};
-    assert_ok(open_cuda(&s.be));
-    assert_ok(lane_create(&s.ln, s.be, LANE_ANSWER, &wide));
-    float *w = random_values(WIDTH * DIM, 0.3f, 1), *stm = random_values(SLOTS * DIM, 1.0f, 2);
-    float *x = random_values(ROWS * Q, 1.0f, 3);
-    const struct host_matrix m = matrix_of(w, WIDTH, DIM);
-    struct weight *kv;
-    struct mem_kv *mem;
-    assert_ok(weight_linear(&kv, s.be, &m, NULL, 1, DTYPE_F32));
-    assert_ok(mem_kv_create(&mem, s.be, &(struct mem_kv_config){1, 4, 16, SLOTS}));
-    struct tensor old = guarded(s.be, stm, SLOTS, DIM);
-    assert_ok(op_mem_kv(s.ln, mem, 0, old, NULL, kv));
-    float *all = ask_memory(&s, mem, x, ROWS, -1);
-    for (int row = 0; row < ROWS; row += 97) {
-        float *one = ask_memory(&s, mem, x, ROWS, row);
-        assert_memory_equal(one, all + row * Q, Q * sizeof *one);
-        free(one);
-    }
-    free(all);
-    guarded_take(s.be, old, NULL);
-    mem_kv_destroy(s.be, &mem);
-    weight_destroy(s.be, &kv);
-    setting_close(&s);
-    free(w);
-    free(stm);
-    free(x);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,7 +170,6 @@ int main(void)
         cmocka_unit_test(no_memory),
         cmocka_unit_test(keys_and_values),
         cmocka_unit_test(ceilings),
-        cmocka_unit_test(splits_in_turn_or_side_by_side),
     };
     const struct CMUnitTest on_purpose[] = {cmocka_unit_test(failure)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

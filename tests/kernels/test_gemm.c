@@ -6,13 +6,11 @@
 #include "tests/kernels/row_op.h"
 #include "tests/lib/test.h"
 
-enum { MOST = 131, DIM = 192, OUT = 150, WIDTH = 256 };
-
-/* Around every number of rows where another kernel takes over. */
-static const int32_t sizes[] = {2, 8, 9, 16, 17, 32, 33, 64, 65, 127, 128, 129, MOST};
+enum { MOST = 131, DIM = 192, LONG = 576, OUT = 150, WIDTH = 256 };
 
 struct subject {
     struct lane *ln;
+    int32_t dim;
     struct weight *norm, *linear, *ff;
     float *values;
 };
@@ -20,27 +18,28 @@ struct subject {
 static struct lane *wide_lane(struct backend *be)
 {
     const struct lane_limits limits = {
-        .max_rows = MOST, .max_seq = 1, .max_keys = 1, .max_width = WIDTH, .max_vocab = OUT};
+        .max_rows = MOST, .max_seq = 1, .max_keys = 1, .max_width = LONG, .max_vocab = OUT};
     struct lane *ln;
     assert_ok(lane_create(&ln, be, LANE_ANSWER, &limits));
     return ln;
 }
 
-static void subject_open(struct subject *s, struct backend *be)
+static void subject_open(struct subject *s, struct backend *be, int32_t dim)
 {
+    s->dim = dim;
     s->ln = wide_lane(be);
-    s->values = random_values(3 * WIDTH * DIM, 0.1f, 5);
+    s->values = random_values(3 * WIDTH * dim, 0.1f, 5);
     const float *v = s->values;
-    const struct host_matrix m = matrix_of(v, OUT, DIM);
+    const struct host_matrix m = matrix_of(v, OUT, dim);
     const struct host_vector bias = vector_of(v + 40, OUT);
-    const struct norm_desc norm = {.kind = NORM_RMS, .dim = DIM, .weight = vector_of(v + 9, DIM)};
+    const struct norm_desc norm = {.kind = NORM_RMS, .dim = dim, .weight = vector_of(v + 9, dim)};
     const struct ff_desc ff = {
         .gated = true,
         .act = ACT_SILU,
-        .w1 = matrix_of(v, 2 * WIDTH, DIM),
-        .w2 = matrix_of(v + 2 * WIDTH * DIM, DIM, WIDTH),
+        .w1 = matrix_of(v, 2 * WIDTH, dim),
+        .w2 = matrix_of(v + 2 * WIDTH * dim, dim, WIDTH),
         .b1 = vector_of(v + 70, 2 * WIDTH),
-        .b2 = vector_of(v + 20, DIM),
+        .b2 = vector_of(v + 20, dim),
     };
     assert_ok(weight_linear(&s->linear, be, &m, &bias, 1, DTYPE_BF16));
     assert_ok(weight_norm(&s->norm, be, &norm));
@@ -84,16 +83,16 @@ static void aligned_take(struct backend *be, struct tensor t, float *x)
     backend_free(be, t.data);
 }
 
-/* What each of n rows becomes: linear [OUT], the same with a norm [OUT], feed-forward [DIM]. */
+/* What each of n rows becomes: linear [OUT], the same with a norm [OUT], feed-forward [dim]. */
 struct results {
     float *linear, *normed, *ff;
 };
 
-static struct results results_of(int32_t n)
+static struct results results_of(int32_t n, int32_t dim)
 {
     struct results r = {malloc((size_t)n * OUT * sizeof(float)),
                         malloc((size_t)n * OUT * sizeof(float)),
-                        malloc((size_t)n * DIM * sizeof(float))};
+                        malloc((size_t)n * (size_t)dim * sizeof(float))};
     assert_true(r.linear && r.normed && r.ff);
     return r;
 }
@@ -108,7 +107,7 @@ static void results_free(struct results *r)
 static void run(const struct subject *s, struct backend *be, const float *x, int32_t n,
                 bool is_aligned, struct results *r)
 {
-    struct tensor tx = is_aligned ? aligned(be, x, n, DIM) : guarded(be, x, n, DIM);
+    struct tensor tx = is_aligned ? aligned(be, x, n, s->dim) : guarded(be, x, n, s->dim);
     float *zeros = calloc((size_t)n * OUT, sizeof *zeros);
     assert_non_null(zeros);
     struct tensor a = guarded(be, zeros, n, OUT), b = guarded(be, zeros, n, OUT);
@@ -125,32 +124,35 @@ static void run(const struct subject *s, struct backend *be, const float *x, int
     free(zeros);
 }
 
-static void one_result_from_every_kernel(void **state)
+/* Row `row` of the results r, as it came out alone. */
+static void check_row(const struct results *r, int32_t at, const struct results *alone, int32_t row,
+                      int32_t dim)
 {
-    (void)state;
+    assert_same_bits(r->linear + at * OUT, alone->linear + row * OUT, OUT, "linear", row);
+    assert_same_bits(r->normed + at * OUT, alone->normed + row * OUT, OUT, "normed", row);
+    assert_same_bits(r->ff + at * dim, alone->ff + row * dim, dim, "ff", row);
+}
+
+/* Runs of n_size numbers of rows, of which every `apart`-th row is compared. */
+static void check(int32_t dim, const int32_t *size, int n_size, int32_t apart)
+{
     struct setting set;
     struct subject s;
     for (int way = 0; setting_open_way(&set, way); way++) {
-        subject_open(&s, set.be);
-        float *x = random_values(MOST * DIM, 1.0f, 6);
-        struct results alone = results_of(MOST), r = results_of(MOST);
-        for (int32_t i = 0; i < MOST; i++) {
+        subject_open(&s, set.be, dim);
+        float *x = random_values(MOST * dim, 1.0f, 6);
+        struct results alone = results_of(MOST, dim), r = results_of(MOST, dim);
+        for (int32_t i = 0; i < MOST; i += apart) {
             struct results at = {alone.linear + i * OUT, alone.normed + i * OUT,
-                                 alone.ff + i * DIM};
-            run(&s, set.be, x + i * DIM, 1, i % 2, &at);
+                                 alone.ff + i * dim};
+            run(&s, set.be, x + i * dim, 1, i / apart % 2, &at);
         }
-        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int i = 0; i < n_size; i++)
             for (int is_aligned = 0; is_aligned < 2; is_aligned++) {
-                int32_t n = sizes[i], first = (MOST - n) / 2;
-                run(&s, set.be, x + first * DIM, n, is_aligned, &r);
-                for (int32_t k = 0; k < n; k++) {
-                    int32_t row = first + k;
-                    assert_same_bits(r.linear + k * OUT, alone.linear + row * OUT, OUT, "linear",
-                                     row);
-                    assert_same_bits(r.normed + k * OUT, alone.normed + row * OUT, OUT, "normed",
-                                     row);
-                    assert_same_bits(r.ff + k * DIM, alone.ff + row * DIM, DIM, "ff", row);
-                }
+                int32_t first = (MOST - size[i]) / 2 / apart * apart;
+                run(&s, set.be, x + first * dim, size[i], is_aligned, &r);
+                for (int32_t at = 0; at < size[i]; at += apart)
+                    check_row(&r, at, &alone, first + at, dim);
             }
         results_free(&alone);
         results_free(&r);
@@ -160,8 +162,28 @@ static void one_result_from_every_kernel(void **state)
     }
 }
 
+/* Around every number of rows where another kernel takes over. */
+static void one_result_from_every_kernel(void **state)
+{
+    (void)state;
+    static const int32_t size[] = {2, 8, 9, 16, 17, 32, 33, 64, 65, 127, 128, 129, MOST};
+    check(DIM, size, sizeof size / sizeof *size, 1);
+}
+
+/* 9 chunks of inputs, more than a block of gemm_tiles.cu has in flight, and ranges of 9 tiles, more
+ * than a warp of gemm.cu holds. */
+static void one_result_of_long_rows(void **state)
+{
+    (void)state;
+    static const int32_t size[] = {7, 9, 17, 129};
+    check(LONG, size, sizeof size / sizeof *size, 6);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_result_from_every_kernel)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_result_from_every_kernel),
+        cmocka_unit_test(one_result_of_long_rows),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,25 +1,23 @@
 /* A mixture of experts on the CUDA backend where another of its kernels takes over: more choices
  * than one block chooses and plans, more rows of an expert than an item has, more experts than 16 a
- * lane, more rows than a piece of the plan, shared experts of many rows. A row must come out as it
- * does alone. */
+ * lane, more rows than a piece of the plan, shared experts of many rows, an expert of more rows
+ * than its blocks take at once. A row must come out as it does alone. */
 #include "kernels/backend.h"
 
 #include "tests/kernels/row_op.h"
 #include "tests/lib/test.h"
 
-enum { DIM = 64 };
-
 struct mixture {
-    int32_t n_expert, top_k, n_shared, n_row, width;
+    int32_t dim, n_expert, top_k, n_shared, n_row, width;
 };
 
-static struct ff_desc expert_of(const float *v, int32_t width)
+static struct ff_desc expert_of(const float *v, int32_t dim, int32_t width)
 {
     return (struct ff_desc){
         .gated = true,
         .act = ACT_SILU,
-        .w1 = matrix_of(v, 2 * width, DIM),
-        .w2 = matrix_of(v + 2 * width * DIM, DIM, width),
+        .w1 = matrix_of(v, 2 * width, dim),
+        .w2 = matrix_of(v + 2 * width * dim, dim, width),
     };
 }
 
@@ -29,17 +27,17 @@ static struct weight *make(struct backend *be, const struct mixture *m, const fl
     struct ff_desc *expert = calloc((size_t)m->n_expert, sizeof *expert), shared[2];
     assert_non_null(expert);
     for (int32_t i = 0; i < m->n_expert; i++)
-        expert[i] = expert_of(v + i, m->width);
+        expert[i] = expert_of(v + i, m->dim, m->width);
     for (int32_t i = 0; i < 2; i++)
-        shared[i] = expert_of(v + 7 * i + 3, m->width);
+        shared[i] = expert_of(v + 7 * i + 3, m->dim, m->width);
     const struct moe_desc d = {
         .n_expert = m->n_expert,
         .top_k = m->top_k,
         .n_shared = m->n_shared,
-        .router = matrix_of(v, m->n_expert, DIM),
+        .router = matrix_of(v, m->n_expert, m->dim),
         .expert = expert,
         .shared = shared,
-        .shared_gate = matrix_of(v + 11, m->n_shared, DIM),
+        .shared_gate = matrix_of(v + 11, m->n_shared, m->dim),
     };
     struct weight *w;
     assert_ok(weight_moe(&w, be, &d, DTYPE_BF16));
@@ -48,9 +46,9 @@ static struct weight *make(struct backend *be, const struct mixture *m, const fl
 }
 
 static void run(struct backend *be, struct lane *ln, const struct weight *w, const float *x,
-                int32_t n, float *out)
+                int32_t n, int32_t dim, float *out)
 {
-    struct tensor t = guarded(be, x, n, DIM);
+    struct tensor t = guarded(be, x, n, dim);
     assert_ok(op_moe_add(ln, t, NULL, w));
     assert_ok(lane_sync(ln));
     guarded_take(be, t, out);
@@ -59,27 +57,28 @@ static void run(struct backend *be, struct lane *ln, const struct weight *w, con
 static void check(struct mixture m)
 {
     struct setting s;
+    int32_t step = m.n_row > 200 ? 37 : 7;
     for (int way = 0; setting_open_way(&s, way); way++) {
         const struct lane_limits limits = {
             .max_rows = m.n_row,
             .max_seq = 1,
             .max_keys = 1,
-            .max_width = DIM > m.width ? DIM : m.width,
+            .max_width = m.dim > m.width ? m.dim : m.width,
             .max_expert = m.n_expert,
             .max_active = m.top_k + m.n_shared,
         };
         struct lane *ln;
-        size_t n = (size_t)m.n_row * DIM;
-        float *v = random_values(m.n_expert * DIM + 3 * m.width * DIM + 64, 0.3f, 8);
+        size_t n = (size_t)m.n_row * (size_t)m.dim;
+        float *v = random_values(m.n_expert * m.dim + 3 * m.width * m.dim + 64, 0.3f, 8);
         float *x = random_values((int64_t)n, 1.0f, 9), *all = malloc(n * sizeof *all);
-        assert_non_null(all);
+        float *alone = malloc((size_t)m.dim * sizeof *alone);
+        assert_true(all && alone);
         assert_ok(lane_create(&ln, s.be, LANE_ANSWER, &limits));
         struct weight *w = make(s.be, &m, v);
-        run(s.be, ln, w, x, m.n_row, all);
-        for (int32_t r = 0; r<m.n_row; r += m.n_row> 200 ? 37 : 7) {
-            float alone[DIM];
-            run(s.be, ln, w, x + r * DIM, 1, alone);
-            assert_same_bits(all + r * DIM, alone, DIM, "mixture", r);
+        run(s.be, ln, w, x, m.n_row, m.dim, all);
+        for (int32_t r = 0; r < m.n_row; r += step) {
+            run(s.be, ln, w, x + r * m.dim, 1, m.dim, alone);
+            assert_same_bits(all + r * m.dim, alone, m.dim, "mixture", r);
         }
         weight_destroy(s.be, &w);
         lane_destroy(&ln);
@@ -87,26 +86,39 @@ static void check(struct mixture m)
         free(v);
         free(x);
         free(all);
+        free(alone);
     }
 }
 
 static void more_choices_than_a_block(void **state)
 {
     (void)state;
-    check((struct mixture){.n_expert = 12, .top_k = 9, .n_shared = 2, .n_row = 128, .width = 128});
-    check((struct mixture){.n_expert = 70, .top_k = 33, .n_shared = 2, .n_row = 31, .width = 8});
+    check((struct mixture){
+        .dim = 64, .n_expert = 12, .top_k = 9, .n_shared = 2, .n_row = 128, .width = 128});
+    check((struct mixture){
+        .dim = 64, .n_expert = 70, .top_k = 33, .n_shared = 2, .n_row = 31, .width = 8});
 }
 
 static void more_experts_than_registers(void **state)
 {
     (void)state;
-    check((struct mixture){.n_expert = 513, .top_k = 5, .n_shared = 2, .n_row = 20, .width = 8});
+    check((struct mixture){
+        .dim = 64, .n_expert = 513, .top_k = 5, .n_shared = 2, .n_row = 20, .width = 8});
 }
 
 static void more_rows_than_a_piece(void **state)
 {
     (void)state;
-    check((struct mixture){.n_expert = 2048, .top_k = 1, .n_shared = 2, .n_row = 515, .width = 8});
+    check((struct mixture){
+        .dim = 64, .n_expert = 2048, .top_k = 1, .n_shared = 2, .n_row = 515, .width = 8});
+}
+
+/* 200 choices of 4 experts: one of them has at least 50 rows, more than the 32 that a block takes
+ * at once, and its ranges of 9 tiles are read again for the later ones. */
+static void long_rows(void **state)
+{
+    (void)state;
+    check((struct mixture){.dim = 576, .n_expert = 4, .top_k = 2, .n_row = 100, .width = 8});
 }
 
 int main(void)
@@ -115,6 +127,7 @@ int main(void)
         cmocka_unit_test(more_choices_than_a_block),
         cmocka_unit_test(more_experts_than_registers),
         cmocka_unit_test(more_rows_than_a_piece),
+        cmocka_unit_test(long_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,12 +37,12 @@ static void keep(struct replay *r, const void *list, size_t bytes, int graph)
     replay_keep(r, list, bytes, &graphs[graph]);
 }
 
-/* List i: differs from all others in its last byte only. */
+/* List i: differs from all others in its last two bytes only. */
 static const uint64_t *list_of(int i)
 {
     static uint64_t list[WORDS];
     memset(list, 0x5A, sizeof list);
-    list[WORDS - 1] = (uint64_t)i << 56;
+    list[WORDS - 1] = (uint64_t)i << 48;
     return list;
 }
 
@@ -74,10 +74,9 @@ static void a_graph_is_worth_it_at_the_second_time(void **state)
 {
     (void)state;
     struct replay *r = opened();
-    for (int i = 0; i < REPLAY_SEEN; i++)
-        assert_false(replay_again(r, list_of(i), BYTES));
-    for (int i = 0; i < REPLAY_SEEN; i++)
-        assert_true(replay_again(r, list_of(i), BYTES));
+    for (int time = 0; time < 3; time++) /* the third time is a first time again */
+        for (int i = 0; i < REPLAY_SEEN; i++)
+            assert_int_equal(replay_again(r, list_of(i), BYTES), time == 1);
     assert_false(replay_again(r, list_of(3), BYTES - 8));
     assert_false(replay_again(r, list_of(0), BYTES)); /* the oldest was forgotten for it */
     char *huge = mem_alloc(REPLAY_POOL + 8);
@@ -95,16 +94,42 @@ static void the_one_not_used_for_longest_goes(void **state)
     for (int i = 0; i < REPLAY_GRAPHS; i++)
         keep(r, list_of(i), BYTES, i);
     assert_ptr_equal(replay_find(r, list_of(0), BYTES), &graphs[0]);
-    keep(r, list_of(200), BYTES, REPLAY_GRAPHS);
+    keep(r, list_of(REPLAY_GRAPHS), BYTES, REPLAY_GRAPHS);
     assert_int_equal(graphs[1], 0);
     assert_null(replay_find(r, list_of(1), BYTES));
     for (int i = 0; i < REPLAY_GRAPHS; i++)
         if (i != 1) /* the lists that moved in the pool are still theirs */
             assert_ptr_equal(replay_find(r, list_of(i), BYTES), &graphs[i]);
-    assert_ptr_equal(replay_find(r, list_of(200), BYTES), &graphs[REPLAY_GRAPHS]);
+    assert_ptr_equal(replay_find(r, list_of(REPLAY_GRAPHS), BYTES), &graphs[REPLAY_GRAPHS]);
     assert_int_equal(n_graphs(), REPLAY_GRAPHS);
     replay_destroy(&r);
     assert_int_equal(n_graphs(), 0);
+}
+
+/* As a step does it; true if it made a graph. */
+static bool step(struct replay *r, int i)
+{
+    if (replay_find(r, list_of(i), BYTES) || !replay_again(r, list_of(i), BYTES))
+        return false;
+    keep(r, list_of(i), BYTES, i);
+    return true;
+}
+
+/* Else a lane with more lists than graphs would make one at every step. */
+static void a_graph_that_went_must_be_worth_it_again(void **state)
+{
+    (void)state;
+    struct replay *r = opened();
+    for (int i = 0; i <= REPLAY_GRAPHS; i++)
+        for (int time = 0; time < 3; time++)
+            assert_int_equal(step(r, i), time == 1);
+    assert_int_equal(graphs[0], 0);
+    for (int time = 0; time < 3; time++)
+        assert_int_equal(step(r, 0), time == 1);
+    assert_int_equal(graphs[1], 0);
+    assert_false(step(r, 1));
+    assert_int_equal(n_graphs(), REPLAY_GRAPHS);
+    replay_destroy(&r);
 }
 
 /* Lists of a third of the pool: three fit, of any length. */
@@ -153,6 +178,7 @@ int main(void)
         cmocka_unit_test(equal_lists_are_found_and_no_others),
         cmocka_unit_test(a_graph_is_worth_it_at_the_second_time),
         cmocka_unit_test(the_one_not_used_for_longest_goes),
+        cmocka_unit_test(a_graph_that_went_must_be_worth_it_again),
         cmocka_unit_test(the_pool_limits_their_number),
         cmocka_unit_test(no_memory),
     };
