@@ -164,12 +164,9 @@ static void keys_and_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names),
-        cmocka_unit_test(copies),
-        cmocka_unit_test(many_results),
-        cmocka_unit_test(no_memory),
-        cmocka_unit_test(keys_and_values),
-        cmocka_unit_test(ceilings),
+        cmocka_unit_test(names),           cmocka_unit_test(copies),
+        cmocka_unit_test(many_results),    cmocka_unit_test(no_memory),
+        cmocka_unit_test(keys_and_values), cmocka_unit_test(ceilings),
     };
     const struct CMUnitTest on_purpose[] = {cmocka_unit_test(failure)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
