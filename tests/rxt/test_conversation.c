@@ -10,19 +10,19 @@
 #include <jansson.h>
 #include <math.h>
 
-/* stm_hash behind each turn, of bit class cpu-f32/1. They change only with the number of the class.
- */
+/* stm_hash behind each turn, of bit class cpu-f32/1. They change only with the number of the class
+ * and with the model. */
 static const char *const hashes[] = {
-    "5173dd3236bbb9ab18149c5654df2f54", "f6ee40c47fdf0e35f9fcc289832e16aa",
-    "98108c2b162d3d17510675be221519b0", "8d35cb9e7d3832dd859f897c5b43ac66",
-    "1f26d7afed4d824a88df1c9e8af32de2", "0deb7c4759cbccc3487d3330425ae183",
-    "799285898e4aae3fc7906236e94d0772", "6e8854fc3b37bdc9c2aa02dfcdbb6a71",
-    "bcadf2d796673ffafd3294c8cfff82a8", "6fe30983f63098bbf94f78870e13db80",
-    "4f3d8f84ae4014e179f530bbc3e9cd97", "7513b39c8bb948aa0359b164f141efaa",
-    "c2b06b353d4e11b7e9a8e6b810f079f0", "dc91354d572949f9306f9c279fe0e76a",
-    "f0774980a673edea7d0a00db20695c9b", "37b73843e42cb6ddbfaadb133ac24ae7",
-    "702b2a5da80113e7e8bdaf6a88912fc1", "05b05e7b2b2778a2e84ebdf5c132dc28",
-    "6c509cf10aa8d26eeeb6297e4425f854", "6ff12cd3f7daf7a30dfde0cb7190d6bc",
+    "8bd402e64b89d7d9976c4d5d22ae03c9", "730ca9fe0fd0d3496461bff1ae52bb6a",
+    "4ad52c44d2cf0222b2f0367c58445d1d", "fac3b808b7c445095473f336cd3a9e2b",
+    "7b50e68eec328111358138b5c5ad139f", "7b4a98c2d572ceae72d5b419456aa628",
+    "bac2b09934a5378d8bbff06f18b4db44", "61df318596a9f8b1255dedf9409f6578",
+    "be8e7ce38d5e900cfed5437a1abd5def", "1c0f61183e9a5629364e501f72829ecb",
+    "29fd114d801cd833addc4cf21ac200a1", "1e965476dd9484f7d99ad12bd86f0e9f",
+    "80970149e4e7349641b09efc3e5f4cd9", "264eb2f6247b2fac2bbdb58ca2f60c03",
+    "c59f03118f746258eeb33e53892ef99c", "7d31397e517f24a6fcb59c5780bc9bc6",
+    "c5c37d59a1b8fbf6b7c7f4ab0abf998d", "e3e33aec5b0ee434a99f0227d2738685",
+    "fc78eb3100824fcfcda39916a0ab6c90", "3c5f3749bb0acfcaf89581f9669a3472",
 };
 
 enum { N_FINGERPRINT = 10 };
