@@ -4,6 +4,9 @@
  * that no barrier is missing where it would show. It proves nothing of speed, and nothing of what
  * two blocks do to each other at once.
  *
+ * A copy to the device is made at once, but its source must stay as it is until the host has waited
+ * for it, or the run aborts: so memory that is used again too early is seen.
+ *
  * A thread runs until a barrier; the block goes on when all threads that are left have met it. A
  * barrier that not all of a warp or block can meet is an abort. Dynamic shared memory and fresh
  * device memory are NaN. */

@@ -4,6 +4,9 @@
 #include "kernels/base/mem.h"
 #include "tests/emulator/emulator.h"
 
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *cudaGetErrorString(cudaError_t e)
@@ -65,12 +68,53 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, enum cudaMemPoolAttr att
 
 /* ---- streams and events: allocated, so that a leak is seen ---- */
 
+/* A copy that a card may not have made yet: its source must stay as it was. Not on the project's
+ * heap, as the driver's are not. */
+struct copy {
+    struct copy *next;
+    unsigned number;
+    const void *from;
+    size_t bytes;
+    char was[];
+};
 struct emulated_stream {
     int priority;
+    struct copy *first, **last; /* of one thread */
+    atomic_uint n_copy;
 };
 struct emulated_event {
     uint64_t us;
+    cudaStream_t stream; /* that it was recorded in, NULL: none */
+    unsigned n_copy;     /* before it */
 };
+
+/* The host has waited for the first n copies of the stream. */
+static void end_copies(cudaStream_t s, unsigned n)
+{
+    while (s->first && s->first->number < n) {
+        struct copy *c = s->first;
+        if (memcmp(c->from, c->was, c->bytes) != 0) {
+            fprintf(stderr, "emulator: memory was written before its copy to the device ended\n");
+            abort();
+        }
+        s->first = c->next;
+        free(c);
+    }
+    if (!s->first)
+        s->last = &s->first;
+}
+
+static cudaError_t begin_copy(cudaStream_t s, const void *from, size_t bytes)
+{
+    struct copy *c = malloc(sizeof *c + bytes);
+    if (!c)
+        return cudaErrorMemoryAllocation;
+    *c = (struct copy){.number = s->n_copy++, .from = from, .bytes = bytes};
+    memcpy(c->was, from, bytes);
+    *s->last = c;
+    s->last = &c->next;
+    return cudaSuccess;
+}
 
 static cudaError_t or_no_memory(const void *p)
 {
@@ -81,8 +125,10 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int pr
 {
     (void)flags;
     *s = mem_alloc(sizeof **s);
-    if (*s)
+    if (*s) {
         (*s)->priority = priority;
+        (*s)->last = &(*s)->first;
+    }
     return or_no_memory(*s);
 }
 
@@ -102,6 +148,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
     if (!s)
         return cudaErrorInvalidValue;
+    end_copies(s, s->n_copy);
     return now == EMULATED_WAIT ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
@@ -113,6 +160,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags)
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    end_copies(s, s->n_copy);
     mem_free(s);
     return cudaSuccess;
 }
@@ -129,12 +177,18 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
     if (!e || !s)
         return cudaErrorInvalidValue;
     e->us = clock_us();
+    e->stream = s;
+    e->n_copy = s->n_copy;
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
-    return e ? cudaSuccess : cudaErrorInvalidValue;
+    if (!e)
+        return cudaErrorInvalidValue;
+    if (e->stream)
+        end_copies(e->stream, e->n_copy);
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
@@ -189,8 +243,6 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t s)
 {
-    (void)kind;
-    (void)s;
     memcpy(dst, src, bytes);
-    return cudaSuccess;
+    return kind == cudaMemcpyHostToDevice ? begin_copy(s, src, bytes) : cudaSuccess;
 }
