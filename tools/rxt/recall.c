@@ -451,7 +451,7 @@ static void wilson(int right, int n, double *low, double *high)
     double z = 1.959964, p = (double)right / n, d = 1 + z * z / n;
     double mid = (p + z * z / (2 * n)) / d;
     double half = z * sqrt(p * (1 - p) / n + z * z / (4.0 * n * n)) / d;
-    *low = mid - half;
+    *low = mid > half ? mid - half : 0;
     *high = mid + half;
 }
 
