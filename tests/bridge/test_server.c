@@ -456,7 +456,8 @@ static void test_check(void **state)
     (void)state;
     struct keys a, b;
     struct rxt_error err;
-    *(&served) = (struct served){.context = zmq_ctx_new(), .dir = test_dir_make()};
+    served =
+        (struct served){.model = served.model, .context = zmq_ctx_new(), .dir = test_dir_make()};
     (void)snprintf(served.clients, sizeof served.clients, "%s/clients", served.dir);
     assert_ok(server_keygen(a.public_key, a.secret_key, &err));
     assert_ok(server_keygen(b.public_key, b.secret_key, &err));
