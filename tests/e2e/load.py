@@ -38,6 +38,14 @@ class Page(html.parser.HTMLParser):
         self.links += [v for k, v in attrs.items() if k in ("src", "href", "srcset") or tag == "script"]
 
 
+def serve(folder, port):
+    """A server at folder/turn with metrics at the port."""
+    return subprocess.Popen(
+        [RXTD, "--model", MODEL, "--store", folder / "store.db", "--turn", f"ipc://{folder}/turn",
+         "--metrics", f"127.0.0.1:{port}"], stderr=subprocess.DEVNULL,
+    )
+
+
 def load(folder, *options, code=None):
     done = subprocess.run(
         [RXT, "load", "--connect", f"ipc://{folder}/turn", "--json", folder / "run.json", *map(str, options)],
@@ -50,10 +58,7 @@ def load(folder, *options, code=None):
 
 def check_run(folder):
     port = free_port()
-    server = subprocess.Popen(
-        [RXTD, "--model", MODEL, "--store", folder / "store.db", "--turn", f"ipc://{folder}/turn",
-         "--metrics", f"127.0.0.1:{port}"], stderr=subprocess.DEVNULL,
-    )
+    server = serve(folder, port)
     try:
         done, run = load(
             folder, "--sessions", 3, "--turns", 10, "--rate", 30, "--arrivals", "even", "--fork", "0.1",

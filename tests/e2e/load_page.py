@@ -6,13 +6,11 @@ import html
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 
 from inspect_page import chromium, nothing_is_cut_on_paper, paper, screens
-from load import RXTD, Page, free_port, load
-from run_rxt import MODEL
+from load import Page, free_port, load, serve
 
 CHARTS = {"first_token_by_turn", "turn_by_turn", "memory_by_turn", "distribution", "server_bytes",
           "server_queues", "baseline_chart"}
@@ -21,10 +19,7 @@ CHARTS = {"first_token_by_turn", "turn_by_turn", "memory_by_turn", "distribution
 def make_page(folder):
     """A run that has everything; its JSON."""
     port = free_port()
-    server = subprocess.Popen(
-        [RXTD, "--model", MODEL, "--store", folder / "store.db", "--turn", f"ipc://{folder}/turn",
-         "--metrics", f"127.0.0.1:{port}"], stderr=subprocess.DEVNULL,
-    )
+    server = serve(folder, port)
     try:
         done, run = load(
             folder, "--sessions", 4, "--turns", 20, "--rate", 30, "--max-tokens", 4, "--baseline", "history",
