@@ -90,13 +90,9 @@ extern "C" void store_launch(struct cuda_lane *ln, struct store_job *job)
     if (job->n_row == 0)
         return;
     if (ln->base.be->act_dtype == DTYPE_BF16 && job->from_zero && job->dim % 8 == 0) {
-        job->n_tile = 0;
-        for (int32_t i = 0; i < job->n_seq; i++) {
-            job->seq[i].first_tile = job->n_tile;
-            job->n_tile += (job->seq[i].n_row + 31) / 32;
-        }
+        int32_t n_tile = attend_number_tiles(job->seq, job->n_seq, 1, 32);
         job->seq = attend_put(ln, job->n_seq);
-        LAUNCH(store_tiles, dim3((unsigned)job->n_tile, (unsigned)job->n_head), 128, 0, ln, *job);
+        LAUNCH(store_tiles, dim3((unsigned)n_tile, (unsigned)job->n_head), 128, 0, ln, *job);
         return;
     }
     job->seq = attend_put(ln, job->n_seq);

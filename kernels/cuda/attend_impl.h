@@ -54,7 +54,6 @@ struct store_job {
     const float *cos, *sin;
     int32_t n_head, dim, n_seq, n_row;
     bool from_zero; /* at = 0, else at = start */
-    int32_t n_tile;
     struct attend_seq
         *seq; /* room for arguments (attend_sequences), then where kernels find them */
 };
@@ -89,6 +88,19 @@ CUDA_API void attend_cut(struct cuda_lane *ln, struct attend_job *job);
  * launch comes next: it puts them. */
 struct attend_seq *attend_sequences(struct cuda_lane *ln, const struct ragged *g);
 CUDA_API struct attend_seq *attend_put(struct cuda_lane *ln, int32_t n_seq);
+
+/* Gives each sequence its first tile, `rows` of its rows times `group` in one; the number of them.
+ */
+static inline int32_t attend_number_tiles(struct attend_seq *seq, int32_t n_seq, int32_t group,
+                                          int32_t rows)
+{
+    int32_t n_tile = 0;
+    for (int32_t i = 0; i < n_seq; i++) {
+        seq[i].first_tile = n_tile;
+        n_tile += (seq[i].n_row * group + rows - 1) / rows;
+    }
+    return n_tile;
+}
 
 static inline const float *rope_cos(const struct weight *rope)
 {

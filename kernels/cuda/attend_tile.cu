@@ -549,11 +549,7 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
 static void number_tiles(struct attend_job *job, int32_t rows)
 {
     int32_t group = job->heads.n_q >= job->heads.n_kv ? job->heads.n_q / job->heads.n_kv : 1;
-    job->n_tile = 0;
-    for (int32_t i = 0; i < job->n_seq; i++) {
-        job->seq[i].first_tile = job->n_tile;
-        job->n_tile += (job->seq[i].n_row * group + rows - 1) / rows;
-    }
+    job->n_tile = attend_number_tiles(job->seq, job->n_seq, group, rows);
 }
 
 static unsigned blocks_of(int32_t n_tile)
