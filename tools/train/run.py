@@ -2,30 +2,37 @@
 """Trains a model from a plan, in one go or in slices.
 
 usage: run.py --config demo.toml --seed 1 [--data FOLDER] [--out FOLDER] [--until STEP]
-              [--stop MINUTES] [--fit MINUTES] [--from MODEL] [--device cuda|cpu]
+              [--stop MINUTES] [--fit MINUTES] [--from MODEL] [--device cuda|cpu] [--prepare]
 
---data   the text (see README.md); without it only generated dialogues are used
---out    log.csv, state.pt to resume from, tokenizer.json, and model/ at the end
---until  stops after this step; the next call goes on from there
---stop   stops at the first log row after so many minutes from the start; the next call goes on
---fit    minutes the run may take from its start: each phase is timed and the plan's steps are
-         scaled to fill what is left; OUT/plan.json keeps the scaled plan for resuming
---from   begins with the weights and the tokenizer of a checkpoint folder
+--data     the text (see README.md); without it only generated dialogues are used
+--out      log.csv, state.pt to resume from, tokenizer.json, and model/ at the end
+--until    stops after this step; the next call goes on from there
+--stop     saves and stops before so many minutes from the start; the next call goes on
+--fit      minutes the run may take from its start: each phase is timed and the plan's steps are
+           scaled to fill what is left; OUT/plan.json keeps the scaled plan for resuming
+--from     begins with the weights and the tokenizer of a checkpoint folder
+--prepare  compiles and times every phase and ends: what it compiled stays in
+           TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR, and the next run need not compile
+
+SIGTERM saves and stops like --stop.
 """
 
 import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 
+BEGIN = time.time()  # loading PyTorch takes seconds, too
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from rxt_train import training  # noqa: E402
 from rxt_train.sources import make_source, make_tokenizer  # noqa: E402
 
 SAVE_SECONDS = 180
+RESERVE_SECONDS = 10  # of --stop: for steps that are queued, and for saving
 
 
 def arguments():
@@ -39,12 +46,12 @@ def arguments():
     parser.add_argument("--fit", type=float)
     parser.add_argument("--from", dest="origin")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--prepare", action="store_true")
     return parser.parse_args()
 
 
 def main():
     args = arguments()
-    begin = time.time()
     os.makedirs(args.out, exist_ok=True)
     plan = training.read_plan(args.config)
     scaled = os.path.join(args.out, "plan.json")
@@ -74,13 +81,17 @@ def main():
         from rxt_train import checkpoint
 
         trainer.begin_with(*checkpoint.load(args.origin))
+    if args.prepare:
+        trainer.warm_up(pools)
+        return stop(pools)
     if args.fit and not step:
-        trainer.fit(pools, begin + 60 * args.fit)
+        trainer.fit(pools, BEGIN + 60 * args.fit)
         with open(scaled, "w", encoding="utf-8") as f:
             json.dump(plan, f, indent=1)
+    trainer.prepare_all(pools)
     total = sum(stage["steps"] for stage in plan["stage"])
     print(f"{trainer.model.flat.numel()} parameters, step {trainer.step} of {total}, "
-          f"ready after {time.time() - begin:.0f} s", flush=True)
+          f"ready after {time.time() - BEGIN:.0f} s", flush=True)
 
     def save():
         torch.save(trainer.state(), state_path + ".new")
@@ -97,14 +108,28 @@ def main():
             save()
             saved = time.time()
 
+    deadline = BEGIN + 60 * args.stop - RESERVE_SECONDS
+
+    def left():
+        return deadline - time.time()
+
+    def end_now(*_):
+        nonlocal deadline
+        deadline = 0
+
+    signal.signal(signal.SIGTERM, end_now)
     try:
         log = training.Log(os.path.join(args.out, "log.csv"))
-        deadline = begin + 60 * args.stop
-        trainer.run(pools, total, min(end, total), log, on_log, deadline)
+        trainer.run(pools, total, min(end, total), log, on_log, left)
     finally:
-        for pool in pools.values():
-            pool.stop()
+        stop(pools)
     save()
+    print(f"step {trainer.step} saved after {time.time() - BEGIN:.0f} s", flush=True)
+
+
+def stop(pools):
+    for pool in pools.values():
+        pool.stop()
 
 
 def export(trainer, bpe, tokenizer, args):

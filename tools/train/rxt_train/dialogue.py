@@ -1,4 +1,4 @@
-"""Whole dialogues of n turns: the dense, middle and natural profiles of the curriculum."""
+"""Whole dialogues of n turns: the profiles of the curriculum."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,9 @@ DENSE = Profile("dense", DENSE_STYLE, 10)
 MIDDLE = Profile("middle", styled(0.8, 0.4, same_attribute=0.4), 8, 0.6, 2, 0.45, 0.10, 0.10)
 NATURAL = Profile("natural", styled(0.75, 0.3), 8, 0.45, 4, 0.35, 0.08, 0.11)
 KEYS = Profile("keys", styled(0.8, 0.4, two_facts=0.1, same_attribute=1.0), 5, 0.7, 3)
-PROFILES = {p.name: p for p in (DENSE, MIDDLE, NATURAL, KEYS)}
+EXAM_STYLE = styled(0.8, 0.3, two_facts=0.1, after_chat=0.05, same_attribute=0.4, near_miss=0.3)
+EXAM = Profile("exam", EXAM_STYLE, 8, chat_run=2, fix=0.3, untold=0.45)
+PROFILES = {p.name: p for p in (DENSE, MIDDLE, NATURAL, KEYS, EXAM)}
 
 
 class Generator:
@@ -41,7 +43,8 @@ class Generator:
     def dialogue(self, profile, n, random):
         """n turns. The last one is a question where anything is known."""
         world = World(self.templates, self.entities, profile.style, random)
-        loop = {"dense": self._dense, "keys": self._keys}.get(profile.name, self._planned)
+        loops = {"dense": self._dense, "keys": self._keys, "exam": self._exam}
+        loop = loops.get(profile.name, self._planned)
         turns = loop(world, profile, n, random)
         if profile.style.noise:
             for turn in turns:
@@ -99,6 +102,57 @@ class Generator:
             run = min(profile.chat_run if n > 6 else 1, n - at)
             turns += [turn] if turn else self._chat(world, random, run)[:run]
         return turns
+
+    def _exam(self, world, profile, n, random):
+        """Rounds of telling, silence and questions: facts are told and some corrected, then comes
+        nothing but small talk for a while, then everything is asked, and much that was not told.
+        Every question of a round has the whole silence behind it."""
+
+        def share(p, count):
+            return sum(random.random() < p for _ in range(count))
+
+        turns = []
+        world.focus = random.choice(KEYED) if random.random() < 0.4 else ""
+        while len(turns) < n:
+            left, known = n - len(turns), world.count()
+            most = min(random.choice((1, 2, 3, 3, 4, 6, 8, 8)), max(1, left // 3))
+            most = max(0, min(most, profile.most_facts - known))
+            told = ["tell"] * most + ["fix"] * share(profile.fix, max(most, 1))
+            asked = ["ask"] * (known + most)
+            asked += ["untold"] * share(profile.untold, len(asked))
+            room = max(1, left - len(told) - len(asked))
+            even = random.random() < 0.35  # else log-uniform
+            silence = round(room * random.random() if even else room ** random.random() - 1)
+            plan = random.sample(told, len(told)) + ["chat"] * silence
+            quiet = range(len(told), len(plan))
+            self._round(world, n, random, turns, plan + random.sample(asked, len(asked)), quiet)
+        return turns
+
+    def _round(self, world, n, random, turns, plan, quiet):
+        """Adds a round to turns, up to n of them, at times small talk between, but not where the
+        plan is quiet; a question comes last."""
+        due = []  # facts this round has not asked for yet
+        for i, what in enumerate(plan):
+            at = len(turns)
+            if at == n:
+                return
+            if at == n - 1 and what not in ("ask", "untold"):
+                what = "untold" if random.random() < 0.3 else "ask"
+            turn = None
+            if what == "tell":
+                turn = world.tell(at)
+            elif what == "fix":
+                turn = world.fix(at)
+            elif what == "untold":
+                turn = world.ask_untold()
+            elif what == "ask" and world.alive():
+                due = due or world.alive()
+                fact = random.choice(due)
+                due = [f for f in due if f is not fact]
+                turn = world.ask(fact, at)
+            turns += [turn] if turn else self._chat(world, random, 1)
+            if i not in quiet and random.random() < 0.2 and len(turns) < n - 1:
+                turns += self._chat(world, random, 1)
 
     def _planned(self, world, profile, n, random):
         """Tells some facts, asks each after a log-uniform gap, and chats in between."""

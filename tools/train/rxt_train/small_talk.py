@@ -98,6 +98,7 @@ class SmallTalk:
         """'My aunt likes apple juice best.'"""
         relation = self.entities.draw("relation", random)
         kind = random.choice(("food", "drink", "color", "animal", "sport"))
+        world.heard.add("fav_" + kind)
         value = self.entities.value(kind, random, 0.7)
         if random.random() < 0.5:
             text = f"My {relation} likes {value} best."

@@ -30,7 +30,7 @@ def shape_of(plan):
 
 
 def phases_of(plan, stage):
-    """(generated windows, [windows of real text]) of a stage."""
+    """(generated windows, [windows in between: of real text or of another stage]) of a stage."""
 
     def phase(name, x):
         profiles, mix = x.get("profiles", {}), x.get("mix", {})
@@ -38,7 +38,8 @@ def phases_of(plan, stage):
         rest = tuple(profiles.items()), tuple(mix.items())
         return Phase(name, x["turns"], x["batch"], buckets, *rest)
 
-    real = [phase(name, plan["real"][name]) for name in stage.get("real", [])]
+    known = plan.get("real", {}) | {other["name"]: other for other in plan["stage"]}
+    real = [phase(name, known[name]) for name in stage.get("real", [])]
     return phase(stage["name"], stage), real
 
 
@@ -109,6 +110,10 @@ class Trainer:
         model.flat.copy_(self.ema)
         return model
 
+    def wait(self):
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
     def prepare(self, phase, batch):
         """Compiles and captures a phase once; say what it costs."""
         if phase.name not in self.steps:
@@ -118,29 +123,48 @@ class Trainer:
             begin = time.time()
             self.steps[phase.name] = Step(self.model, self.grads, *rest)
             self.steps[phase.name].prepare(batch)
-            if self.device == "cuda":
-                torch.cuda.synchronize()
+            self.wait()
             print(f"prepared {phase.name} in {time.time() - begin:.1f} s", flush=True)
         return self.steps[phase.name]
 
-    def fit(self, pools, end):
-        """Times every phase and scales the stages' steps by one factor, to be done at time `end`."""
-        cost = {}
+    def prepare_all(self, pools):
+        """Compiles and captures the phases that pools has; nothing is left to do within the run."""
         for name, pool in pools.items():
             phase = next(p for _, p in schedule(self.plan) if p.name == name)
+            self.prepare(phase, pool.peek())
+        found = torch._dynamo.utils.counters["aot_autograd"]
+        hit, miss = (found[f"autograd_cache_{x}"] for x in ("hit", "miss"))
+        print(f"graphs: {miss} compiled, {hit} from the cache", flush=True)
+
+    def costs(self, pools):
+        """Seconds a step of every phase takes."""
+        cost = {}
+        self.prepare_all(pools)
+        for name, pool in pools.items():
             batch = pool.peek()
-            step = self.prepare(phase, batch)
-            for _ in range(3):
-                step(batch)
-            torch.cuda.synchronize()
-            begin = time.time()
-            for _ in range(8):
-                step(batch)
-            torch.cuda.synchronize()
+            for count in (3, 8):
+                begin = time.time()
+                for _ in range(count):
+                    self.steps[name](batch)
+                self.wait()
             cost[name] = (time.time() - begin) / 8 + 0.002
             print(f"{name}: {1000 * cost[name]:.1f} ms a step", flush=True)
         self.grads.zero_()
         self.metrics.zero_()
+        return cost
+
+    def warm_up(self, pools):
+        """Runs everything that compiles, the optimizer too; the weights stay."""
+        self.costs(pools)
+        _, phase = next(schedule(self.plan))
+        self._optimize(0.0, 1.0, phase)
+        self.wait()
+        if self.device == "cuda":
+            print(f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB reserved", flush=True)
+
+    def fit(self, pools, end):
+        """Scales the stages' steps by one factor, to be done at time `end`."""
+        cost = self.costs(pools)
         planned = sum(cost[phase.name] for _, phase in schedule(self.plan))
         left = 0.97 * (end - time.time())  # the rest goes into saving
         for stage in self.plan["stage"]:
@@ -163,8 +187,8 @@ class Trainer:
         self.grads.zero_()
         return out
 
-    def run(self, pools, total, until, log, on_log=None, deadline=math.inf):
-        """Trains stage by stage up to step `until` of `total` or, at a log row, to the deadline.
+    def run(self, pools, total, until, log, on_log=None, left=lambda: math.inf):
+        """Trains stage by stage up to step `until` of `total`, or until left() seconds are none.
         pools: phase name -> Workers."""
         begin, waited, tokens, pending = time.time(), 0.0, 0, []
         for stage, phase in itertools.islice(schedule(self.plan), self.step, until):
@@ -179,14 +203,15 @@ class Trainer:
             lr = rate(self.plan, self.step, total) * stage["lr"]
             pending.append((phase.name, self._optimize(lr, stage["clip"], phase)))
             self.step += 1
-            if self.step % LOG_EVERY == 0:
+            over = left() <= 0
+            if self.step % LOG_EVERY == 0 or over:
                 row = self._row(stage, pending, lr, tokens, time.time() - begin, waited)
                 log.write(row)
+                if over:
+                    return
                 if on_log:
                     on_log(self, row)
                 begin, waited, tokens, pending = time.time(), 0.0, 0, []
-                if begin > deadline:
-                    return
 
     def _row(self, stage, pending, lr, tokens, seconds, waited):
         """The log row of the last steps; waits for the device."""

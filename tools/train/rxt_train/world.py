@@ -13,6 +13,10 @@ KINDS = ("tell", "ask", "untold", "fix", "chat", "recap", "real")
 MIRROR = {"pet": "pet_kind_of", "person": "person_who"}
 MIRROR |= {b: a for a, b in MIRROR.items()}
 
+# Attributes of one key that tell nothing about each other.
+TWIN = {"event_day": "event_time", "where": "owned_color"}
+TWIN |= {b: a for a, b in TWIN.items()}
+
 NEUTRAL = (
     "Okay, I will remember that.",
     "Thanks for telling me.",
@@ -70,6 +74,7 @@ class Style:
     noise: float = 1.0  # 0: clean user text (benchmarks)
     small: float = 0.0  # share of dialogues whose user writes no capitals
     open_keys: float = 0.0  # share of keys of closed lists that are not from the list
+    near_miss: float = 0.0  # share of untold questions that come close to what was heard
 
 
 class Templates:
@@ -129,6 +134,7 @@ class World:
         self.used = set()  # values and keys, lower case
         self.small = random.random() < style.small  # the user writes no capitals
         self.focus = ""  # attribute most facts of this dialogue are of
+        self.heard = set()  # attributes somebody else's value was heard of
 
     # -- drawing ---------------------------------------------------------------------------------
     def alive(self):
@@ -185,8 +191,19 @@ class World:
 
     def untold(self):
         """(attribute, key) of something never told, or None."""
+        if self.style.near_miss and self.random.random() < self.style.near_miss:
+            found = self._near_misses()
+            if found:
+                return self.random.choice(found)
         fact = self.new_fact(self._near())
         return fact and fact[:2]
+
+    def _near_misses(self):
+        """Untold, but another's value was ("My aunt likes tea best"), or of the same key another
+        attribute: the day of an exam, not its hour."""
+        found = [(TWIN[f.attribute], f.key) for f in self.alive() if f.attribute in TWIN]
+        found += [(attribute, "") for attribute in sorted(self.heard)]
+        return [x for x in found if x not in self.facts]
 
     def _near(self):
         """An attribute to prefer, or None: several keys of one attribute must be told apart."""
