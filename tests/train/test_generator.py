@@ -10,7 +10,7 @@ from dataclasses import replace
 from rxt_train.dialogue import PROFILES, Generator
 from rxt_train.entities import Entities, read_json, split_of_number, split_of_word
 from rxt_train.small_talk import SmallTalk
-from rxt_train.world import ASK, CHAT, FIX, KINDS, TELL, UNTOLD, Templates
+from rxt_train.world import ASK, CHAT, FIX, KINDS, TELL, TWIN, UNTOLD, Templates
 
 SHARES = {  # per cent: tell, ask, untold, fix (README.md, "Dialogues")
     ("dense", 3): (43, 41, 6, 3),
@@ -21,6 +21,11 @@ SHARES = {  # per cent: tell, ask, untold, fix (README.md, "Dialogues")
     ("keys", 6): (43, 34, 5, 3),
     ("keys", 12): (26, 40, 6, 5),
     ("keys", 24): (13, 32, 6, 7),
+    ("exam", 6): (33, 30, 12, 7),
+    ("exam", 12): (29, 26, 11, 7),
+    ("exam", 24): (26, 27, 11, 6),
+    ("exam", 48): (15, 25, 11, 4),
+    ("exam", 72): (10, 23, 11, 3),
 }
 
 
@@ -109,6 +114,26 @@ class Replay(unittest.TestCase):
                 if turn.kind in (TELL, ASK, UNTOLD, FIX):
                     self.assertEqual(turn.kind == UNTOLD, refused, (turn.q, turn.a))
 
+    def test_what_is_refused_was_not_told(self):
+        reader, near, checked = Reader(), 0, 0
+        for turns in dialogues("exam", 24, 40, noise=0):
+            for at, turn in enumerate(turns):
+                if turn.kind != UNTOLD:
+                    continue
+                checked += 1
+                told = [t.q for t in turns[:at] if t.kind in (TELL, FIX)]
+                for attribute, key in reader.question(turn.q):
+                    if attribute == turn.attribute:
+                        stated = [v for q in told for v in reader.values(q, attribute, key)]
+                        stated = [v for v in stated if not v.startswith("in ")]  # no color
+                        self.assertEqual(stated, [], (turn.q, told))
+                        other = [v for q in told for v in reader.values(q, TWIN.get(attribute), key)]
+                        near += bool(other)
+                        near += attribute.startswith("fav_") and any(
+                            t.kind == CHAT and t.q.startswith(("My ", "The favorite")) for t in turns[:at])
+        self.assertGreater(checked, 60)
+        self.assertGreater(near, 0.1 * checked)
+
     def test_spans_hold_values(self):
         for turns in dialogues("middle", 12, 40):
             for turn in turns:
@@ -192,14 +217,24 @@ class Profiles(unittest.TestCase):
                 self.assertAlmostEqual(100 * kinds[kind] / total, share, delta=3.5,
                                        msg=f"{name} {n} {KINDS[kind]}")
 
+    def test_an_exam_asks_after_a_silence(self):
+        far = {}
+        for name in ("exam", "natural"):
+            asked = [t.distance for d in dialogues(name, 48, 60) for t in d if t.kind == ASK]
+            far[name] = sum(x > 16 for x in asked) / len(asked)
+        self.assertGreater(far["exam"], 0.35)
+        self.assertLess(far["natural"], 0.3)
+
     def test_length_and_last_question(self):
-        for name, n in (("dense", 3), ("middle", 12), ("natural", 64)):
+        for name, n in (("dense", 3), ("middle", 12), ("natural", 64), ("exam", 6), ("exam", 72)):
             for turns in dialogues(name, n, 30):
                 self.assertEqual(len(turns), n)
-        self.assertTrue(all(d[-1].kind in (ASK, UNTOLD) for d in dialogues("dense", 3, 50)))
+        for name, n in (("dense", 3), ("exam", 12)):
+            self.assertTrue(all(d[-1].kind in (ASK, UNTOLD) for d in dialogues(name, n, 50)))
 
     def test_same_seed_same_text(self):
-        self.assertEqual(dialogues("natural", 24, 3, 7), dialogues("natural", 24, 3, 7))
+        for name in ("natural", "exam"):
+            self.assertEqual(dialogues(name, 24, 3, 7), dialogues(name, 24, 3, 7))
         self.assertNotEqual(dialogues("natural", 24, 3, 7), dialogues("natural", 24, 3, 8))
 
 

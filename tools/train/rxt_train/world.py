@@ -34,8 +34,8 @@ NEUTRAL = (
     "Right, I have it.",
 )
 
-# Attributes with a key, by how often a dialogue is about several keys of one: appointments most.
-KEYED = ("event_day",) * 4 + ("event_time",) * 4 + ("nonce_def",) * 3 + ("where",) * 2
+# Attributes with a key, by how often a dialogue is about several keys of one: most what is hardest.
+KEYED = ("event_day",) * 4 + ("event_time",) * 4 + ("nonce_def",) * 6 + ("where",) * 2
 KEYED += ("owned_color", "owned_color", "pet", "pet", "person", "person", "pet_kind_of", "person_who")
 
 
