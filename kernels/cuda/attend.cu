@@ -19,6 +19,7 @@
 
 template <class T> static __global__ void store_rows(const __grid_constant__ struct store_job job)
 {
+    start_and_wait();
     int32_t head = (int32_t)blockIdx.y, dim = job.dim;
     for (int32_t r = (int32_t)blockIdx.x; r < job.n_row; r += (int32_t)gridDim.x) {
         const struct attend_seq *s = seq_with<&attend_seq::first_row>(&job, r);
@@ -49,6 +50,7 @@ template <class T> static __global__ void store_rows(const __grid_constant__ str
  * of a column at once; the tail of the last 32 becomes zeros. */
 static __global__ void store_tiles(const __grid_constant__ struct store_job job)
 {
+    start_and_wait();
     int32_t head = (int32_t)blockIdx.y, dim = job.dim;
     const struct attend_seq *s = seq_with<&attend_seq::first_tile>(&job, (int32_t)blockIdx.x);
     int32_t first = ((int32_t)blockIdx.x - s->first_tile) * 32, n = s->n_row - first;
@@ -225,6 +227,7 @@ __device__ inline void merge_round(struct merged *m, const struct attend_place *
 template <class T> static __global__ void attend_rows(const __grid_constant__ struct attend_job job)
 {
     DYNAMIC_SHARED(float, shared);
+    start_and_wait();
     int32_t dim = job.heads.dim, head = (int32_t)blockIdx.y;
     int32_t n_q = job.heads.n_q, n_kv = job.heads.n_kv;
     int32_t q_head = head % n_q, kv_head = n_q >= n_kv ? head / (n_q / n_kv) : head;

@@ -389,6 +389,7 @@ template <int DIM, int TILES>
 static __global__ void __launch_bounds__(32 * WARPS, 1)
     attend_chain(const __grid_constant__ struct attend_job job)
 {
+    start_and_wait();
     int32_t lane = (int32_t)threadIdx.x % 32;
     int32_t tile = (int32_t)blockIdx.x * WARPS + (int32_t)threadIdx.x / 32;
     if (tile >= job.n_tile)
@@ -488,6 +489,7 @@ template <int DIM, bool CAUSAL>
 static __global__ void __launch_bounds__(32 * WARPS, 1)
     attend_splits(const __grid_constant__ struct attend_job job)
 {
+    start_and_wait();
     int32_t lane = (int32_t)threadIdx.x % 32, warp = (int32_t)threadIdx.x / 32;
     int32_t tile = (int32_t)blockIdx.x, split = (int32_t)blockIdx.z * WARPS + warp;
     if (!job.in_parts) {

@@ -14,6 +14,7 @@ struct places {
 
 static __global__ void convert_rows(struct tensor out, struct tensor x, const struct places *at)
 {
+    start_and_wait();
     out.data = at->out;
     const void *from = at->x;
     int32_t c = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);

@@ -7,6 +7,7 @@
 
 static __global__ void finite_rows(struct tensor x, const void *const *at, volatile int32_t *finite)
 {
+    start_and_wait();
     const void *from = *at; /* of a spare: another from update to update */
     for (int32_t r = (int32_t)blockIdx.x; r < x.rows; r += (int32_t)gridDim.x)
         for (int32_t c = (int32_t)threadIdx.x; c < x.cols; c += (int32_t)blockDim.x) {

@@ -259,7 +259,9 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
     int32_t i = pack_divide(block, per_item), range = (int32_t)threadIdx.x / 32;
     int32_t m = (block - i * ((g.w.n_tile + MT - 1) / MT)) * MT;
     struct gemm_item item;
+    struct held<T, MT> h;
     if (g.item) {
+        wait_for_previous();
         item = g.item[i]; /* before it is known to exist: two loads under way together */
         if (i >= *g.n_item)
             return;
@@ -270,8 +272,12 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
         item.n = g.n_row - item.first < 8 * NG ? g.n_row - item.first : 8 * NG;
     }
     const T *data = (const T *)g.data + item.expert * g.expert_step;
-    struct held<T, MT> h;
     hold(&h, g.w, data, m, range, 0);
+    if (!g.item) {
+        if (NEAR && g.near.cols > 0 && g.has_norm)
+            norm_ask(&g.norm);
+        wait_for_previous();
+    }
     struct rows<T> x = {
         (const T *)g.x, g.x_stride, nullptr, item.n
     };
@@ -313,6 +319,7 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4              
     DYNAMIC_SHARED(T, near);
     __shared__ struct parts<MT, NG> s;
     int32_t block = (int32_t)blockIdx.x;
+    start_next();
     if (block < set.n_block[0])
         run_block<T, MT, NG, NEAR>(set.g[0], s, near, block, set.per_item[0], set.per_expert[0]);
     else

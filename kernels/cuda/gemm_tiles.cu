@@ -166,6 +166,7 @@ static __global__ void __launch_bounds__(BLOCK, 2) gemm_tiles(const __grid_const
 {
     DYNAMIC_SHARED(bf16, ring); // [STAGES][ROWS][LINE], then the kept sums
     float *kept = (float *)(ring + STAGES * STAGE);
+    start_and_wait();
     int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
     int32_t warp_m = warp % 4, warp_row = warp / 4;
     int32_t each = (g.n_row + ROWS - 1) / ROWS, expert = (int32_t)blockIdx.y / each;

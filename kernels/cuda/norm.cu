@@ -25,6 +25,7 @@ struct row_job {
 
 template <class T> static __global__ void norm_rows(const __grid_constant__ struct row_job s)
 {
+    start_and_wait();
     int32_t warp = (int32_t)threadIdx.x / 32;
     const char *data = (const char *)(s.at ? *s.at : s.x.data);
     for (int32_t r = (int32_t)blockIdx.x * ROWS + warp; r < s.n_row;

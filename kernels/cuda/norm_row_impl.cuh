@@ -72,6 +72,15 @@ __device__ inline struct row_norm row_norm_of(const struct norm *w, const void *
     return r;
 }
 
+/* Asks for the weights of a norm, by a block, so that they are near when its rows come. */
+__device__ inline void norm_ask(const struct norm *w)
+{
+    if (w->kind != NORM_RMS)
+        return;
+    for (int32_t i = 32 * (int32_t)threadIdx.x; i < w->dim; i += 32 * (int32_t)blockDim.x)
+        prefetch(w->weight + i);
+}
+
 /* Elements i to i + 7 of a row, v before; those behind its end become numbers without meaning. */
 __device__ inline void normalise8(const struct norm *w, const struct row_norm *r, float v[8],
                                   int32_t i)

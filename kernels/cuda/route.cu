@@ -230,6 +230,7 @@ template <int N, bool PLANS>
 static __global__ void __launch_bounds__(PLANS ? PLAN_THREADS : 32 * WARPS)
     route_rows(const __grid_constant__ struct route r, int32_t words)
 {
+    start_and_wait();
     if constexpr (N > 0) {
         int32_t n_warp = (int32_t)(blockDim.x / 32);
         for (int32_t row = (int32_t)blockIdx.x * n_warp + (int32_t)threadIdx.x / 32; row < r.n_row;
@@ -306,6 +307,7 @@ __device__ inline void add_bias(float sum[8], const float *bias, int32_t i, int3
 /* Rounded where spec 6.1 rounds: every product, every sum. Block = row. */
 template <class T> static __global__ void sum_rows(const __grid_constant__ struct moe_sum s)
 {
+    start_and_wait();
     int32_t dim = s.r.dim;
     for (int32_t row = (int32_t)blockIdx.x; row < s.r.n_row; row += (int32_t)gridDim.x) {
         const int32_t *slot = s.r.slot + (int64_t)row * s.r.top_k; // slot[row,:]

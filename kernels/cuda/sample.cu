@@ -228,6 +228,7 @@ __device__ inline int32_t choice_of(const float *x, const struct draw *how)
 static __global__ void sample_rows(const __grid_constant__ struct sample_job job)
 {
     __shared__ struct sample_place p;
+    start_and_wait();
     const struct draw *how = &job.how[blockIdx.x];
     int32_t *id = &job.id[blockIdx.x];
     struct row r;

@@ -11,7 +11,8 @@
 #define LIST_BYTES ((size_t)512 << 10) /* launches take 100 to 400 */
 #define RING 3
 #define SHARED_PLAIN 16384 /* dynamic shared memory of any kernel; 48 KB with static */
-#define N_ALLOWED 32       /* kernels with more that a lane remembers */
+#define SHARED_PERCENT 44  /* of an SM's memory that is shared while such kernels run: 100 KB */
+#define N_KNOWN 64         /* kernels that a lane remembers to have set up */
 #define ALIGN ((size_t)16) /* of parameters and arguments */
 
 static_assert(sizeof(struct launch) % ALIGN == 0 && offsetof(struct launch, at) == 34);
@@ -22,8 +23,11 @@ struct step {
     size_t bytes;
     struct replay *replay;
     int shared_most; /* of a block, bytes */
-    int n_allowed;
-    const void *allowed[N_ALLOWED]; /* kernels that may have all of it */
+    int n_known;
+    struct {
+        const void *kernel;
+        bool much; /* may have all of it */
+    } known[N_KNOWN];
     /* Arguments: [0,copied) are on their way to the device, [copied,used) are not. */
     size_t size, op_size, used, copied;
     char *device;
@@ -188,24 +192,31 @@ static size_t next_at(const char *list, size_t at)
 }
 
 /* Lets a launch have the dynamic shared memory that it asks for, and the kernel as much as there
- * is: the same however launches and graphs of it follow each other. */
-static cudaError_t allow_shared(struct step *s, const void *kernel, size_t bytes)
+ * is: the same however launches and graphs of it follow each other. The others cut an SM's memory
+ * alike, because only kernels that do can be on it together. */
+static cudaError_t set_up(struct step *s, const void *kernel, size_t bytes)
 {
     struct cudaFuncAttributes a;
-    if (bytes <= SHARED_PLAIN)
-        return cudaSuccess;
-    for (int i = 0; i < s->n_allowed; i++)
-        if (s->allowed[i] == kernel)
+    bool much = bytes > SHARED_PLAIN;
+    for (int i = 0; i < s->n_known; i++)
+        if (s->known[i].kernel == kernel && s->known[i].much == much)
             return cudaSuccess;
     cudaError_t e = cudaFuncGetAttributes(&a, kernel);
-    if (e == cudaSuccess)
+    if (e == cudaSuccess && much)
         e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  s->shared_most - (int)a.sharedSizeBytes);
-    if (e == cudaSuccess && s->n_allowed < N_ALLOWED)
-        s->allowed[s->n_allowed++] = kernel;
+    if (e == cudaSuccess && !much)
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 SHARED_PERCENT);
+    if (e == cudaSuccess && s->n_known < N_KNOWN) {
+        s->known[s->n_known].kernel = kernel;
+        s->known[s->n_known++].much = much;
+    }
     return e;
 }
 
+/* Launches follow each other as in a stream, but each may start while the one before it runs: its
+ * kernel waits (device_impl.cuh). */
 static cudaError_t launch_all(struct cuda_lane *ln)
 {
     struct step *s = ln->step;
@@ -213,25 +224,38 @@ static cudaError_t launch_all(struct cuda_lane *ln)
     for (size_t at = 0; at < s->bytes && e == cudaSuccess; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(s->list, at, param);
-        e = allow_shared(s, n.func, n.sharedMemBytes);
+        cudaLaunchAttribute early = {.id = cudaLaunchAttributeProgrammaticStreamSerialization,
+                                     .val.programmaticStreamSerializationAllowed = 1};
+        const cudaLaunchConfig_t config = {
+            .gridDim = n.gridDim,
+            .blockDim = n.blockDim,
+            .dynamicSmemBytes = n.sharedMemBytes,
+            .stream = ln->stream,
+            .attrs = &early,
+            .numAttrs = 1,
+        };
+        e = set_up(s, n.func, n.sharedMemBytes);
         if (e == cudaSuccess)
-            e = cudaLaunchKernel(n.func, n.gridDim, n.blockDim, n.kernelParams, n.sharedMemBytes,
-                                 ln->stream);
+            e = cudaLaunchKernelExC(&config, n.func, n.kernelParams);
     }
     return e;
 }
 
-/* A chain: every launch waits for the one before it, as in a stream. */
+/* The same as a chain of nodes. */
 static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
 {
+    static const cudaGraphEdgeData early = {.from_port = cudaGraphKernelNodePortProgrammatic,
+                                            .type = cudaGraphDependencyTypeProgrammatic};
     cudaGraphNode_t last = NULL;
     for (size_t at = 0; at < s->bytes; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(s->list, at, param);
         cudaGraphNode_t node;
-        cudaError_t e = allow_shared(s, n.func, n.sharedMemBytes);
+        cudaError_t e = set_up(s, n.func, n.sharedMemBytes);
         if (e == cudaSuccess)
-            e = cudaGraphAddKernelNode(&node, graph, &last, at > 0, &n);
+            e = cudaGraphAddKernelNode(&node, graph, NULL, 0, &n);
+        if (e == cudaSuccess && last)
+            e = cudaGraphAddDependencies(graph, &last, &node, &early, 1);
         if (e != cudaSuccess)
             return e;
         last = node;

@@ -43,6 +43,7 @@ void emulator_launch(struct emulated_index grid, struct emulated_index block, si
 void *emulator_shared(void); /* the dynamic shared memory of the running block */
 void emulator_sync_block(void);
 void emulator_sync_warp(void);
+void emulator_wait_for_previous(void); /* the thread has waited, as each must before it ends */
 /* The value that lane `from` of the warp gave to the same call, 8 bytes at most. */
 uint64_t emulator_exchange(uint64_t own, unsigned from);
 

@@ -71,17 +71,18 @@ static struct emulated_index index_of(dim3 d)
     return (struct emulated_index){d.x, d.y, d.z};
 }
 
-cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **param, size_t shared,
-                             cudaStream_t s)
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *c, const void *kernel, void **param)
 {
-    if (!s || grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0)
+    if (!c->stream || c->gridDim.x == 0 || c->gridDim.y == 0 || c->gridDim.z == 0 ||
+        c->blockDim.x == 0)
         return cudaErrorInvalidValue;
     if (emulator_fault() == EMULATED_LAUNCH)
         return cudaErrorLaunchFailure;
-    if (!may_share(kernel, shared))
+    if (!may_share(kernel, c->dynamicSmemBytes))
         return cudaErrorInvalidValue;
     counts.kernels++;
-    emulator_launch(index_of(grid), index_of(block), shared, emulator_kernel(kernel), param);
+    emulator_launch(index_of(c->gridDim), index_of(c->blockDim), c->dynamicSmemBytes,
+                    emulator_kernel(kernel), param);
     return cudaSuccess;
 }
 
@@ -94,6 +95,9 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kern
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value)
 {
+    if (attr == cudaFuncAttributePreferredSharedMemoryCarveout)
+        return value >= 0 && value <= 100 && emulator_kernel(kernel) ? cudaSuccess
+                                                                     : cudaErrorInvalidValue;
     if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > 227 << 10)
         return cudaErrorInvalidValue;
     (void)pthread_mutex_lock(&known.mutex);
@@ -140,14 +144,14 @@ cudaError_t cudaGraphDestroy(cudaGraph_t g)
     return cudaSuccess;
 }
 
-/* A node comes after the one added last, and after no other: a chain. */
+/* Nodes run in the order in which they were added. */
 cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
                                    const cudaGraphNode_t *after, size_t n_after,
                                    const struct cudaKernelNodeParams *params)
 {
     const struct emulated_kernel *k = emulator_kernel(params->func);
-    if (!may_share(params->func, params->sharedMemBytes) || n_after != (g->last ? 1u : 0u) ||
-        (g->last && after[0] != g->last) || k->n_param > MAX_PARAM)
+    (void)after;
+    if (!may_share(params->func, params->sharedMemBytes) || n_after != 0 || k->n_param > MAX_PARAM)
         return cudaErrorInvalidValue;
     struct emulated_node *n = calloc(1, sizeof *n);
     if (!n)
@@ -168,15 +172,29 @@ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
     return cudaSuccess;
 }
 
+/* A node comes after the one before it, and after no other: a chain. */
+cudaError_t cudaGraphAddDependencies(cudaGraph_t g, const cudaGraphNode_t *from,
+                                     const cudaGraphNode_t *to, const cudaGraphEdgeData *edge,
+                                     size_t n)
+{
+    if (n != 1 || *to != g->last || (*from)->next != *to || (*to)->before ||
+        edge->from_port != cudaGraphKernelNodePortProgrammatic || edge->to_port != 0 ||
+        edge->type != cudaGraphDependencyTypeProgrammatic)
+        return cudaErrorInvalidValue;
+    (*to)->before = *from;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t g, unsigned long long flags)
 {
     (void)flags;
     if (emulator_fault() == EMULATED_NO_GRAPH)
         return cudaErrorMemoryAllocation;
     cudaError_t e = cudaGraphCreate(exec, 0);
-    cudaGraphNode_t last = NULL;
+    cudaGraphNode_t copy;
     for (struct emulated_node *n = g->first; n && e == cudaSuccess; n = n->next)
-        e = cudaGraphAddKernelNode(&last, *exec, &last, last != NULL, &n->launch);
+        e = n != g->first && !n->before ? cudaErrorInvalidValue /* two at once */
+                                        : cudaGraphAddKernelNode(&copy, *exec, NULL, 0, &n->launch);
     if (e == cudaSuccess) {
         counts.n_graph++;
     } else if (*exec) {
