@@ -232,6 +232,9 @@ __device__ inline void end_rows(const struct gemm &g, const struct gemm_place &p
     }
 }
 
+/* How the blocks of a launch make their input, if they do. */
+enum near { NEAR_NONE, NEAR_ANY, NEAR_QUICK };
+
 /* to[n_row, k + NEAR_PAD] = norm(near), and to g.keep. A warp a row. */
 template <class T> __device__ inline void make_near(const struct gemm &g, T *to, bool keep)
 {
@@ -251,8 +254,21 @@ template <class T> __device__ inline void make_near(const struct gemm &g, T *to,
     __syncthreads();
 }
 
+/* The same of quick rows; q: of the norm. */
+__device__ inline void make_quick(const struct gemm &g, bf16 *to, bool keep,
+                                  const struct quick_weight &q)
+{
+#pragma unroll 1
+    for (int32_t r = (int32_t)threadIdx.x / 32; r < g.n_row; r += (int32_t)blockDim.x / 32)
+        quick_row(to + r * (g.w.k + NEAR_PAD),
+                  keep ? (bf16 *)g.keep + (int64_t)r * g.w.k : nullptr, // keep[r,:]
+                  (const bf16 *)g.near.data + r * g.near.stride, g.w.k,
+                  g.has_norm ? &g.norm : nullptr, q); // near[r,:]
+    __syncthreads();
+}
+
 /* Block `block` of a gemm. */
-template <class T, int MT, int NG, bool NEAR>
+template <class T, int MT, int NG, enum near NEAR>
 __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, T *near,
                                  int32_t block, uint64_t per_item, uint64_t per_expert)
 {
@@ -260,7 +276,8 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
     int32_t m = (block - i * ((g.w.n_tile + MT - 1) / MT)) * MT;
     struct gemm_item item;
     struct held<T, MT> h;
-    if (g.item) {
+    struct quick_weight q;
+    if (NEAR != NEAR_QUICK && g.item) {
         wait_for_previous();
         item = g.item[i]; /* before it is known to exist: two loads under way together */
         if (i >= *g.n_item)
@@ -273,21 +290,23 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
     }
     const T *data = (const T *)g.data + item.expert * g.expert_step;
     hold(&h, g.w, data, m, range, 0);
-    if (!g.item) {
-        if (NEAR && g.near.cols > 0 && g.has_norm)
-            norm_ask(&g.norm);
+    if (NEAR == NEAR_QUICK && g.has_norm)
+        quick_ask(&q, &g.norm);
+    if (NEAR == NEAR_QUICK || !g.item)
         wait_for_previous();
-    }
     struct rows<T> x = {
         (const T *)g.x, g.x_stride, nullptr, item.n
     };
     struct gemm_place place = {g.bias ? g.bias + item.expert * g.bias_step : nullptr, g.out};
-    if (!g.item) {
+    if (NEAR == NEAR_QUICK || !g.item) {
         size_t value = g.end == GEMM_F32 ? sizeof(float) : sizeof(T);
         x.x += item.expert * g.x_step;
         place.out = (char *)g.out + (size_t)(item.expert * g.out_step) * value;
     }
-    if (NEAR && g.near.cols > 0) {
+    if constexpr (NEAR == NEAR_QUICK) {
+        make_quick(g, near, g.keep && block == 0, q);
+        x = {near, g.w.k + NEAR_PAD, nullptr, item.n};
+    } else if (NEAR == NEAR_ANY && g.near.cols > 0) {
         make_near(g, near, g.keep && block == 0);
         x = {near, g.w.k + NEAR_PAD, nullptr, item.n};
     } else if (g.x_row) {
@@ -310,7 +329,7 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
 }
 
 /* Spelt out for each side, so that what it reads of its gemm are constants of the launch. */
-template <class T, int MT, int NG, bool NEAR>
+template <class T, int MT, int NG, enum near NEAR>
 static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4               ? 1
                                                            : MT * NG > 1 || NEAR ? 2
                                                                                  : 3)
@@ -329,7 +348,7 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4              
 
 /* ---- launching ---- */
 
-template <class T, int MT, int NG, bool NEAR>
+template <class T, int MT, int NG, enum near NEAR>
 static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
 {
     struct gemm_set set = {};
@@ -353,10 +372,18 @@ static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
     LAUNCH(kernel, grid, 32u * (unsigned)g->w.n_range, near, ln, set);
 }
 
+static bool are_quick(const struct gemm *g, int n)
+{
+    bool are = true;
+    for (int i = 0; i < n; i++)
+        are = are && norm_is_quick(g[i].near, g[i].w.k, g[i].has_norm ? &g[i].norm : nullptr);
+    return are;
+}
+
 extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
 {
     if (ln->base.be->act_dtype == DTYPE_F32) {
-        launch<float, 1, 4, true>(ln, g, n);
+        launch<float, 1, 4, NEAR_ANY>(ln, g, n);
         return;
     }
     while (n > 0 && gemm_tiles_launch(ln, &g[n - 1])) /* many rows are better off alone */
@@ -366,18 +393,20 @@ extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
     /* rows of an expert, if they were equally chosen */
     int32_t n_row = g->item ? (g->n_row + g->n_expert - 1) / g->n_expert : g->n_row;
     bool thin = g->w.range_tile <= 2;
-    if (g->near.cols > 0)
-        launch<bf16, 1, 1, true>(ln, g, n);
+    if (g->near.cols > 0 && are_quick(g, n))
+        launch<bf16, 1, 1, NEAR_QUICK>(ln, g, n);
+    else if (g->near.cols > 0)
+        launch<bf16, 1, 1, NEAR_ANY>(ln, g, n);
     else if (thin && n_row <= 8)
-        launch<bf16, 4, 1, false>(ln, g, n);
+        launch<bf16, 4, 1, NEAR_NONE>(ln, g, n);
     else if (thin)
-        launch<bf16, 4, 2, false>(ln, g, n);
+        launch<bf16, 4, 2, NEAR_NONE>(ln, g, n);
     else if (n_row <= 8)
-        launch<bf16, 1, 1, false>(ln, g, n);
+        launch<bf16, 1, 1, NEAR_NONE>(ln, g, n);
     else if (n_row <= 16)
-        launch<bf16, 1, 2, false>(ln, g, n);
+        launch<bf16, 1, 2, NEAR_NONE>(ln, g, n);
     else
-        launch<bf16, 1, 4, false>(ln, g, n);
+        launch<bf16, 1, 4, NEAR_NONE>(ln, g, n);
 }
 
 extern "C" void gemm_staged(struct gemm *g, const void *x)

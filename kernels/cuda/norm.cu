@@ -39,9 +39,35 @@ template <class T> static __global__ void norm_rows(const __grid_constant__ stru
     }
 }
 
+/* Quick rows; a warp for each. */
+static __global__ void norm_quick(const __grid_constant__ struct row_job s)
+{
+    start_next();
+    int32_t r = (int32_t)blockIdx.x * ROWS + (int32_t)threadIdx.x / 32;
+    struct quick_weight q;
+    if (s.has_norm)
+        quick_ask(&q, &s.norm);
+    int32_t source = s.row && r < s.n_row ? s.row[r] : r;
+    wait_for_previous();
+    if (r < s.n_row)
+        quick_row((bf16 *)s.out + r * s.out_stride, nullptr, // out[r,:]
+                  (const bf16 *)s.x.data + source * s.x.stride, s.cols,
+                  s.has_norm ? &s.norm : nullptr, q); // x[source,:]
+}
+
+static bool is_quick(const struct row_job &s)
+{
+    return !s.at && norm_is_quick(s.x, s.cols, s.has_norm ? &s.norm : nullptr) &&
+           s.out_stride % 8 == 0 && (uintptr_t)s.out % 16 == 0;
+}
+
 static void launch(struct cuda_lane *ln, const struct row_job &s)
 {
     unsigned grid = grid_rows((s.n_row + ROWS - 1) / ROWS);
+    if (ln->base.be->act_dtype == DTYPE_BF16 && is_quick(s)) {
+        LAUNCH(norm_quick, (unsigned)(s.n_row + ROWS - 1) / ROWS, 32 * ROWS, 0, ln, s);
+        return;
+    }
     if (ln->base.be->act_dtype == DTYPE_BF16)
         LAUNCH(norm_rows<bf16>, grid, 32 * ROWS, 0, ln, s);
     else
