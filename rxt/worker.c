@@ -113,6 +113,7 @@ static struct lane_limits limits_of(const struct rxt_worker *w, const struct wid
         lim.max_seq = at_least(lim.max_seq, memory.max_seq);
         lim.max_keys = at_least(lim.max_keys, memory.max_keys);
         lim.max_width = at_least(lim.max_width, at_least(memory.max_width, widest_hidden(e)));
+        lim.max_branch = memory.max_branch;
         lim.max_expert = at_least(lim.max_expert, e->moe.n_expert);
         lim.max_active = at_least(lim.max_active, active_experts(&e->moe));
     }
