@@ -3,8 +3,9 @@
  * Shapes   as attend.cu. A tile's rows are (token, query head of the group), so that a token of a
  *          group of 2 query heads is 2 rows.
  * Launch   chain (full attention): 4 warps on 4 tiles of a head, which share its keys in L1.
- *          splits (turn, memory): few tiles: a warp a split, partial results in scratch, the warp
- *          that is last to arrive merges them; many tiles: a warp a tile, all its splits.
+ *          splits (turn, memory): few tiles: a warp a split, partial results in scratch, the block
+ *          that is last to arrive merges them, a warp a row, 16 splits asked for at once; many
+ *          tiles: a warp a tile, all its splits.
  * Roofline decode: K and V once, memory-bound. Many rows: 4 hd + 32 flop a score on mma.sync and
  *          one exponential; at hd 32 the matrix units bind (9 MMAs a 256 scores, 60 % of the peak
  *          measured: 8.5 scores a clock and SM). Not timed by itself yet (docs/bench: whole steps).
@@ -451,37 +452,85 @@ __device__ inline void store_partial(const struct attend_job *job, const struct 
     }
 }
 
-/* All rows of the tile, a lane a column. */
+/* Column `lane` and those 32 further of a row's splits: `at` splits behind the first, as many as
+ * are asked for at once. */
+template <int DIM> struct partials {
+    static constexpr int COLUMNS = (DIM + 31) / 32, AHEAD = 16 / COLUMNS;
+    float o[AHEAD][COLUMNS], l[AHEAD], top[AHEAD];
+
+    __device__ void load(const float *row, int32_t at, int32_t n, int32_t lane)
+    {
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            int32_t split = at + a < n ? at + a : n - 1;
+            const float *from = row + split * (DIM + 2);
+            l[a] = __ldcg(from + DIM);
+            top[a] = __ldcg(from + DIM + 1);
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++)
+                o[a][j] = lane + 32 * j < DIM ? __ldcg(from + lane + 32 * j) : 0.0f;
+        }
+    }
+};
+
+/* Rows first, first + step, ... of the tile, a lane a column. */
 template <int DIM>
 __device__ inline void merge_partials(const struct attend_job *job, const struct place *p,
-                                      int32_t lane)
+                                      int32_t first, int32_t step, int32_t lane)
 {
-    for (int32_t i = 0; i < 16; i++) {
+    constexpr int COLUMNS = partials<DIM>::COLUMNS, AHEAD = partials<DIM>::AHEAD;
+#pragma unroll 1
+    for (int32_t i = first; i < 16; i += step) {
         int32_t row = 0, head = 0;
         if (!row_of(p, i, &row, &head))
             return;
         int32_t n_key = job->causal ? p->s->start + row - p->s->first_row + 1 : p->s->n_key;
         int32_t n = (n_key + job->split - 1) / job->split;
         const float *from = partial_of<DIM>(job, row, p->out_head + head, 0);
-        float o[(DIM + 31) / 32], l = __ldcg(from + DIM), top = __ldcg(from + DIM + 1);
+        float o[COLUMNS] = {}, l = 0.0f, top = 0.0f;
+#pragma unroll 1
+        for (int32_t at = 0; at < n; at += AHEAD) {
+            struct partials<DIM> part;
+            part.load(from, at, n, lane);
 #pragma unroll
-        for (int j = 0; j < (DIM + 31) / 32; j++)
-            o[j] = lane + 32 * j < DIM ? __ldcg(from + lane + 32 * j) : 0.0f;
-#pragma unroll 4
-        for (int32_t s = 1; s < n; s++) {
-            from += DIM + 2;
-            float before = 0.0f, now = 0.0f;
-            merge(&top, &l, __ldcg(from + DIM + 1), __ldcg(from + DIM), &before, &now);
+            for (int a = 0; a < AHEAD; a++) {
+                float before = 0.0f, now = 1.0f;
+                if (at + a >= n)
+                    break;
+                if (at + a == 0) {
+                    l = part.l[0];
+                    top = part.top[0];
+                } else {
+                    merge(&top, &l, part.top[a], part.l[a], &before, &now);
+                }
 #pragma unroll
-            for (int j = 0; j < (DIM + 31) / 32; j++)
-                if (lane + 32 * j < DIM)
-                    o[j] = merged(o[j], __ldcg(from + lane + 32 * j), before, now);
+                for (int j = 0; j < COLUMNS; j++)
+                    o[j] = at + a == 0 ? part.o[0][j] : merged(o[j], part.o[a][j], before, now);
+            }
         }
 #pragma unroll
-        for (int j = 0; j < (DIM + 31) / 32; j++)
+        for (int j = 0; j < COLUMNS; j++)
             if (lane + 32 * j < DIM)
                 finish(job, row, p->out_head + head, lane + 32 * j, o[j], l);
     }
+}
+
+/* Whether this block is the last of the n that call it; zero it leaves behind. What the blocks
+ * wrote before can then be read. */
+__device__ inline bool arrives_last(int32_t *arrived, int32_t n)
+{
+    __shared__ int32_t before;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        before = atomicAdd(arrived, 1);
+    __syncthreads();
+    if (before != n - 1)
+        return false;
+    __threadfence();
+    if (threadIdx.x == 0)
+        *arrived = 0;
+    return true;
 }
 
 /* Block = 4 splits of a tile, or (without partial results) 4 tiles. */
@@ -508,16 +557,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
                                            last < q.most ? last : q.most, job.scale, lane);
             store_partial<DIM>(&job, &p, &t, split, lane);
         }
-        __threadfence();
-        __syncwarp();
-        int32_t *arrived = job.arrived + (int64_t)tile * gridDim.y + blockIdx.y;
-        int32_t before = lane == 0 ? atomicAdd(arrived, 1) : 0;
-        if (__shfl_sync(0xFFFFFFFFu, before, 0) != (int32_t)gridDim.z * WARPS - 1)
-            return;
-        __threadfence();
-        if (lane == 0)
-            *arrived = 0; /* for the next launch */
-        merge_partials<DIM>(&job, &p, lane);
+        if (arrives_last(job.arrived + (int64_t)tile * gridDim.y + blockIdx.y, (int32_t)gridDim.z))
+            merge_partials<DIM>(&job, &p, warp, WARPS, lane);
         return;
     }
     struct sums<DIM, 1> all;

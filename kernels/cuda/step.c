@@ -14,13 +14,15 @@
 #define SHARED_PERCENT 44  /* of an SM's memory that is shared while such kernels run: 100 KB */
 #define N_KNOWN 64         /* kernels that a lane remembers to have set up */
 #define ALIGN ((size_t)16) /* of parameters and arguments */
+#define TAIL 64            /* launches that one may wait for */
 
 static_assert(sizeof(struct launch) % ALIGN == 0 && offsetof(struct launch, at) == 34);
 
 struct step {
     bool open;
-    char *list; /* launches behind one another */
+    char *list; /* launches behind one another; without a kernel: put_branch */
     size_t bytes;
+    int n_launch; /* on the list */
     struct replay *replay;
     int shared_most; /* of a block, bytes */
     int n_known;
@@ -122,7 +124,7 @@ static cudaError_t restart_args(struct cuda_lane *ln)
     struct step *s = ln->step;
     if (s->used == 0)
         return cudaSuccess;
-    assert(s->bytes == 0);
+    assert(s->n_launch == 0);
     cudaError_t e = cudaEventRecord(s->free[s->now], ln->stream);
     s->now = (s->now + 1) % RING;
     s->used = s->copied = 0;
@@ -168,7 +170,15 @@ struct launch *launch_add(struct cuda_lane *ln, const void *kernel, struct launc
         at += (size[i] + ALIGN - 1) / ALIGN * ALIGN;
     }
     s->bytes += bytes;
+    s->n_launch += kernel != NULL;
     return l;
+}
+
+/* What follows on the list is of this branch, behind `after` too. */
+static void put_branch(struct cuda_lane *ln, int32_t branch, int32_t after)
+{
+    const struct launch_shape shape = {.grid = {(uint32_t)branch, (uint32_t)after}};
+    (void)launch_add(ln, NULL, shape, 0, NULL);
 }
 
 /* The launch at `at` of a list, as the runtime wants it; param: LAUNCH_PARAMS addresses. */
@@ -224,6 +234,8 @@ static cudaError_t launch_all(struct cuda_lane *ln)
     for (size_t at = 0; at < s->bytes && e == cudaSuccess; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(s->list, at, param);
+        if (!n.func)
+            continue;
         cudaLaunchAttribute early = {.id = cudaLaunchAttributeProgrammaticStreamSerialization,
                                      .val.programmaticStreamSerializationAllowed = 1};
         const cudaLaunchConfig_t config = {
@@ -241,24 +253,54 @@ static cudaError_t launch_all(struct cuda_lane *ln)
     return e;
 }
 
-/* The same as a chain of nodes. */
+/* What the next launch of a branch waits for. */
+struct tail {
+    int n;
+    bool joined; /* not only for the one before it on its branch */
+    cudaGraphNode_t node[TAIL];
+};
+
+static void wait_for(struct tail *t, const struct tail *other)
+{
+    for (int i = 0; i < other->n; i++) {
+        int k = 0;
+        while (k < t->n && t->node[k] != other->node[i])
+            k++;
+        assert(k < TAIL);
+        t->joined = t->joined || k == t->n;
+        t->node[k] = other->node[i];
+        t->n += k == t->n;
+    }
+}
+
+/* Every launch waits for the one before it on its branch, as in a stream, and for those that
+ * put_branch names; these end before it starts. */
 static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
 {
     static const cudaGraphEdgeData early = {.from_port = cudaGraphKernelNodePortProgrammatic,
                                             .type = cudaGraphDependencyTypeProgrammatic};
-    cudaGraphNode_t last = NULL;
+    struct tail tail[LANE_BRANCHES], *now = tail;
+    memset(tail, 0, sizeof tail);
     for (size_t at = 0; at < s->bytes; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(s->list, at, param);
+        if (!n.func) {
+            now = &tail[n.gridDim.x];
+            wait_for(now, &tail[n.gridDim.y]);
+            continue;
+        }
         cudaGraphNode_t node;
         cudaError_t e = set_up(s, n.func, n.sharedMemBytes);
         if (e == cudaSuccess)
-            e = cudaGraphAddKernelNode(&node, graph, NULL, 0, &n);
-        if (e == cudaSuccess && last)
-            e = cudaGraphAddDependencies(graph, &last, &node, &early, 1);
+            e = cudaGraphAddKernelNode(&node, graph, now->node, now->joined ? (size_t)now->n : 0,
+                                       &n);
+        if (e == cudaSuccess && now->n > 0 && !now->joined)
+            e = cudaGraphAddDependencies(graph, now->node, &node, &early, 1);
         if (e != cudaSuccess)
             return e;
-        last = node;
+        now->node[0] = node;
+        now->n = 1;
+        now->joined = false;
     }
     return cudaSuccess;
 }
@@ -298,12 +340,15 @@ static cudaError_t start_step(struct cuda_lane *ln)
 enum rxt_status step_flush(struct cuda_lane *ln)
 {
     struct step *s = ln->step;
-    if (s->bytes == 0)
-        return RXT_OK;
-    cudaError_t e = copy_args(ln);
-    if (e == cudaSuccess)
+    cudaError_t e = cudaSuccess;
+    if (s->n_launch > 0)
+        e = copy_args(ln);
+    if (s->n_launch > 0 && e == cudaSuccess)
         e = s->open ? start_step(ln) : launch_all(ln);
     s->bytes = 0;
+    s->n_launch = 0;
+    if (ln->branch > 0)
+        put_branch(ln, ln->branch, ln->branch);
     return cuda_check(ln->be, e);
 }
 
@@ -335,7 +380,15 @@ void cuda_step_begin(struct lane *l)
 enum rxt_status cuda_step_end(struct lane *l)
 {
     struct cuda_lane *ln = cuda_lane(l);
+    ln->branch = 0;
     enum rxt_status st = step_flush(ln);
     ln->step->open = false;
     return st;
+}
+
+void cuda_branch(struct lane *l, int32_t branch, int32_t after)
+{
+    struct cuda_lane *ln = cuda_lane(l);
+    ln->branch = branch;
+    put_branch(ln, branch, after);
 }

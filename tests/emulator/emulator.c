@@ -63,6 +63,11 @@ void emulator_backwards(bool backwards)
     e.backwards = backwards;
 }
 
+bool emulator_is_backwards(void)
+{
+    return e.backwards;
+}
+
 void *emulator_shared(void)
 {
     return e.shared;
