@@ -283,6 +283,20 @@ __device__ inline void attend_keys_of(struct sums<DIM, TILES> *t,
                                          key, s->n_stored, scale, lane);
 }
 
+/* Asks for keys [first, last) of a head, so that they are in L2 when they are read. What of them is
+ * not written yet comes anew. */
+template <int DIM>
+__device__ inline void ask_keys(const struct attend_keys *k, int32_t kv_head, int32_t first,
+                                int32_t last, int32_t lane)
+{
+    const int32_t line = 128 / (int32_t)sizeof(bf16);
+    for (int32_t key = first; key < last; key += KV_BLOCK) {
+        const bf16 *block = block_of<bf16>(k, key / KV_BLOCK, kv_head);
+        for (int32_t i = lane * line; i < 2 * KV_BLOCK * DIM; i += 32 * line)
+            prefetch(block + i);
+    }
+}
+
 /* ---- where a tile's rows come from and go to ---- */
 
 struct place {
@@ -538,15 +552,21 @@ template <int DIM, bool CAUSAL>
 static __global__ void __launch_bounds__(32 * WARPS, 1)
     attend_splits(const __grid_constant__ struct attend_job job)
 {
-    start_and_wait();
+    start_next();
     int32_t lane = (int32_t)threadIdx.x % 32, warp = (int32_t)threadIdx.x / 32;
     int32_t tile = (int32_t)blockIdx.x, split = (int32_t)blockIdx.z * WARPS + warp;
     if (!job.in_parts) {
+        split = 0;
         tile = tile * WARPS + warp;
-        if (tile >= job.n_tile)
+        if (tile >= job.n_tile) {
+            wait_for_previous();
             return;
+        }
     }
     struct place p = place_of<1>(&job, tile, (int32_t)blockIdx.y);
+    ask_keys<DIM>(&p.s->keys, p.kv_head, split * job.split,
+                  min(split * job.split + job.split, p.s->n_stored), lane);
+    wait_for_previous();
     struct queries<DIM, 1> q;
     struct sums<DIM, 1> t;
     load_queries<DIM, 1>(&q, &job, &p, lane);

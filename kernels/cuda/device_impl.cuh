@@ -60,8 +60,9 @@ static inline void launch_of(struct cuda_lane *ln, const void *entry, void (*)(P
 /* A kernel of a list may start while the one before it runs. start_next, first thing: the next one
  * may do so. wait_for_previous, in every thread of every block: the one before it has ended, and
  * all it wrote is there. Before it a kernel may read only what no kernel of a list writes, that is
- * parameters, arguments and weights; after it, because every kernel waits before it ends, all that
- * came earlier has ended too. The emulator stops at a kernel that ends without it. */
+ * parameters, arguments and weights, and ask for anything (prefetch); after it, because every
+ * kernel waits before it ends, all that came earlier has ended too. The emulator stops at a kernel
+ * that ends without it. */
 __device__ inline void start_next()
 {
 #ifdef __CUDACC__
