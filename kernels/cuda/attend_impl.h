@@ -67,6 +67,7 @@ struct attend_job {
     bool causal;
     bool chain; /* one split */
     /* of attend_tile.cu */
+    struct tensor k, v; /* rows that are not in their blocks yet; k.data NULL: all are */
     bool in_parts;
     float *partial; /* scratch of partial_floats */
     size_t partial_floats;
@@ -79,6 +80,8 @@ CUDA_API void attend_launch(struct cuda_lane *ln, struct attend_job *job);
 
 /* What attend_launch calls for bf16 heads of 16, 24, 32 and 64. */
 CUDA_API bool attend_tile_fits(const struct cuda_lane *ln, const struct attend_job *job);
+/* Whether it takes k and v, instead of a launch that stores them. */
+CUDA_API bool attend_tile_stores(const struct cuda_lane *ln, const struct attend_job *job);
 CUDA_API void attend_tile_launch(struct cuda_lane *ln, struct attend_job *job);
 
 /* Scratch for the partial results of a job of up to n_row rows. */

@@ -435,25 +435,29 @@ __device__ inline float merged(float o, float split_o, float before, float now)
     return now == 0.0f && before == 1.0f ? o : fmaf(o, before, split_o * now);
 }
 
-/* Partial results [row,head,split]: o [hd], l, top. */
+/* Partial results, o [hd], l, top: [row,head,split] in scratch; where one block has all splits
+ * (near) [row of the tile,split] in its shared memory. */
 template <int DIM>
-__device__ inline float *partial_of(const struct attend_job *job, int32_t row, int32_t head,
-                                    int32_t split)
+__device__ inline float *partial_of(const struct attend_job *job, float *near, int32_t i,
+                                    int32_t row, int32_t head, int32_t split)
 {
+    if (near)
+        return near + (i * WARPS + split) * (DIM + 2);
     int32_t n_out = job->heads.n_q > job->heads.n_kv ? job->heads.n_q : job->heads.n_kv;
     return job->partial + (((int64_t)row * n_out + head) * job->n_split + split) * (DIM + 2);
 }
 
 template <int DIM>
 __device__ inline void store_partial(const struct attend_job *job, const struct place *p,
-                                     const struct sums<DIM, 1> *t, int32_t split, int32_t lane)
+                                     const struct sums<DIM, 1> *t, float *near, int32_t split,
+                                     int32_t lane)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        int32_t row = 0, head = 0;
-        if (!row_of(p, 8 * r + lane / 4, &row, &head))
+        int32_t row = 0, head = 0, i = 8 * r + lane / 4;
+        if (!row_of(p, i, &row, &head))
             continue;
-        float *to = partial_of<DIM>(job, row, p->out_head + head, split);
+        float *to = partial_of<DIM>(job, near, i, row, p->out_head + head, split);
 #pragma unroll
         for (int d = 0; d < DIM / 8; d++)
 #pragma unroll
@@ -466,10 +470,16 @@ __device__ inline void store_partial(const struct attend_job *job, const struct 
     }
 }
 
+/* A number of a partial result: in shared memory, or in scratch, where another block wrote it. */
+template <bool NEAR> __device__ inline float partial(const float *p)
+{
+    return NEAR ? *p : __ldcg(p);
+}
+
 /* Column `lane` and those 32 further of a row's splits: `at` splits behind the first, as many as
  * are asked for at once. */
-template <int DIM> struct partials {
-    static constexpr int COLUMNS = (DIM + 31) / 32, AHEAD = 16 / COLUMNS;
+template <int DIM, bool NEAR> struct partials {
+    static constexpr int COLUMNS = (DIM + 31) / 32, AHEAD = NEAR ? WARPS : 16 / COLUMNS;
     float o[AHEAD][COLUMNS], l[AHEAD], top[AHEAD];
 
     __device__ void load(const float *row, int32_t at, int32_t n, int32_t lane)
@@ -478,21 +488,21 @@ template <int DIM> struct partials {
         for (int a = 0; a < AHEAD; a++) {
             int32_t split = at + a < n ? at + a : n - 1;
             const float *from = row + split * (DIM + 2);
-            l[a] = __ldcg(from + DIM);
-            top[a] = __ldcg(from + DIM + 1);
+            l[a] = partial<NEAR>(from + DIM);
+            top[a] = partial<NEAR>(from + DIM + 1);
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++)
-                o[a][j] = lane + 32 * j < DIM ? __ldcg(from + lane + 32 * j) : 0.0f;
+                o[a][j] = lane + 32 * j < DIM ? partial<NEAR>(from + lane + 32 * j) : 0.0f;
         }
     }
 };
 
 /* Rows first, first + step, ... of the tile, a lane a column. */
-template <int DIM>
+template <int DIM, bool NEAR>
 __device__ inline void merge_partials(const struct attend_job *job, const struct place *p,
-                                      int32_t first, int32_t step, int32_t lane)
+                                      float *near, int32_t first, int32_t step, int32_t lane)
 {
-    constexpr int COLUMNS = partials<DIM>::COLUMNS, AHEAD = partials<DIM>::AHEAD;
+    constexpr int COLUMNS = partials<DIM, NEAR>::COLUMNS, AHEAD = partials<DIM, NEAR>::AHEAD;
 #pragma unroll 1
     for (int32_t i = first; i < 16; i += step) {
         int32_t row = 0, head = 0;
@@ -500,11 +510,11 @@ __device__ inline void merge_partials(const struct attend_job *job, const struct
             return;
         int32_t n_key = job->causal ? p->s->start + row - p->s->first_row + 1 : p->s->n_key;
         int32_t n = (n_key + job->split - 1) / job->split;
-        const float *from = partial_of<DIM>(job, row, p->out_head + head, 0);
+        const float *from = partial_of<DIM>(job, near, i, row, p->out_head + head, 0);
         float o[COLUMNS] = {}, l = 0.0f, top = 0.0f;
 #pragma unroll 1
         for (int32_t at = 0; at < n; at += AHEAD) {
-            struct partials<DIM> part;
+            struct partials<DIM, NEAR> part;
             part.load(from, at, n, lane);
 #pragma unroll
             for (int a = 0; a < AHEAD; a++) {
@@ -547,11 +557,40 @@ __device__ inline bool arrives_last(int32_t *arrived, int32_t n)
     return true;
 }
 
+/* The new rows of the sequence whose keys are [first, last), into their blocks: by the warp that
+ * reads them next, which nobody else does in this launch. */
+template <int DIM>
+__device__ inline void store_new(const struct attend_job *job, const struct place *p, int32_t first,
+                                 int32_t last, int32_t lane)
+{
+    const struct attend_seq *s = p->s;
+    int32_t begin = first > s->start ? first : s->start;
+    for (int32_t at = begin; at < last && at < s->start + s->n_row; at++) {
+        int64_t row = s->first_row + at - s->start;
+        bf16 *block = block_of<bf16>(&s->keys, at / KV_BLOCK, p->kv_head);
+        const bf16 *k = (const bf16 *)job->k.data + row * job->k.stride + p->kv_head * DIM;
+        const bf16 *v = (const bf16 *)job->v.data + row * job->v.stride + p->kv_head * DIM;
+#pragma unroll
+        for (int32_t d = lane; d < DIM; d += 32)
+            block[KV_BLOCK * DIM + value_element(DTYPE_BF16, DIM, at % KV_BLOCK, d)] = v[d];
+        int32_t j = lane; /* of DIM / 2 <= 32 pairs */
+        if (j >= DIM / 2)
+            continue;
+        float even = widen(k[2 * j]), odd = widen(k[2 * j + 1]);
+        int64_t angle = (int64_t)at * (DIM / 2) + j; // cos[position,j]
+        if (job->cos)
+            rotate<bf16>(&even, &odd, job->cos + angle, job->sin + angle);
+        *(uint32_t *)(block + key_element(DIM, at % KV_BLOCK, 2 * j)) = pair_of(even, odd);
+    }
+    __syncwarp();
+}
+
 /* Block = 4 splits of a tile, or (without partial results) 4 tiles. */
 template <int DIM, bool CAUSAL>
 static __global__ void __launch_bounds__(32 * WARPS, 1)
     attend_splits(const __grid_constant__ struct attend_job job)
 {
+    __shared__ float near[16 * WARPS * (DIM + 2)];
     start_next();
     int32_t lane = (int32_t)threadIdx.x % 32, warp = (int32_t)threadIdx.x / 32;
     int32_t tile = (int32_t)blockIdx.x, split = (int32_t)blockIdx.z * WARPS + warp;
@@ -571,14 +610,21 @@ static __global__ void __launch_bounds__(32 * WARPS, 1)
     struct sums<DIM, 1> t;
     load_queries<DIM, 1>(&q, &job, &p, lane);
     int32_t last = split * job.split + job.split;
+    if (CAUSAL && job.k.data)
+        store_new<DIM>(&job, &p, split * job.split, job.in_parts ? last : q.most, lane);
     if (job.in_parts) {
+        bool one = gridDim.z == 1;
         if (split * job.split < q.most) {
             attend_keys_of<DIM, 1, CAUSAL>(&t, &q, p.s, p.kv_head, split * job.split,
                                            last < q.most ? last : q.most, job.scale, lane);
-            store_partial<DIM>(&job, &p, &t, split, lane);
+            store_partial<DIM>(&job, &p, &t, one ? near : nullptr, split, lane);
         }
-        if (arrives_last(job.arrived + (int64_t)tile * gridDim.y + blockIdx.y, (int32_t)gridDim.z))
-            merge_partials<DIM>(&job, &p, warp, WARPS, lane);
+        if (one) {
+            __syncthreads();
+            merge_partials<DIM, true>(&job, &p, near, warp, WARPS, lane);
+        } else if (arrives_last(job.arrived + (int64_t)tile * gridDim.y + blockIdx.y,
+                                (int32_t)gridDim.z))
+            merge_partials<DIM, false>(&job, &p, nullptr, warp, WARPS, lane);
         return;
     }
     struct sums<DIM, 1> all;
@@ -674,6 +720,16 @@ template <int DIM> static void launch(struct cuda_lane *ln, struct attend_job *j
         LAUNCH((attend_splits<DIM, true>), grid, 32 * WARPS, 0, ln, *job);
     else
         LAUNCH((attend_splits<DIM, DIM == 64>), grid, 32 * WARPS, 0, ln, *job);
+}
+
+/* Whether each sequence is one tile: then its warps can store what they read. */
+extern "C" bool attend_tile_stores(const struct cuda_lane *ln, const struct attend_job *job)
+{
+    int32_t n_q = job->heads.n_q, n_kv = job->heads.n_kv, group = n_q >= n_kv ? n_q / n_kv : 1;
+    bool one = job->causal && attend_tile_fits(ln, job);
+    for (int32_t i = 0; i < job->n_seq; i++)
+        one = one && job->seq[i].n_row * group <= 16;
+    return one;
 }
 
 extern "C" bool attend_tile_fits(const struct cuda_lane *ln, const struct attend_job *job)
