@@ -77,6 +77,13 @@ __device__ inline void wait_for_previous()
     emulator_wait_for_previous();
 #endif
 }
+/* The other way round: what starts next can also read, past L1 (__ldcg), what launches before this
+ * one wrote, ahead of its own wait. */
+__device__ inline void wait_and_start()
+{
+    wait_for_previous();
+    start_next();
+}
 /* Both, for a kernel that has nothing to do early. */
 __device__ inline void start_and_wait()
 {

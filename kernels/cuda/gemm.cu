@@ -277,12 +277,18 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
     struct gemm_item item;
     struct held<T, MT> h;
     struct quick_weight q;
-    if (NEAR != NEAR_QUICK && g.item) {
-        wait_for_previous();
-        item = g.item[i]; /* before it is known to exist: two loads under way together */
-        if (i >= *g.n_item)
+    const bool by_items = NEAR != NEAR_QUICK && g.item; /* which let the next launch in late */
+    if (by_items) {
+        if (!g.item_early)
+            wait_and_start();
+        item = {__ldcg(&g.item[i].expert), __ldcg(&g.item[i].first), __ldcg(&g.item[i].n)};
+        if (i >= __ldcg(g.n_item)) {
+            if (g.item_early)
+                wait_and_start();
             return;
+        }
     } else {
+        start_next();
         int32_t each = (g.n_row + 8 * NG - 1) / (8 * NG);
         item.expert = pack_divide(i, per_expert);
         item.first = (i - item.expert * each) * 8 * NG;
@@ -292,13 +298,15 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
     hold(&h, g.w, data, m, range, 0);
     if (NEAR == NEAR_QUICK && g.has_norm)
         quick_ask(&q, &g.norm);
-    if (NEAR == NEAR_QUICK || !g.item)
+    if (!by_items)
         wait_for_previous();
+    else if (g.item_early)
+        wait_and_start();
     struct rows<T> x = {
         (const T *)g.x, g.x_stride, nullptr, item.n
     };
     struct gemm_place place = {g.bias ? g.bias + item.expert * g.bias_step : nullptr, g.out};
-    if (NEAR == NEAR_QUICK || !g.item) {
+    if (!by_items) {
         size_t value = g.end == GEMM_F32 ? sizeof(float) : sizeof(T);
         x.x += item.expert * g.x_step;
         place.out = (char *)g.out + (size_t)(item.expert * g.out_step) * value;
@@ -338,7 +346,6 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4              
     DYNAMIC_SHARED(T, near);
     __shared__ struct parts<MT, NG> s;
     int32_t block = (int32_t)blockIdx.x;
-    start_next();
     if (block < set.n_block[0])
         run_block<T, MT, NG, NEAR>(set.g[0], s, near, block, set.per_item[0], set.per_expert[0]);
     else

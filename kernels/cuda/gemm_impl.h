@@ -42,6 +42,8 @@ struct gemm {
     const struct gemm_item *item; /* NULL: dense */
     const int32_t *n_item;        /* device; at most max_item */
     int32_t max_item;
+    bool item_early; /* the launch before goes by the same items: they are there before it ends,
+                      * because it lets this one in only behind its own wait */
 
     enum gemm_end end;
     enum act act;    /* HIDDEN */

@@ -444,7 +444,7 @@ __device__ inline void add_pair_bias(struct pair *sum, float scale, const float 
 static __global__ void __launch_bounds__(PAIR_THREADS)
     sum_pairs(const __grid_constant__ struct moe_sum s)
 {
-    start_and_wait();
+    start_next();
     int32_t dim = s.r.dim, row = (int32_t)blockIdx.x, n = s.r.top_k;
     const int32_t *slot = s.r.slot + (int64_t)row * n; // slot[row,:]
     const float *share = s.r.share + (int64_t)row * n; // share[row,:]
@@ -452,21 +452,27 @@ static __global__ void __launch_bounds__(PAIR_THREADS)
         s.r.shared_logits ? s.r.shared_logits + (int64_t)row * s.r.n_shared : nullptr;
     const bf16 *y_shared = (const bf16 *)s.y_shared + (int64_t)row * dim;
     bf16 *x = (bf16 *)s.x.data + row * s.x.stride; // x[row,:]
+    int32_t at[SUM_AHEAD];
+    float part_of[SUM_AHEAD];
+    auto ask = [&](int32_t first) {
+#pragma unroll
+        for (int a = 0; a < SUM_AHEAD; a++) {
+            int32_t k = first + a < n ? first + a : n - 1;
+            at[a] = __ldcg(slot + k);
+            part_of[a] = __ldcg(share + k);
+        }
+    };
+    ask(0); /* there already: the experts let this launch in behind their own wait */
+    wait_for_previous();
 #pragma unroll 1
     for (int32_t i = 2 * (int32_t)threadIdx.x; i < dim; i += 2 * PAIR_THREADS) {
         const bf16 *y = (const bf16 *)s.y + i;
         struct pair sum = {}, shared = {}, before = pair_at(x + i);
 #pragma unroll 1
         for (int32_t first = 0; first < n; first += SUM_AHEAD) {
-            int32_t at[SUM_AHEAD];
-            float part_of[SUM_AHEAD];
             struct pair v[SUM_AHEAD];
-#pragma unroll
-            for (int a = 0; a < SUM_AHEAD; a++) {
-                int32_t k = first + a < n ? first + a : n - 1;
-                at[a] = slot[k];
-                part_of[a] = share[k];
-            }
+            if (n > SUM_AHEAD)
+                ask(first);
 #pragma unroll
             for (int a = 0; a < SUM_AHEAD; a++)
                 v[a] = pair_at(y + (int64_t)at[a] * dim);
