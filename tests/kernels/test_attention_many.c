@@ -1,6 +1,6 @@
 /* Attention on the CUDA backend where a call that fills the card goes another way than a small one
- * (ATTEND_MANY of kernels/cuda/attend_impl.h): the splits of a tile in turn instead of side by
- * side, tiles of 32 rows instead of 16. A row must come out as it does in a small call. */
+ * (ATTEND_MANY, ATTEND_WIDE of kernels/cuda/attend_impl.h): the splits of a tile in turn instead of
+ * side by side, tiles of 32 rows instead of 16. A row must come out as it does in a small call. */
 #include "kernels/backend.h"
 
 #include "tests/kernels/attention.h"
@@ -159,7 +159,7 @@ static void splits_of_a_turn(void **state)
 
 /* ---- all keys ---- */
 
-/* Queries that make 133 tiles of 32 rows a head, 1064 in all. */
+/* Queries that make 34 blocks of 128 rows a head, 272 in all. */
 enum { ROWS = 2112 + 5, KEYS = 150 };
 static const struct heads full_heads = {16, 8, 32, ACT_NONE};
 
