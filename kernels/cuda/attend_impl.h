@@ -29,6 +29,8 @@
 /* Tiles times heads from which a launch fills the card without cutting keys into splits: 8 warps
  * for each of 132 SMs. */
 #define ATTEND_MANY 1056
+/* Blocks of 128 rows times heads from which a full attention takes tiles of 32 rows. */
+#define ATTEND_WIDE 128
 
 /* Where the blocks of a sequence's layer lie. Block b of a head: table ? table[b] : base + b *
  * block_step, then + head * head_step; bytes. */

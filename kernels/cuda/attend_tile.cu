@@ -2,7 +2,9 @@
  * tile of 16 (or 32) rows of one sequence and key-value head through blocks of 64 keys.
  * Shapes   as attend.cu. A tile's rows are (token, query head of the group), so that a token of a
  *          group of 2 query heads is 2 rows.
- * Launch   chain (full attention): 4 warps on 4 tiles of a head, which share its keys in L1.
+ * Launch   chain (full attention): 4 warps on 4 tiles of a sequence and head, which go through its
+ *          keys together: a ring of 4 blocks in shared memory, filled by cp.async. Tiles of 32 rows
+ *          where there are many: half as many reads of shared memory.
  *          splits (turn, memory): few tiles: a warp a split, partial results in scratch, the block
  *          that is last to arrive merges them, a warp a row, 16 splits asked for at once; many
  *          tiles: a warp a tile, all its splits.
@@ -17,6 +19,7 @@
 #include "kernels/cuda/attend_impl.h"
 
 #include "kernels/cuda/attend_impl.cuh"
+#include "kernels/cuda/copy_impl.cuh"
 #include "kernels/cuda/mma_impl.cuh"
 
 #define WARPS ATTEND_TILE_WARPS
@@ -79,7 +82,7 @@ template <int DIM, int TILES> struct sums {
 /* A warp's queries: [row g, row g + 8][words]. */
 template <int DIM, int TILES> struct queries {
     uint32_t w[TILES][2][DIM / 8];
-    int32_t limit[TILES][2]; /* keys the row sees */
+    int32_t limit[TILES][2]; /* keys the row sees; not CAUSAL: all of the sequence */
     int32_t least, most;     /* of all rows */
 };
 
@@ -197,14 +200,16 @@ __device__ inline void numerators(uint32_t p[8][2], struct sums<DIM, TILES> *t, 
     }
 }
 
-/* The block of keys from `first` on, of which the sequence has n (in all). */
-template <int DIM, int TILES, bool CAUSAL>
+/* The block of keys from `first` on, of which the sequence has n (in all). NEAR: in shared memory.
+ */
+template <int DIM, int TILES, bool CAUSAL, bool NEAR>
 __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct queries<DIM, TILES> *q,
                                     const bf16 *block, int32_t first, int32_t n, float scale,
                                     int32_t lane)
 {
     int32_t g = lane / 4, c = lane % 4;
     float s[TILES][8][4];
+    constexpr bool EARLY = !NEAR && DIM < 64; /* values, where there are registers for them */
     uint32_t v[2][DIM / 8][4], p[TILES][8][2];
     const bf16 *values = block + KV_BLOCK * DIM;
 #pragma unroll
@@ -220,11 +225,11 @@ __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct que
             multiply_keys<DIM>(s[m][j], q->w[m], k);
         }
     }
-    if (DIM < 64) { /* early, where there are registers for them */
+    if (EARLY) {
         load_values<DIM, TILES, CAUSAL>(v[0], t, q, values, first, n, lane);
         load_values<DIM, TILES, CAUSAL>(v[1], t, q, values, first + 32, n, lane);
     }
-    if (first + KV_BLOCK > q->least) {
+    if (first + KV_BLOCK > (CAUSAL ? q->least : n)) {
 #pragma unroll
         for (int j = 0; j < 8; j++)
 #pragma unroll
@@ -232,7 +237,7 @@ __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct que
                 int32_t key = first + j / 4 * 32 + c * 8 + j % 4 * 2 + i % 2;
 #pragma unroll
                 for (int m = 0; m < TILES; m++)
-                    if (key >= q->limit[m][i / 2])
+                    if (key >= (CAUSAL ? q->limit[m][i / 2] : n))
                         s[m][j][i] = -INFINITY;
             }
     }
@@ -241,7 +246,7 @@ __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct que
         numerators<DIM, TILES>(p[m], t, m, s[m], scale);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        if (DIM >= 64)
+        if (!EARLY)
             load_values<DIM, TILES, CAUSAL>(v[h], t, q, values, first + 32 * h, n, lane);
 #pragma unroll
         for (int m = 0; m < TILES; m++)
@@ -279,8 +284,8 @@ __device__ inline void attend_keys_of(struct sums<DIM, TILES> *t,
 {
     clear(t);
     for (int32_t key = first; key < last; key += KV_BLOCK)
-        attend_block<DIM, TILES, CAUSAL>(t, q, block_of<bf16>(&s->keys, key / KV_BLOCK, kv_head),
-                                         key, s->n_stored, scale, lane);
+        attend_block<DIM, TILES, CAUSAL, false>(
+            t, q, block_of<bf16>(&s->keys, key / KV_BLOCK, kv_head), key, s->n_stored, scale, lane);
 }
 
 /* Asks for keys [first, last) of a head, so that they are in L2 when they are read. What of them is
@@ -400,21 +405,70 @@ __device__ inline void finish_tiles(const struct attend_job *job, const struct p
 
 /* ---- one chain of blocks ---- */
 
+#define STAGES 4 /* blocks of keys and values in shared memory */
+
+template <int DIM> struct ring {
+    static constexpr int STAGE = 2 * KV_BLOCK * DIM; /* values */
+    static constexpr size_t BYTES = STAGES * STAGE * sizeof(bf16);
+
+    static __device__ void ask(bf16 *stage, const bf16 *block)
+    {
+#pragma unroll
+        for (int i = 0; i < STAGE / 8 / (32 * WARPS); i++) {
+            int32_t at = (i * 32 * WARPS + (int32_t)threadIdx.x) * 8;
+            copy16(stage + at, block + at);
+        }
+    }
+};
+
+/* This warp's tile of the four of a block. */
+template <int TILES> __device__ inline struct place place_of_warp(const struct attend_job *job)
+{
+    struct place p = place_of<TILES * WARPS>(job, (int32_t)blockIdx.x, (int32_t)blockIdx.y);
+    p.first += (int32_t)threadIdx.x / 32 * 16 * TILES;
+    return p;
+}
+
+/* Block = 4 tiles of a sequence and head, one behind the other. */
 template <int DIM, int TILES>
-static __global__ void __launch_bounds__(32 * WARPS, 1)
+static __global__ void __launch_bounds__(32 * WARPS, DIM <= 32 ? 5 - TILES : 2)
     attend_chain(const __grid_constant__ struct attend_job job)
 {
+    DYNAMIC_SHARED(bf16, keys);
     start_and_wait();
     int32_t lane = (int32_t)threadIdx.x % 32;
-    int32_t tile = (int32_t)blockIdx.x * WARPS + (int32_t)threadIdx.x / 32;
-    if (tile >= job.n_tile)
-        return;
-    struct place p = place_of<TILES>(&job, tile, (int32_t)blockIdx.y);
-    struct queries<DIM, TILES> q;
+    struct place p = place_of_warp<TILES>(&job);
+    bool active = p.first < p.s->n_row * p.group;
+    int32_t n_key = p.s->n_key;
+    const bf16 *from = block_of<bf16>(&p.s->keys, 0, p.kv_head);
+    int64_t step = p.s->keys.block_step / (int64_t)sizeof(bf16);
+    struct queries<DIM, TILES> q = {
+    };
     struct sums<DIM, TILES> t;
-    load_queries<DIM, TILES>(&q, &job, &p, lane);
-    attend_keys_of<DIM, TILES, false>(&t, &q, p.s, p.kv_head, 0, q.most, job.scale, lane);
-    finish_tiles<DIM, TILES>(&job, &p, &t, lane);
+    for (int32_t key = 0; key < (STAGES - 1) * KV_BLOCK; key += KV_BLOCK, from += step) {
+        if (key < n_key)
+            ring<DIM>::ask(keys + key / KV_BLOCK * ring<DIM>::STAGE, from);
+        copies_commit();
+    }
+    clear(&t);
+    if (active)
+        load_queries<DIM, TILES>(&q, &job, &p, lane);
+#pragma unroll 1
+    for (int32_t key = 0; key < n_key; key += KV_BLOCK, from += step) {
+        int32_t next = key + (STAGES - 1) * KV_BLOCK;
+        copies_wait<STAGES - 2>();
+        __syncthreads();
+        if (next < n_key)
+            ring<DIM>::ask(keys + next / KV_BLOCK % STAGES * ring<DIM>::STAGE, from);
+        copies_commit();
+        if (active)
+            attend_block<DIM, TILES, false, true>(&t, &q,
+                                                  keys + key / KV_BLOCK % STAGES * ring<DIM>::STAGE,
+                                                  key, n_key, job.scale, lane);
+    }
+    p = place_of_warp<TILES>(&job); /* once more, instead of registers for it all along */
+    if (active)
+        finish_tiles<DIM, TILES>(&job, &p, &t, lane);
 }
 
 /* ---- splits ---- */
@@ -687,23 +741,31 @@ static int32_t round_splits(int32_t n)
     return grid;
 }
 
+template <int DIM, int TILES>
+static void launch_chain_of(struct cuda_lane *ln, struct attend_job *job)
+{
+    number_tiles(job, 16 * TILES * WARPS);
+    job->seq = attend_put(ln, job->n_seq);
+    LAUNCH((attend_chain<DIM, TILES>), dim3((unsigned)job->n_tile, (unsigned)job->heads.n_kv),
+           32 * WARPS, ring<DIM>::BYTES, ln, *job);
+}
+
+template <int DIM> static void launch_chain(struct cuda_lane *ln, struct attend_job *job)
+{
+    number_tiles(job, 32 * WARPS);
+    if (DIM <= 32 && job->n_tile * job->heads.n_kv >= ATTEND_WIDE)
+        launch_chain_of<DIM, DIM <= 32 ? 2 : 1>(ln, job);
+    else
+        launch_chain_of<DIM, 1>(ln, job);
+}
+
 template <int DIM> static void launch(struct cuda_lane *ln, struct attend_job *job)
 {
     unsigned heads = (unsigned)job->heads.n_kv;
     int32_t n_split = (most_keys(job) + job->split - 1) / job->split;
     job->scale = 1.44269504f / sqrtf((float)DIM); /* log2 e / sqrt(hd) */
     if (job->chain) {
-        number_tiles(job, 32);
-        if (DIM <= 32 && job->n_tile * (int32_t)heads >= ATTEND_MANY) {
-            job->seq = attend_put(ln, job->n_seq);
-            LAUNCH((attend_chain < DIM, DIM <= 32 ? 2 : 1 >), dim3(blocks_of(job->n_tile), heads),
-                   32 * WARPS, 0, ln, *job);
-            return;
-        }
-        number_tiles(job, 16);
-        job->seq = attend_put(ln, job->n_seq);
-        LAUNCH((attend_chain<DIM, 1>), dim3(blocks_of(job->n_tile), heads), 32 * WARPS, 0, ln,
-               *job);
+        launch_chain<DIM>(ln, job);
         return;
     }
     number_tiles(job, 16);

@@ -393,8 +393,8 @@ extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
         launch<float, 1, 4, NEAR_ANY>(ln, g, n);
         return;
     }
-    while (n > 0 && gemm_tiles_launch(ln, &g[n - 1])) /* many rows are better off alone */
-        n--;
+    while (n > 0 && gemm_tiles_fits(&g[n - 1])) /* many rows are better off alone */
+        gemm_tiles_launch(ln, &g[--n]);
     if (n == 0)
         return;
     /* rows of an expert, if they were equally chosen */

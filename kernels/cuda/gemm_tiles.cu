@@ -2,24 +2,24 @@
  * Shapes   as gemm.cu, bf16, dense (all rows through each of n experts); 128 rows and more; ranges
  *          of a multiple of 32 inputs.
  * Launch   a block of 8 warps, 2 x 4 of them, for 128 outputs x 128 rows (a warp 64 x 32) or, where
- *          that would leave SMs idle or there are 8 ranges, 64 x 64 (a warp 32 x 16). Weights and
- *          rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that
- *          cp.async fills; weights lie there in fragment order too. Of the sums of ranges that are
- *          done the first wait in registers, the others in shared memory.
- * Roofline 128 x 128: 256 KB out of L2 for 8.4 M multiply-adds at K 512, 96 KB out of shared memory
- *          for 512 MMAs: L2, shared memory (768 clocks a chunk) and mma.sync (845 at 60 % of the
- *          peak) are near each other. Predicted: 4096 x 512 x 512 in 7 us, 512 x 512 x 512 in 5.
- *          Before (tiles of 128 x 64, weights from L2 into registers): 16.7 and 17, H200.
- * Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the same end.
- *          The tree is a binary counter: after range i, as many sums are taken back as i has ones
+ *          that would leave most SMs idle or there are 8 ranges, 64 x 64 (a warp 32 x 16). Weights
+ * and rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that cp.async
+ * fills; weights lie there in fragment order too. Of the sums of ranges that are done the first
+ * wait in registers, the others in shared memory. Roofline 128 x 128: 256 KB out of L2 for 8.4 M
+ * multiply-adds at K 512, 96 KB out of shared memory for 512 MMAs: L2, shared memory (768 clocks a
+ * chunk) and mma.sync (845 at 60 % of the peak) are near each other. Predicted: 4096 x 512 x 512 in
+ * 7 us, 512 x 512 x 512 in 5. Before (tiles of 128 x 64, weights from L2 into registers): 16.7 and
+ * 17, H200. Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the
+ * same end. The tree is a binary counter: after range i, as many sums are taken back as i has ones
  *          at its end. A tile's size is in none of it. */
 #include "kernels/cuda/gemm_tiles_impl.h"
 
+#include "kernels/cuda/attend_impl.cuh"
 #include "kernels/cuda/copy_impl.cuh"
 #include "kernels/cuda/gemm_part_impl.cuh"
 
 #define LEAST_ROWS 128
-#define LEAST_BLOCKS 100 /* of large tiles */
+#define LEAST_BLOCKS 64 /* of large tiles */
 #define WARPS 8
 #define BLOCK (32 * WARPS)
 #define WARPS_M 2
@@ -206,6 +206,44 @@ __device__ inline void finish_hidden8(const struct gemm &g, const struct gemm_pl
     store8((bf16 *)p.out + row * g.out_stride, n, n + 8, v); // out[row,n]
 }
 
+/* K and V of the block's rows into their blocks of keys, as store_tiles of attend.cu does: a thread
+ * 8 values of a key, or one value of 8 keys. Keys beyond are zeros up to the end of 32. */
+template <class S>
+__device__ inline void end_keys(const struct gemm &g, const float *bias, const float *out,
+                                int32_t m, int32_t row)
+{
+    const struct attend_keys *keys = &g.keys->keys;
+    int32_t dim = g.key_dim, width = g.w.n / 2;
+#pragma unroll 1
+    for (int32_t at = (int32_t)threadIdx.x; at < S::ROWS * 2 * S::M_TILES; at += BLOCK) {
+        int32_t r = at / (2 * S::M_TILES), o = at % (2 * S::M_TILES) * 8, n = m * 16 + o;
+        if (n >= width || row + r >= g.n_row)
+            continue;
+        float y[8], b[8] = {};
+        bf16 *block = block_of<bf16>(keys, (row + r) / KV_BLOCK, n / dim);
+        load8(y, out + r * S::OUT_STEP + o, 0, 8);
+        if (bias)
+            load8(b, bias, n, g.w.n);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            y[j] = y[j] + b[j];
+        store8(block + key_element(dim, (row + r) % KV_BLOCK, n % dim), 0, 8, y);
+    }
+#pragma unroll 1
+    for (int32_t at = (int32_t)threadIdx.x; at < S::ROWS * 2 * S::M_TILES; at += BLOCK) {
+        int32_t o = at / 4 % (16 * S::M_TILES), n = m * 16 + o - width;
+        int32_t r = (at / (64 * S::M_TILES) * 4 + at % 4) * 8;
+        if (n < 0 || n >= width || (row + r) / 32 * 32 >= g.n_row)
+            continue;
+        float y[8], b = bias ? bias[width + n] : 0.0f;
+        bf16 *values = block_of<bf16>(keys, (row + r) / KV_BLOCK, n / dim) + KV_BLOCK * dim;
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            y[j] = row + r + j < g.n_row ? out[(r + j) * S::OUT_STEP + o] + b : 0.0f;
+        store8(values + value_element(DTYPE_BF16, dim, (row + r) % KV_BLOCK, n % dim), 0, 8, y);
+    }
+}
+
 /* The block's results, through shared memory so that rows are written in pieces of 16 bytes. */
 template <int MT, int NG, int STEPS>
 __device__ inline void end_block(const struct gemm &g, const struct gemm_place &place, float *out,
@@ -221,6 +259,10 @@ __device__ inline void end_block(const struct gemm &g, const struct gemm_place &
         out[(warp_row * 8 * NG + 8 * group + lane % 4 * 2 + at % 2) * S::OUT_STEP + o] = c[i];
     }
     __syncthreads();
+    if (g.end == GEMM_KEYS) {
+        end_keys<S>(g, place.bias, out, m, row);
+        return;
+    }
     bool hidden = g.end == GEMM_HIDDEN;
     int32_t each = hidden ? S::M_TILES : 2 * S::M_TILES; /* of a row */
 #pragma unroll 1
@@ -303,10 +345,14 @@ template <int MT, int NG, int STEPS> static void launch(struct cuda_lane *ln, co
            S::RING + n_kept * S::SUMS * BLOCK * sizeof(float), ln, *g);
 }
 
-extern "C" bool gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
+extern "C" bool gemm_tiles_fits(const struct gemm *g)
 {
-    if (g->item || g->n_row < LEAST_ROWS || g->near.cols > 0 || g->w.tail || g->w.range_tile % 2)
-        return false;
+    return !g->item && g->n_row >= LEAST_ROWS && g->near.cols == 0 && !g->w.tail &&
+           g->w.range_tile % 2 == 0;
+}
+
+extern "C" void gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
+{
     dim3 large = grid_of<4, 4, 4>(g);
     if (g->w.range_tile % 4 == 0 && g->w.n_range == 4 && large.x * large.y >= LEAST_BLOCKS)
         launch<4, 4, 4>(ln, g);
@@ -314,5 +360,4 @@ extern "C" bool gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
         launch<2, 2, 4>(ln, g);
     else
         launch<2, 2, 2>(ln, g);
-    return true;
 }

@@ -22,7 +22,8 @@ struct step {
     bool open;
     char *list; /* launches behind one another; without a kernel: put_branch */
     size_t bytes;
-    int n_launch; /* on the list */
+    int n_launch;  /* on the list */
+    bool branched; /* put_branch is on it */
     struct replay *replay;
     int shared_most; /* of a block, bytes */
     int n_known;
@@ -179,6 +180,7 @@ static void put_branch(struct cuda_lane *ln, int32_t branch, int32_t after)
 {
     const struct launch_shape shape = {.grid = {(uint32_t)branch, (uint32_t)after}};
     (void)launch_add(ln, NULL, shape, 0, NULL);
+    ln->step->branched = true;
 }
 
 /* The launch at `at` of a list, as the runtime wants it; param: LAUNCH_PARAMS addresses. */
@@ -256,7 +258,6 @@ static cudaError_t launch_all(struct cuda_lane *ln)
 /* What the next launch of a branch waits for. */
 struct tail {
     int n;
-    bool joined; /* not only for the one before it on its branch */
     cudaGraphNode_t node[TAIL];
 };
 
@@ -267,14 +268,14 @@ static void wait_for(struct tail *t, const struct tail *other)
         while (k < t->n && t->node[k] != other->node[i])
             k++;
         assert(k < TAIL);
-        t->joined = t->joined || k == t->n;
         t->node[k] = other->node[i];
         t->n += k == t->n;
     }
 }
 
 /* Every launch waits for the one before it on its branch, as in a stream, and for those that
- * put_branch names; these end before it starts. */
+ * put_branch names. It may start early in a chain only: beside other branches its blocks, which
+ * wait, would take the place of blocks that could run. */
 static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
 {
     static const cudaGraphEdgeData early = {.from_port = cudaGraphKernelNodePortProgrammatic,
@@ -292,15 +293,14 @@ static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
         cudaGraphNode_t node;
         cudaError_t e = set_up(s, n.func, n.sharedMemBytes);
         if (e == cudaSuccess)
-            e = cudaGraphAddKernelNode(&node, graph, now->node, now->joined ? (size_t)now->n : 0,
+            e = cudaGraphAddKernelNode(&node, graph, now->node, s->branched ? (size_t)now->n : 0,
                                        &n);
-        if (e == cudaSuccess && now->n > 0 && !now->joined)
+        if (e == cudaSuccess && now->n > 0 && !s->branched)
             e = cudaGraphAddDependencies(graph, now->node, &node, &early, 1);
         if (e != cudaSuccess)
             return e;
         now->node[0] = node;
         now->n = 1;
-        now->joined = false;
     }
     return cudaSuccess;
 }
@@ -347,6 +347,7 @@ enum rxt_status step_flush(struct cuda_lane *ln)
         e = s->open ? start_step(ln) : launch_all(ln);
     s->bytes = 0;
     s->n_launch = 0;
+    s->branched = false;
     if (ln->branch > 0)
         put_branch(ln, ln->branch, ln->branch);
     return cuda_check(ln->be, e);
