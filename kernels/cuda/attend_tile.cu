@@ -6,8 +6,10 @@
  *          keys together: a ring of 4 blocks in shared memory, filled by cp.async. Tiles of 32 rows
  *          where there are many: half as many reads of shared memory.
  *          splits (turn, memory): few tiles: a warp a split, partial results in scratch, the block
- *          that is last to arrive merges them, a warp a row, 16 splits asked for at once; many
- *          tiles: a warp a tile, all its splits.
+ *          that is last to arrive merges them, a warp a row, 16 splits asked for at once (a block
+ *          that has all of them merges in its shared memory); many tiles: a warp a tile, all its
+ *          splits. Keys are asked for before the launch ahead has ended; new ones of a turn are
+ *          stored by the warp that reads them, where a sequence is one tile.
  * Roofline decode: K and V once, memory-bound. Many rows: 4 hd + 32 flop a score on mma.sync and
  *          one exponential; at hd 32 the matrix units bind (9 MMAs a 256 scores, 60 % of the peak
  *          measured: 8.5 scores a clock and SM). Not timed by itself yet (docs/bench: whole steps).

@@ -8,10 +8,12 @@
  *          KB in 8 loads of 16 bytes a lane, then makes or loads the rows, and keeps the weights
  *          for all rows of the item. MT 4: ranges of 1 or 2 tiles, the down matrix of an expert.
  *          f32: a lane a row, plain fmaf.
+ *          Weights of a dense matrix and of its norm are asked for before the launch ahead has
+ *          ended; those of an expert's second matrix too (item_early).
  * Roofline memory-bound: every weight byte once for the rows of an item. 20 warps an SM have 80 KB
- *          in flight. Predicted: 2.5 us for a matrix of a lone token (two DRAM latencies and the
- *          launch), 85 % of the DRAM rate for the experts of 64 tokens. Not timed by
- *          itself yet (docs/bench: whole steps).
+ *          in flight. Measured before that, H200, a lone token of Beta: 2.8 us without a norm, 6.6
+ *          with one (from rows of any kind), 4.2 and 4.0 for the experts' two. Predicted: 2, 2.5, 3
+ *          and 2.5.
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
  *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
  *          change nothing in it. */

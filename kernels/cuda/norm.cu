@@ -3,8 +3,8 @@
  * Launch   a warp a row, 4 of them a block. 16 bytes at once where a row lies so, else element by
  *          element.
  * Roofline memory-bound: 2 D values read (twice, the second time from L1), one written: 8 KB in
- *          flight a block, 4096 rows of 512 in 2 us + the launch. Not timed by
- *          itself yet (docs/bench: whole steps).
+ *          flight a block, 4096 rows of 512 in 2 us + the launch. Measured, H200: 4.1 us for 64
+ *          rows of 512, 7.2 for 4096. Predicted for quick rows (norm_row_impl.cuh): 1.5 and 4.
  * Order    norm_row_impl.cuh; float32 throughout, rounded once where it is stored. */
 #include "kernels/cuda/norm_impl.h"
 

@@ -6,7 +6,7 @@
 #include "tests/kernels/row_op.h"
 #include "tests/lib/test.h"
 
-enum { MOST = 131, DIM = 128, ODD = 192, LONG = 768, OUT = 150, WIDTH = 256 };
+enum { MOST = 131, DIM = 128, ODD = 192, TWO = 448, LONG = 768, OUT = 150, WIDTH = 256 };
 enum { WIDE = 6450, WIDE_DIM = 256 }; /* outputs for 102 large tiles of MOST rows */
 
 struct subject {
@@ -54,34 +54,6 @@ static void subject_close(struct subject *s, struct backend *be)
     weight_destroy(be, &s->ff);
     lane_destroy(&s->ln);
     free(s->values);
-}
-
-/* x[n,cols] as the engine's own activations lie: aligned, without gaps. */
-static struct tensor aligned(struct backend *be, const float *x, int32_t n, int32_t cols)
-{
-    enum dtype dtype = backend_act_dtype(be);
-    size_t count = (size_t)n * (size_t)cols;
-    bf16 *narrow = malloc(count * sizeof *narrow);
-    assert_non_null(narrow);
-    for (size_t i = 0; i < count; i++)
-        narrow[i] = bf16_from_f32(x[i]);
-    const void *from = dtype == DTYPE_BF16 ? (const void *)narrow : x;
-    struct tensor t = {NULL, dtype, n, cols, cols};
-    t.data = to_backend(be, from, count * dtype_bytes(dtype));
-    free(narrow);
-    return t;
-}
-
-static void aligned_take(struct backend *be, struct tensor t, float *x)
-{
-    size_t count = (size_t)t.rows * (size_t)t.cols;
-    void *all = malloc(count * dtype_bytes(t.dtype));
-    assert_non_null(all);
-    from_backend(be, all, t.data, count * dtype_bytes(t.dtype));
-    for (size_t i = 0; x && i < count; i++)
-        x[i] = dtype_value(all, t.dtype, i);
-    free(all);
-    backend_free(be, t.data);
 }
 
 /* What each of n rows becomes: linear [OUT], the same with a norm [OUT], feed-forward [dim]. */
@@ -172,12 +144,14 @@ static void one_result_from_every_kernel(void **state)
 }
 
 /* 12 chunks of inputs, more than a block of gemm_tiles.cu has in flight, and ranges of 12 tiles,
- * more than a warp of gemm.cu holds; ranges of 3 tiles. */
+ * more than a warp of gemm.cu holds; rows of two pieces a lane, the second not whole; ranges of 3
+ * tiles. */
 static void one_result_of_long_rows(void **state)
 {
     (void)state;
     static const int32_t size[] = {7, 9, 17, 129};
     check(LONG, size, sizeof size / sizeof *size, 6);
+    check(TWO, size, sizeof size / sizeof *size, 6);
     check(ODD, size, sizeof size / sizeof *size, 6);
 }
 
