@@ -66,19 +66,21 @@ template <class S> struct source {
             row[i] = x + (from < g.n_row ? from : g.n_row - 1) * g.x_stride + piece % PER_ROW * 8;
         }
     }
-    __device__ void ask(bf16 *stage, const struct gemm &g)
+    __device__ void ask_rows(bf16 *stage)
     {
-        int32_t at = (int32_t)threadIdx.x;
         constexpr int PER_ROW = S::CHUNK / 8;
 #pragma unroll
-        for (int i = 0; i < S::PIECES_M; i++)
-            copy16(stage + (at + i * BLOCK) * 8, weights + tile[i]);
-#pragma unroll
         for (int i = 0; i < S::PIECES_ROW; i++) {
-            int32_t piece = at + i * BLOCK;
+            int32_t piece = (int32_t)threadIdx.x + i * BLOCK;
             copy16(stage + S::WEIGHTS + piece / PER_ROW * S::LINE + piece % PER_ROW * 8, row[i]);
             row[i] += S::CHUNK;
         }
+    }
+    __device__ void ask_weights(bf16 *stage, const struct gemm &g)
+    {
+#pragma unroll
+        for (int i = 0; i < S::PIECES_M; i++)
+            copy16(stage + ((int32_t)threadIdx.x + i * BLOCK) * 8, weights + tile[i]);
         j += S::CHUNK / 16;
         weights += S::CHUNK * 16;
         if (j == g.w.range_tile) {
@@ -288,7 +290,7 @@ static __global__ void __launch_bounds__(BLOCK, MT == 4 ? 1 : 2)
 {
     using S = shape<MT, NG, STEPS>;
     DYNAMIC_SHARED(bf16, ring); // [STAGES][weights, rows], then the kept sums
-    start_and_wait();
+    start_next();
     int32_t warp = (int32_t)threadIdx.x / 32;
     int32_t warp_m = warp % WARPS_M, warp_row = warp / WARPS_M;
     int32_t each = (g.n_row + S::ROWS - 1) / S::ROWS, expert = (int32_t)blockIdx.y / each;
@@ -302,17 +304,25 @@ static __global__ void __launch_bounds__(BLOCK, MT == 4 ? 1 : 2)
     kept.at = (float *)((char *)ring + S::RING);
     float c[S::SUMS] = {};
 #pragma unroll
+    for (int i = 0; i < STAGES - 1; i++)
+        if (i < n_chunk)
+            from.ask_weights(ring + i * S::STAGE, g);
+    wait_for_previous(); /* nobody writes weights */
+#pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
         if (i < n_chunk)
-            from.ask(ring + i * S::STAGE, g);
+            from.ask_rows(ring + i * S::STAGE);
         copies_commit();
     }
 #pragma unroll 1
     for (int32_t chunk = 0, range = 0, j = 0; chunk < n_chunk; chunk++) {
         copies_wait<STAGES - 2>();
         __syncthreads();
-        if (chunk + STAGES - 1 < n_chunk)
-            from.ask(ring + (chunk + STAGES - 1) % STAGES * S::STAGE, g);
+        if (chunk + STAGES - 1 < n_chunk) {
+            bf16 *stage = ring + (chunk + STAGES - 1) % STAGES * S::STAGE;
+            from.ask_weights(stage, g);
+            from.ask_rows(stage);
+        }
         copies_commit();
         multiply<MT, NG, STEPS>(c, ring + chunk % STAGES * S::STAGE, warp_m, warp_row);
         j += STEPS;
