@@ -62,6 +62,19 @@ def sigterm_drains(s):
     heir.turn("s", "hi", id=refused).remembered()
 
 
+@case(rows=[STOP])
+def sigterm_while_it_starts(s):
+    """It ends with 0 at any moment after it has opened its store."""
+    log = s.folder / "store.db-wal"
+    for _ in range(5):
+        s.signal(signal.SIGTERM)
+        check(s.wait() == 0, "exit code", s.process.returncode)
+        check(not log.exists(), "the store was not closed")
+        s.launch()
+        while not log.exists() and s.process.poll() is None:
+            pass
+
+
 @case(rows=[STOP], drain_ms=60000)
 def a_second_signal_forces(s):
     peer = s.peer(hello={"credit": 1}.items())

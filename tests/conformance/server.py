@@ -78,13 +78,16 @@ class Server:
         words = [w for k, v in flags.items() for w in (f"--{k.replace('_', '-')}", str(v))]
         return [RXTD, *words, *more]
 
-    def start(self):
-        """Starts it and waits until it answers."""
+    def launch(self):
         log = open(self.folder / "log", "ab")
         self.process = subprocess.Popen(
             self.command(), stdout=log, stderr=log, env={**os.environ, **self.env},
         )
         log.close()
+
+    def start(self):
+        """Starts it and waits until it answers."""
+        self.launch()
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -200,7 +200,9 @@ def check_complaints(folder):
     assert "--server" in refused("--faults", "plan")
     assert "--rate" in refused("--rate", "3", "--think-ms", "4")
     assert "--find-rate" in refused("--rate", "3", "--find-rate", "4")
-    for option in (("--turns", "100"), ("--seconds", "9"), ("--prefix", "p"), ("--csv", "f")):
+    for option in (
+        ("--turns", "100"), ("--warmup", "1"), ("--seconds", "9"), ("--prefix", "p"), ("--csv", "f"),
+    ):
         assert option[0] in refused("--find-rate", "4", *option), option
     assert "--dry-run" in refused("--dry-run", "--resend", "0.5")
     assert "--vanish" in refused("--slow", "0.5", "--vanish", "0.5")

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TURNS_UNSAID INT32_MIN
+#define UNSAID INT32_MIN /* to tell what was said from a default */
 
 static struct {
     const char *connect;
@@ -27,15 +27,15 @@ static struct {
     double rate, find_rate_s, seconds, ramp_s, temperature;
     double fork, cancel, resend, slow, vanish;
     struct load_limits limits;
-    bool keep, dry_run, turns_said;
+    bool keep, dry_run, turns_said, warmup_said;
 } opt = {.connect = "tcp://127.0.0.1:7110",
          .query = "Tell me something about the weather by the sea.",
          .tokens = "8",
          .arrivals = "poisson",
          .sessions = 4,
-         .turns = TURNS_UNSAID,
+         .turns = UNSAID,
          .connections = 1,
-         .warmup = 1,
+         .warmup = UNSAID,
          .timeout_s = 60,
          .width = -1,
          .seed = 1};
@@ -127,9 +127,9 @@ static bool is_share(double x)
 static bool is_of_no_trial(void)
 {
     const struct load_limits *l = &opt.limits;
-    return opt.turns_said || opt.seconds > 0 || opt.prefix || opt.csv || opt.metrics || opt.store ||
-           opt.pid || l->first_token_ms || l->turn_ms || l->token_ms || l->memory_ms ||
-           opt.faults || opt.baseline || opt.dry_run || opt.keep;
+    return opt.turns_said || opt.warmup_said || opt.seconds > 0 || opt.prefix || opt.csv ||
+           opt.metrics || opt.store || opt.pid || l->first_token_ms || l->turn_ms || l->token_ms ||
+           l->memory_ms || opt.faults || opt.baseline || opt.dry_run || opt.keep;
 }
 
 /* The sentence about options that make no sense; NULL if they do. */
@@ -155,8 +155,9 @@ static const char *contradiction(void)
     if ((opt.rate > 0) + (opt.find_rate_s > 0) + (opt.think != NULL) > 1)
         return "one of --rate, --find-rate and --think-ms";
     if (opt.find_rate_s < 0 || opt.find_rate_s > 3600 || (opt.find_rate_s > 0 && is_of_no_trial()))
-        return "--find-rate is 0 to 3600 seconds, without --turns, --seconds, --prefix, --csv, "
-               "--metrics, --pid, --store, --limit-*, --faults, --baseline, --dry-run and --keep";
+        return "--find-rate is 0 to 3600 seconds, without --turns, --warmup, --seconds, --prefix, "
+               "--csv, --metrics, --pid, --store, --limit-*, --faults, --baseline, --dry-run and "
+               "--keep";
     if (strcmp(opt.arrivals, "poisson") != 0 && strcmp(opt.arrivals, "even") != 0)
         return "--arrivals is poisson or even";
     if (l->first_token_ms < 0 || l->turn_ms < 0 || l->token_ms < 0 || l->memory_ms < 0)
@@ -465,9 +466,12 @@ int command_load(int argc, char **argv)
     int code = command_line_parse(&line, argc, argv);
     if (code >= 0)
         return code == EXIT_USAGE ? LOAD_ERRORS_CAME : code;
-    opt.turns_said = opt.turns != TURNS_UNSAID;
+    opt.turns_said = opt.turns != UNSAID;
     if (!opt.turns_said)
         opt.turns = 100;
+    opt.warmup_said = opt.warmup != UNSAID;
+    if (!opt.warmup_said)
+        opt.warmup = 1;
     const char *wrong = contradiction();
     if (wrong) {
         (void)fprintf(stderr, "rxt: %s\nusage: %s\n", wrong, line.usage);

@@ -69,6 +69,15 @@ static void on_signal(int number)
     asked = 1;
 }
 
+/* The server is being opened: it ends when it is open, and soon in any case. */
+static void on_early_signal(int number)
+{
+    if (number == SIGHUP)
+        return;
+    (void)alarm(asked ? 1 : CLOSE_S);
+    asked = 1;
+}
+
 /* The server is being closed: there is nothing left to reload. */
 static void on_late_signal(int number)
 {
@@ -99,10 +108,14 @@ static void catch_signals(void (*handler)(int))
 static int serve_null(const struct rxtd_config *c)
 {
     struct rxt_error err = {""};
+    (void)signal(SIGALRM, give_up);
+    catch_signals(on_early_signal);
     enum rxt_status st = server_null_open(&null_server, &c->server, c->null_step_us, &err);
     if (st != RXT_OK)
         return complain(st, &err);
     catch_signals(on_null_signal);
+    if (asked)
+        server_null_stop(null_server);
     server_null_run(null_server);
     catch_signals(SIG_IGN);
     server_null_close(&null_server);
@@ -139,6 +152,8 @@ int main(int argc, char **argv)
         printf("the configuration is sound\n");
         return 0;
     }
+    (void)signal(SIGALRM, give_up);
+    catch_signals(on_early_signal);
     st = rxt_model_open(&model, c.model, &c.model_options, &err);
     if (st == RXT_OK)
         st = server_open(&server, model, &c.bridge, &c.server, &err);
@@ -146,8 +161,9 @@ int main(int argc, char **argv)
         rxt_model_close(&model);
         return complain(st, &err);
     }
-    (void)signal(SIGALRM, give_up);
     catch_signals(on_signal);
+    if (asked)
+        server_stop(server);
     server_catch_faults(STDERR_FILENO);
     server_run(server);
     catch_signals(on_late_signal);
