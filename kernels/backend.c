@@ -119,7 +119,8 @@ enum rxt_status lane_create(struct lane **out, struct backend *be, enum lane_pri
 {
     *out = NULL;
     if (l->max_rows < 1 || l->max_seq < 1 || l->max_keys < 1 || l->max_width < 1 ||
-        l->max_vocab < 0 || l->max_expert < 0 || l->max_active < 0)
+        l->max_vocab < 0 || l->max_expert < 0 || l->max_active < 0 || l->max_branch < 0 ||
+        l->max_branch > LANE_BRANCHES)
         return RXT_ESHAPE;
     return be->ops->lane_create(out, be, priority, l);
 }
@@ -148,12 +149,26 @@ enum rxt_status lane_sync(struct lane *ln)
 
 void lane_step_begin(struct lane *ln)
 {
-    ln->be->ops->step_begin(ln);
+    if (ln->depth++ == 0)
+        ln->be->ops->step_begin(ln);
 }
 
 enum rxt_status lane_step_end(struct lane *ln)
 {
-    return ln->be->ops->step_end(ln);
+    assert(ln->depth > 0);
+    return --ln->depth > 0 ? RXT_OK : ln->be->ops->step_end(ln);
+}
+
+void lane_branch(struct lane *ln, int32_t branch, int32_t after)
+{
+    assert(ln->depth > 0 && branch >= 0 && after >= 0 && branch < lane_branches(ln) &&
+           after < lane_branches(ln));
+    ln->be->ops->branch(ln, branch, after);
+}
+
+int32_t lane_branches(const struct lane *ln)
+{
+    return ln->n_branch > 1 ? ln->n_branch : 1;
 }
 
 void lane_give_way(struct lane *ln)

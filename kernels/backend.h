@@ -103,6 +103,7 @@ struct lane_limits {
     int32_t max_vocab;  /* V; 0 if the lane never runs head or sample */
     int32_t max_expert; /* E; 0 without MoE */
     int32_t max_active; /* experts of a token, K + shared ones; 0 without MoE */
+    int32_t max_branch; /* branches of a step, at most 16; 0 or 1: the lane is one order of ops */
 };
 enum lane_priority { LANE_ANSWER, LANE_MEMORY }; /* memory yields to answers (design 3) */
 
@@ -121,6 +122,14 @@ enum rxt_status lane_sync(struct lane *ln);
  * until the end; lane_step_end must follow, also when an op has failed. EDEVICE. */
 void lane_step_begin(struct lane *ln);
 enum rxt_status lane_step_end(struct lane *ln);
+/* Steps may be nested: the outermost is the one. In a step, the ops that follow go to branch
+ * `branch`: behind what was put there before, and behind what is on branch `after` so far. Ops of
+ * two branches may run side by side, so neither may write what the other uses. A step begins on
+ * branch 0 and ends behind all of them. Branch 0 takes every op, the others all but moe_add, head,
+ * sample, self_attention and cross_attention, which have most scratch memory. */
+void lane_branch(struct lane *ln, int32_t branch, int32_t after);
+/* Branches that the lane has, 1 to max_branch: more would not help this backend. */
+int32_t lane_branches(const struct lane *ln);
 /* For an answer lane between two of its steps: lets a memory lane that stands back run one chunk
  * (design 3: an update older than 1 s gets every second step). Returns at once if none waits. */
 void lane_give_way(struct lane *ln);

@@ -22,6 +22,7 @@
     X(enum rxt_status, sync, (struct lane * ln))                                                 \
     X(void, step_begin, (struct lane * ln))                                                      \
     X(enum rxt_status, step_end, (struct lane * ln))                                             \
+    X(void, branch, (struct lane * ln, int32_t branch, int32_t after))                           \
     X(void, give_way, (struct lane * ln))                                                        \
     X(enum rxt_status, upload, (struct lane * ln, void *dst, const void *src, size_t bytes))     \
     X(enum rxt_status, download, (struct lane * ln, void *dst, const void *src, size_t bytes))   \
@@ -105,10 +106,13 @@ enum rxt_status cpu_backend_create(struct backend **out, const struct backend_co
 enum rxt_status cuda_backend_create(struct backend **out, const struct backend_config *cfg,
                                     struct rxt_error *err);
 
+#define LANE_BRANCHES 16 /* at most */
 struct lane {
     struct backend *be;
     struct lane_limits limits;
     enum lane_priority priority;
+    int32_t n_branch; /* 0: one */
+    int32_t depth;    /* steps that are open, one in the other */
 };
 
 enum weight_kind {

@@ -81,9 +81,11 @@ enum rxt_status rxt_update(struct rxt_worker *w, struct stm *const m[],
 {
     TRY(check(w, rows, ids));
     hot_enter();
+    lane_step_begin(w->ln); /* one: most of the update does not wait for ED */
     enum rxt_status st = encode(w, rows, ids);
     if (st == RXT_OK)
         st = stm_update(w->updater, m, spare, rows->n_seq, w->ed_view, rows, bad);
+    enum rxt_status ended = lane_step_end(w->ln);
     hot_leave();
-    return st;
+    return st == RXT_OK ? ended : st;
 }

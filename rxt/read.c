@@ -33,14 +33,16 @@ static bool fits(const struct stm_config *have, const struct stm_config *want)
            have->embed_dim == want->embed_dim;
 }
 
+/* Layers do not see each other: they go to the branches of the lane in turn. */
 static enum rxt_status build(struct rxt_read *r, struct rxt_worker *w, const struct stm *memory)
 {
     const struct rxt_model *m = r->m;
-    int32_t layer = 0;
+    int32_t layer = 0, n_branch = lane_branches(w->ln);
     for (int32_t i = 0; i < m->w.decoder.n_layer; i++) {
         const struct layer_weights *l = &m->w.decoder.layer[i];
         if (!l->stateful)
             continue;
+        lane_branch(w->ln, layer % n_branch, layer % n_branch);
         TRY(op_mem_kv(w->ln, r->kv, layer, stm_read(memory, layer), l->stm_norm, l->cross_kv));
         layer++;
     }

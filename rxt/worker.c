@@ -3,6 +3,8 @@
 #include "kernels/base/arena.h"
 #include "kernels/base/mem.h"
 
+#define READ_BRANCHES 4 /* for the layers of a memory's K and V */
+
 static int32_t at_least(int32_t a, int32_t b)
 {
     return a > b ? a : b;
@@ -98,6 +100,7 @@ static struct lane_limits limits_of(const struct rxt_worker *w, const struct wid
                               .max_keys = at_least(m->info.max_seq_len, m->info.n_slot)};
     lim.max_width = at_least(v->projected, at_least(v->context, m->info.embed_dim));
     /* rxt_read_build runs on workers of every kind. */
+    lim.max_branch = READ_BRANCHES;
     lim.max_width = at_least(lim.max_width, 2 * d->cross.n_kv * d->cross.dim);
     if (w->answers) {
         lim.max_width = at_least(lim.max_width, widest_hidden(d));
@@ -113,6 +116,7 @@ static struct lane_limits limits_of(const struct rxt_worker *w, const struct wid
         lim.max_seq = at_least(lim.max_seq, memory.max_seq);
         lim.max_keys = at_least(lim.max_keys, memory.max_keys);
         lim.max_width = at_least(lim.max_width, at_least(memory.max_width, widest_hidden(e)));
+        lim.max_branch = at_least(lim.max_branch, memory.max_branch);
         lim.max_expert = at_least(lim.max_expert, e->moe.n_expert);
         lim.max_active = at_least(lim.max_active, active_experts(&e->moe));
     }

@@ -113,7 +113,8 @@ void stm_updater_destroy(struct stm_updater **u); /* NULL-safe */
  * call. Each result is the same bits as alone. Source: spec 2.7; the values are rounded to the
  * memory's dtype once, at the end. ENONFINITE: at least one result has a NaN or an infinity; bad[i]
  * says which (bad may be NULL), the others are good. ESHAPE, EDEVICE: no result is good. Waits for
- * the lane; allocates nothing. */
+ * the lane; allocates nothing. In a step that is open on the lane, ED may still be under way on
+ * branch 0; on a lane with branches what does not need it runs beside. */
 enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
                            struct stm_spare *const spare[], int n, const struct tensor *ed,
                            const struct ragged *rows, bool *bad);

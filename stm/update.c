@@ -1,4 +1,6 @@
-/* Memory attention, spec 2.7: all reads are of the old memories, results go to the spares. The
+/* Memory attention, spec 2.7: all reads are of the old memories, results go to the spares. Layers
+ * do not wait for each other but where they share a mean, so they go to the branches of the lane in
+ * turn; branch 0 is left to what makes ED, which only the last third of a layer reads. The
  * memories of a batch are packed one below the other (rows [N*S]); every op treats a row, a slot or
  * a memory alone, in an order fixed by its shape, so each result is the same bits as alone. */
 #include "stm/updater_impl.h"
@@ -33,33 +35,71 @@ static struct tensor memories(const struct pass *p, void *data)
     return matrix(p, data, p->n_row, p->u->cfg.embed_dim);
 }
 
-/* [N*S,D] of the old memories, layer k of the current group. */
-static struct tensor old_of(const struct pass *p, int k)
+/* [N*S,D] of the old memories, later X, of layer `layer`. */
+static struct tensor old_of(const struct pass *p, int layer)
 {
     struct stm_updater *u = p->u;
     size_t layer_bytes = (size_t)u->n_memory * (size_t)u->cfg.n_slot * (size_t)u->cfg.embed_dim *
                          dtype_bytes(backend_act_dtype(u->be));
-    return memories(p, (char *)u->old + (size_t)k * layer_bytes);
+    return memories(p, (char *)u->old + (size_t)(layer % u->together) * layer_bytes);
 }
 
-/* Packs the old memories of layers first .. first + G, in the dtype of activations. */
-static enum rxt_status gather(const struct pass *p, int first)
+/* [N*S,D] of the mean of the group of a layer. */
+static struct tensor mean_of(const struct pass *p, int layer)
 {
-    int32_t n_slot = p->u->cfg.n_slot;
-    for (int k = 0; k < p->u->group_size; k++)
-        for (int i = 0; i < p->slots.n_seq; i++)
-            TRY(op_convert(p->u->ln, tensor_rows(old_of(p, k), p->slots.offset[i], n_slot),
-                           stm_read(p->m[i], first + k)));
+    struct stm_updater *u = p->u;
+    size_t bytes = (size_t)u->n_memory * (size_t)u->cfg.n_slot * (size_t)u->cfg.embed_dim *
+                   dtype_bytes(backend_act_dtype(u->be));
+    return memories(p, (char *)u->mean + (size_t)(layer % u->together / u->group_size) * bytes);
+}
+
+/* The activations that layer (or group) i works with. */
+static const struct stm_work *work_of(const struct pass *p, int i)
+{
+    return &p->u->work[i % p->u->n_work];
+}
+
+/* The branch that they belong to. */
+static int32_t branch_of(const struct stm_updater *u, int i)
+{
+    return u->n_work > 1 ? 1 + i % u->n_work : 0;
+}
+
+/* Goes on on the branch of layer (or group) i. */
+static void go_on(const struct pass *p, int i)
+{
+    lane_branch(p->u->ln, branch_of(p->u, i), branch_of(p->u, i));
+}
+
+/* Every branch waits for what is on all of them. */
+static void meet(const struct pass *p)
+{
+    const struct stm_updater *u = p->u;
+    for (int i = 1; i < u->n_work; i++)
+        lane_branch(u->ln, branch_of(u, 0), branch_of(u, i));
+    for (int i = 1; i < u->n_work; i++)
+        lane_branch(u->ln, branch_of(u, i), branch_of(u, 0));
+}
+
+/* Packs the old memories of a layer, in the dtype of activations. */
+static enum rxt_status gather(const struct pass *p, int layer)
+{
+    go_on(p, layer);
+    for (int i = 0; i < p->slots.n_seq; i++)
+        TRY(op_convert(p->u->ln,
+                       tensor_rows(old_of(p, layer), p->slots.offset[i], p->u->cfg.n_slot),
+                       stm_read(p->m[i], layer)));
     return RXT_OK;
 }
 
-/* m = norm_m(mean over the layers of the group), [N*S,D]. */
-static enum rxt_status group_mean(const struct pass *p)
+/* m = norm_m(mean over the layers of the group from `first` on), [N*S,D]. */
+static enum rxt_status group_mean(const struct pass *p, int first)
 {
     struct stm_updater *u = p->u;
-    struct tensor m = memories(p, u->mean);
+    struct tensor m = mean_of(p, first);
+    go_on(p, first / u->group_size);
     for (int k = 0; k < u->group_size; k++)
-        u->member[k] = old_of(p, k);
+        u->member[k] = old_of(p, first + k);
     TRY(op_mean(u->ln, m, u->member, u->group_size));
     return op_norm(u->ln, m, m, u->w->norm_m);
 }
@@ -73,15 +113,15 @@ struct inputs {
 };
 
 /* result = Wo attn(Wq norm(q), Wkv norm(kv)) + bo, memory by memory. */
-static enum rxt_status attend(const struct pass *p, const struct stm_attention *a,
-                              const struct inputs *in)
+static enum rxt_status attend(const struct pass *p, const struct stm_work *k,
+                              const struct stm_attention *a, const struct inputs *in)
 {
     struct stm_updater *u = p->u;
     const struct heads *h = &a->heads;
     int32_t n_out = (h->n_q > h->n_kv ? h->n_q : h->n_kv) * h->dim, n_kv = h->n_kv * h->dim;
-    struct tensor q = matrix(p, u->q, p->n_row, h->n_q * h->dim);
-    struct tensor kv = matrix(p, u->kv, in->kv.rows, 2 * n_kv);
-    struct tensor context = matrix(p, u->context, p->n_row, n_out);
+    struct tensor q = matrix(p, k->q, p->n_row, h->n_q * h->dim);
+    struct tensor kv = matrix(p, k->kv, in->kv.rows, 2 * n_kv);
+    struct tensor context = matrix(p, k->context, p->n_row, n_out);
     TRY(op_linear(u->ln, q, in->q, in->q_norm, a->q));
     TRY(op_linear(u->ln, kv, in->kv, in->kv_norm, a->kv));
     const struct full_attention full = {
@@ -95,7 +135,7 @@ static enum rxt_status attend(const struct pass *p, const struct stm_attention *
         .kv_rows = in->kv_rows,
     };
     TRY(op_full_attention(u->ln, &full));
-    return op_linear(u->ln, memories(p, u->result), context, NULL, a->out);
+    return op_linear(u->ln, memories(p, k->result), context, NULL, a->out);
 }
 
 /* out = gate(old, new) of one layer. */
@@ -114,45 +154,49 @@ static enum rxt_status blend(const struct pass *p, int layer, enum stm_gate whic
     return op_gate(p->u->ln, out, old, new_, gate[which]);
 }
 
-/* x = gate_self(M, Attn_self(n, n)), n = norm_self(M) */
-static enum rxt_status self_step(const struct pass *p, int layer, struct tensor old,
-                                 struct tensor x)
+/* M becomes x = gate_self(M, Attn_self(n, n)), n = norm_self(M) */
+static enum rxt_status self_step(const struct pass *p, int layer)
 {
-    struct stm_updater *u = p->u;
-    const struct stm_layer_weights *w = &u->w->layer[layer];
-    struct tensor normed = memories(p, u->normed);
-    TRY(op_norm(u->ln, normed, old, w->norm_self));
-    TRY(attend(p, &w->self, &(struct inputs){.q = normed, .kv = normed, .kv_rows = p->slots}));
-    return blend(p, layer, STM_GATE_SELF, x, old, memories(p, u->result));
+    const struct stm_layer_weights *w = &p->u->w->layer[layer];
+    const struct stm_work *k = work_of(p, layer);
+    struct tensor x = old_of(p, layer), normed = memories(p, k->normed);
+    TRY(op_norm(p->u->ln, normed, x, w->norm_self));
+    TRY(attend(p, k, &w->self, &(struct inputs){.q = normed, .kv = normed, .kv_rows = p->slots}));
+    return blend(p, layer, STM_GATE_SELF, x, x, memories(p, k->result));
 }
 
-/* x = gate_mean(M, Attn_mean(n, c)), n = norm_mean(M); c = m, or gate_il(old = n, new = m). */
-static enum rxt_status mean_step(const struct pass *p, int layer, struct tensor old,
-                                 struct tensor x)
+/* M becomes x = gate_mean(M, Attn_mean(n, c)), n = norm_mean(M); c = m, or gate_il(old = n,
+ * new = m). */
+static enum rxt_status mean_step(const struct pass *p, int layer)
 {
-    struct stm_updater *u = p->u;
-    const struct stm_layer_weights *w = &u->w->layer[layer];
-    struct tensor normed = memories(p, u->normed), c = memories(p, u->mean);
-    TRY(op_norm(u->ln, normed, old, w->norm_mean));
-    if (u->w->variant != STM_INTERLAYER) { /* x is free until the end of this step */
-        TRY(blend(p, layer, STM_GATE_INTERLAYER, x, normed, c));
-        c = x;
+    const struct stm_layer_weights *w = &p->u->w->layer[layer];
+    const struct stm_work *k = work_of(p, layer);
+    struct tensor x = old_of(p, layer), normed = memories(p, k->normed), c = mean_of(p, layer);
+    TRY(op_norm(p->u->ln, normed, x, w->norm_mean));
+    if (p->u->w->variant != STM_INTERLAYER) {
+        TRY(blend(p, layer, STM_GATE_INTERLAYER, memories(p, k->c), normed, c));
+        c = memories(p, k->c);
     }
-    TRY(attend(p, &w->mean, &(struct inputs){.q = normed, .kv = c, .kv_rows = p->slots}));
-    return blend(p, layer, STM_GATE_MEAN, x, old, memories(p, u->result));
+    TRY(attend(p, k, &w->mean, &(struct inputs){.q = normed, .kv = c, .kv_rows = p->slots}));
+    return blend(p, layer, STM_GATE_MEAN, x, x, memories(p, k->result));
 }
 
-/* result = gate(X, Attn_main(norm_mem(X), norm_in(ED))), X as the variant says. */
-static enum rxt_status layer_step(const struct pass *p, int layer, struct tensor old,
-                                  struct tensor ed)
+/* M becomes X, as the variant says. */
+static enum rxt_status first_step(const struct pass *p, int layer)
+{
+    if (p->u->w->variant == STM_SIMPLE)
+        return RXT_OK;
+    go_on(p, layer);
+    return p->u->w->variant == STM_SELF ? self_step(p, layer) : mean_step(p, layer);
+}
+
+/* result = gate(X, Attn_main(norm_mem(X), norm_in(ED))) */
+static enum rxt_status main_step(const struct pass *p, int layer, struct tensor ed)
 {
     struct stm_updater *u = p->u;
     const struct stm_layer_weights *w = &u->w->layer[layer];
-    struct tensor x = old, result = memories(p, u->result);
-    if (u->w->variant != STM_SIMPLE) {
-        x = memories(p, u->x);
-        TRY(u->w->variant == STM_SELF ? self_step(p, layer, old, x) : mean_step(p, layer, old, x));
-    }
+    const struct stm_work *k = work_of(p, layer);
+    struct tensor x = old_of(p, layer), result = memories(p, k->result);
     const struct inputs in = {
         .q = x,
         .kv = ed,
@@ -161,7 +205,8 @@ static enum rxt_status layer_step(const struct pass *p, int layer, struct tensor
         .rope = u->w->rope,
         .kv_rows = p->rows,
     };
-    TRY(attend(p, &w->main, &in));
+    lane_branch(u->ln, branch_of(u, layer), 0);
+    TRY(attend(p, k, &w->main, &in));
     return blend(p, layer, STM_GATE_MAIN, result, x, result);
 }
 
@@ -170,7 +215,7 @@ static enum rxt_status layer_step(const struct pass *p, int layer, struct tensor
 static enum rxt_status scatter(const struct pass *p, int layer)
 {
     struct stm_updater *u = p->u;
-    struct tensor result = memories(p, u->result);
+    struct tensor result = memories(p, work_of(p, layer)->result);
     for (int i = 0; i < p->slots.n_seq; i++) {
         struct stm_spare *s = p->spare[i];
         struct tensor out = stm_layer(&s->cfg, s->values, layer);
@@ -183,13 +228,21 @@ static enum rxt_status scatter(const struct pass *p, int layer)
 static enum rxt_status run(const struct pass *p, const struct tensor *ed)
 {
     const struct stm_updater *u = p->u;
-    for (int first = 0; first < u->cfg.n_layer; first += u->group_size) {
-        TRY(gather(p, first));
-        if (stm_variant_has_mean(u->w->variant))
-            TRY(group_mean(p));
-        for (int k = 0; k < u->group_size; k++) {
-            TRY(layer_step(p, first + k, old_of(p, k), ed[first + k]));
-            TRY(scatter(p, first + k));
+    for (int first = 0; first < u->cfg.n_layer; first += u->together) {
+        int last = first + u->together;
+        for (int l = first; l < last; l++)
+            TRY(gather(p, l));
+        if (stm_variant_has_mean(u->w->variant)) {
+            meet(p);
+            for (int l = first; l < last; l += u->group_size)
+                TRY(group_mean(p, l));
+            meet(p);
+        }
+        for (int l = first; l < last; l++)
+            TRY(first_step(p, l));
+        for (int l = first; l < last; l++) {
+            TRY(main_step(p, l, ed[l]));
+            TRY(scatter(p, l));
         }
     }
     return RXT_OK;

@@ -48,6 +48,7 @@ void stm_lane_limits(const struct stm_config *cfg, const struct stm_weights *w, 
         .max_seq = n_memory,
         .max_keys = max(cfg->n_slot, n_token),
         .max_width = max(max(cfg->embed_dim, widths.q), max(widths.kv, widths.context)),
+        .max_branch = 1 + STM_BRANCHES,
     };
 }
 
@@ -58,14 +59,18 @@ static void cut_activations(struct stm_updater *u, struct arena *a)
     size_t rows = (size_t)u->n_memory * (size_t)u->cfg.n_slot;
     size_t kv_rows = rows > (size_t)u->n_token ? rows : (size_t)u->n_token;
     size_t value = dtype_bytes(backend_act_dtype(u->be)), row = (size_t)u->cfg.embed_dim * value;
-    u->old = arena_cut(a, rows * (size_t)u->group_size, row);
-    u->mean = arena_cut(a, stm_variant_has_mean(u->w->variant) ? rows : 0, row);
-    u->normed = arena_cut(a, rows, row);
-    u->x = arena_cut(a, rows, row);
-    u->result = arena_cut(a, rows, row);
-    u->q = arena_cut(a, rows, (size_t)widths.q * value);
-    u->context = arena_cut(a, rows, (size_t)widths.context * value);
-    u->kv = arena_cut(a, kv_rows, (size_t)widths.kv * value);
+    size_t n_mean = stm_variant_has_mean(u->w->variant) ? (size_t)(u->together / u->group_size) : 0;
+    u->old = arena_cut(a, rows * (size_t)u->together, row);
+    u->mean = arena_cut(a, rows * n_mean, row);
+    for (int32_t i = 0; i < u->n_work; i++) {
+        struct stm_work *k = &u->work[i];
+        k->normed = arena_cut(a, rows, row);
+        k->c = arena_cut(a, n_mean > 0 ? rows : 0, row);
+        k->result = arena_cut(a, rows, row);
+        k->q = arena_cut(a, rows, (size_t)widths.q * value);
+        k->context = arena_cut(a, rows, (size_t)widths.context * value);
+        k->kv = arena_cut(a, kv_rows, (size_t)widths.kv * value);
+    }
 }
 
 static enum rxt_status allocate(struct stm_updater *u)
@@ -113,7 +118,13 @@ enum rxt_status stm_updater_create(struct stm_updater **out, struct lane *ln,
         .n_memory = n_memory,
         .n_token = n_token,
         .group_size = stm_variant_has_mean(w->variant) ? w->n_layer / w->n_group : 1,
+        .n_work = 1,
     };
+    u->together = u->group_size;
+    if (lane_branches(ln) > STM_BRANCHES) {
+        u->n_work = STM_BRANCHES;
+        u->together = w->n_layer;
+    }
     enum rxt_status st = allocate(u);
     if (st != RXT_OK)
         stm_updater_destroy(&u);

@@ -4,9 +4,18 @@
 
 #include "stm/stm_impl.h"
 
+/* Activations of a layer under way. */
+struct stm_work {
+    void *normed, *c, *result; /* [N*S,D] */
+    void *q, *context;         /* [N*S, Hq*hd], [N*S, Ho*hd] */
+    void *kv;                  /* [max(N*S,T), 2*Hk*hd] */
+};
+
 /* Layers that share one mean are updated together: a group. Kinds without a mean have groups of
  * one layer. Letters: N memories of the batch, S slots, D embed_dim, T rows of ED of all memories,
- * G layers of a group. */
+ * G layers of a group, C layers under way at once: all of them on a lane with branches, else G.
+ * Each of the branches but branch 0 has its own work; layers take turns on them. */
+#define STM_BRANCHES 4
 struct stm_updater {
     struct lane *ln;
     struct backend *be;
@@ -14,16 +23,17 @@ struct stm_updater {
     const struct stm_weights *w;
     int32_t n_memory, n_token; /* at most */
     int32_t group_size;        /* G */
+    int32_t together;          /* C */
+    int32_t n_work;
 
     int32_t *slot_offset;  /* [n_memory + 1]: memory i owns the rows from i * S */
     bool *finite;          /* [L][N] of a call: what op_finite found */
     struct tensor *member; /* [G]: the old memories of a group, for op_mean */
 
-    void *block;                      /* of the backend; everything below is cut from it */
-    void *old;                        /* [G][N*S,D] */
-    void *mean, *normed, *x, *result; /* [N*S,D] */
-    void *q, *context;                /* [N*S, Hq*hd], [N*S, Ho*hd] */
-    void *kv;                         /* [max(N*S,T), 2*Hk*hd] */
+    void *block; /* of the backend; everything below is cut from it */
+    void *old;   /* [C][N*S,D]: the old memories, then X of spec 2.7 */
+    void *mean;  /* [C/G][N*S,D] */
+    struct stm_work work[STM_BRANCHES];
 };
 
 /* Looks on while an update runs: called before each gate of the layer, whose inputs [N*S,D] it may

@@ -153,6 +153,13 @@ enum rxt_status cpu_step_end(struct lane *ln)
     return RXT_OK;
 }
 
+void cpu_branch(struct lane *ln, int32_t branch, int32_t after)
+{
+    (void)ln;
+    (void)branch;
+    (void)after;
+}
+
 void cpu_give_way(struct lane *ln)
 {
     pool_give_way(cpu_lane(ln)->be->pool);

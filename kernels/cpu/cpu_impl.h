@@ -67,6 +67,7 @@ size_t cpu_lane_bytes(const struct lane *ln);
 enum rxt_status cpu_sync(struct lane *ln);
 void cpu_step_begin(struct lane *ln);
 enum rxt_status cpu_step_end(struct lane *ln);
+void cpu_branch(struct lane *ln, int32_t branch, int32_t after);
 void cpu_give_way(struct lane *ln);
 enum rxt_status cpu_copy(struct lane *ln, void *dst, const void *src, size_t bytes);
 void cpu_destroy(struct backend *be);

@@ -43,6 +43,7 @@ const struct backend_ops cpu_ops = {
     .sync = cpu_sync,
     .step_begin = cpu_step_begin,
     .step_end = cpu_step_end,
+    .branch = cpu_branch,
     .give_way = cpu_give_way,
     .upload = cpu_copy,
     .download = cpu_copy,

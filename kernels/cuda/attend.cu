@@ -3,7 +3,7 @@
  *          to 256.
  * Launch   store: grid rows x heads, block 64; whole memories: 32 keys x heads. attend: grid rows x
  *          heads, 8 warps; a warp takes a split, 8 splits make a round. It serves f32, and heads
- *          that attend_tile.cu has no tiles for.
+ *          that the kernels of attend_tile_impl.cuh have no tiles for.
  * Roofline decode reads each key and value once a query head: memory-bound, 2 hd values a key;
  *          K and V are read Hq/Hk times, out of L1 and L2. Plain fmaf, to check by, not for speed.
  *          Not timed by itself yet (docs/bench: whole steps).
@@ -19,6 +19,7 @@
 
 template <class T> static __global__ void store_rows(const __grid_constant__ struct store_job job)
 {
+    start_and_wait();
     int32_t head = (int32_t)blockIdx.y, dim = job.dim;
     for (int32_t r = (int32_t)blockIdx.x; r < job.n_row; r += (int32_t)gridDim.x) {
         const struct attend_seq *s = seq_with<&attend_seq::first_row>(&job, r);
@@ -49,6 +50,7 @@ template <class T> static __global__ void store_rows(const __grid_constant__ str
  * of a column at once; the tail of the last 32 becomes zeros. */
 static __global__ void store_tiles(const __grid_constant__ struct store_job job)
 {
+    start_and_wait();
     int32_t head = (int32_t)blockIdx.y, dim = job.dim;
     const struct attend_seq *s = seq_with<&attend_seq::first_tile>(&job, (int32_t)blockIdx.x);
     int32_t first = ((int32_t)blockIdx.x - s->first_tile) * 32, n = s->n_row - first;
@@ -225,6 +227,7 @@ __device__ inline void merge_round(struct merged *m, const struct attend_place *
 template <class T> static __global__ void attend_rows(const __grid_constant__ struct attend_job job)
 {
     DYNAMIC_SHARED(float, shared);
+    start_and_wait();
     int32_t dim = job.heads.dim, head = (int32_t)blockIdx.y;
     int32_t n_q = job.heads.n_q, n_kv = job.heads.n_kv;
     int32_t q_head = head % n_q, kv_head = n_q >= n_kv ? head / (n_q / n_kv) : head;
@@ -273,15 +276,22 @@ template <class T> static __global__ void attend_rows(const __grid_constant__ st
     }
 }
 
+extern "C" bool attend_tile_fits(const struct cuda_lane *ln, const struct attend_job *job)
+{
+    int32_t dim = job->heads.dim;
+    return ln->base.be->act_dtype == DTYPE_BF16 &&
+           (dim == 16 || dim == 24 || dim == 32 || dim == 64) && attend_group(&job->heads) <= 16;
+}
+
 extern "C" void attend_launch(struct cuda_lane *ln, struct attend_job *job)
 {
     if (job->n_row == 0)
         return;
     if (attend_tile_fits(ln, job)) {
-        attend_tile_launch(ln, job);
+        (job->chain ? attend_chain_launch : attend_splits_launch)(ln, job);
         return;
     }
-    int32_t n = job->heads.n_q > job->heads.n_kv ? job->heads.n_q : job->heads.n_kv;
+    int32_t n = attend_outputs(&job->heads);
     dim3 grid(grid_rows(job->n_row), (unsigned)n);
     size_t bytes = place_bytes(job->heads.dim);
     job->seq = attend_put(ln, job->n_seq);

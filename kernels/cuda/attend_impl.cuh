@@ -1,4 +1,4 @@
-/* What the kernels of attend.cu and attend_tile.cu share. */
+/* What the kernels of attention share, plain and on the matrix units. */
 #ifndef RXT_CUDA_ATTEND_IMPL_CUH
 #define RXT_CUDA_ATTEND_IMPL_CUH
 

@@ -8,7 +8,7 @@
  *   bf16: maxima are rounded up to whole numbers (of log2), so that to fade is exact, but for what
  *   falls below 2^-126. p is rounded to bf16 and the sum is that of rounded p. How p rounds may
  *   depend on the maximum, by the last bit of score - maximum: but the maxima of a row come from
- *   its own keys only, block by block. In the tile kernel, products and sum are MMAs.
+ *   its own keys only, block by block. In the tile kernels, products and sum are MMAs.
  *   Plain kernel: a score is one fmaf chain over hd; the sum of p is that of lane l (keys l and
  *   l + 32) through the xor tree 16, 8, 4, 2, 1; p.v is one chain a column, key by key. */
 #ifndef RXT_CUDA_ATTEND_IMPL_H
@@ -29,6 +29,8 @@
 /* Tiles times heads from which a launch fills the card without cutting keys into splits: 8 warps
  * for each of 132 SMs. */
 #define ATTEND_MANY 1056
+/* Blocks of 128 rows times heads from which a full attention takes tiles of 32 rows. */
+#define ATTEND_WIDE 128
 
 /* Where the blocks of a sequence's layer lie. Block b of a head: table ? table[b] : base + b *
  * block_step, then + head * head_step; bytes. */
@@ -44,7 +46,7 @@ struct attend_seq {
     int32_t start;      /* position of its first row */
     int32_t n_key;      /* that every row sees; causal: its own position and those before */
     int32_t n_stored;   /* keys that are there; what lies behind them in their block is anything */
-    int32_t first_tile; /* store: of 32 keys; attend_tile.cu: of rows */
+    int32_t first_tile; /* store: of 32 keys; tile kernels: of rows */
 };
 static_assert(sizeof(struct attend_seq) <= ARGS_SEQ, "an op has arguments of three a sequence");
 
@@ -66,7 +68,8 @@ struct attend_job {
     int32_t split, n_seq, n_row;
     bool causal;
     bool chain; /* one split */
-    /* of attend_tile.cu */
+    /* of attend_splits.cu and attend_chain.cu */
+    struct tensor k, v; /* rows that are not in their blocks yet; k.data NULL: all are */
     bool in_parts;
     float *partial; /* scratch of partial_floats */
     size_t partial_floats;
@@ -79,7 +82,20 @@ CUDA_API void attend_launch(struct cuda_lane *ln, struct attend_job *job);
 
 /* What attend_launch calls for bf16 heads of 16, 24, 32 and 64. */
 CUDA_API bool attend_tile_fits(const struct cuda_lane *ln, const struct attend_job *job);
-CUDA_API void attend_tile_launch(struct cuda_lane *ln, struct attend_job *job);
+/* Whether it takes k and v, instead of a launch that stores them. */
+CUDA_API bool attend_tile_stores(const struct cuda_lane *ln, const struct attend_job *job);
+CUDA_API void attend_chain_launch(struct cuda_lane *ln, struct attend_job *job);
+CUDA_API void attend_splits_launch(struct cuda_lane *ln, struct attend_job *job);
+
+/* Query heads of a key-value head; heads of the output. */
+static inline PACK_BOTH int32_t attend_group(const struct heads *h)
+{
+    return h->n_q >= h->n_kv ? h->n_q / h->n_kv : 1;
+}
+static inline PACK_BOTH int32_t attend_outputs(const struct heads *h)
+{
+    return h->n_q > h->n_kv ? h->n_q : h->n_kv;
+}
 
 /* Scratch for the partial results of a job of up to n_row rows. */
 CUDA_API void attend_cut(struct cuda_lane *ln, struct attend_job *job);

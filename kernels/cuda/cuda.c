@@ -225,6 +225,13 @@ static cudaError_t open_lane(struct cuda_lane *ln)
     return e;
 }
 
+/* Of scratch and arrivals. */
+static size_t device_bytes(const struct cuda_lane *ln)
+{
+    return ln->scratch_bytes + (size_t)(ln->base.n_branch - 1) * ln->branch_bytes +
+           CUDA_ARRIVED * sizeof *ln->arrived;
+}
+
 enum rxt_status cuda_lane_create(struct lane **out, struct backend *b, enum lane_priority priority,
                                  const struct lane_limits *limits)
 {
@@ -239,9 +246,12 @@ enum rxt_status cuda_lane_create(struct lane **out, struct backend *b, enum lane
     ln->max_result = limits->max_rows + CUDA_PENDING;
     ln->scratch_bytes = scratch_need(limits, b->act_dtype);
     ln->pending = mem_alloc_n(CUDA_PENDING, sizeof *ln->pending);
-    ln->scratch = cuda_alloc(b, ln->scratch_bytes + CUDA_ARRIVED * sizeof *ln->arrived);
+    ln->branch_bytes = scratch_need_branch(limits, b->act_dtype);
+    ln->base.n_branch = limits->max_branch > 1 ? limits->max_branch : 1;
+    ln->scratch = cuda_alloc(b, device_bytes(ln));
     if (ln->scratch)
-        ln->arrived = (int32_t *)(ln->scratch + ln->scratch_bytes);
+        ln->arrived =
+            (int32_t *)(ln->scratch + device_bytes(ln) - CUDA_ARRIVED * sizeof *ln->arrived);
     enum rxt_status st = step_create(ln);
     cudaError_t e = ln->pending && ln->scratch ? open_lane(ln) : cudaErrorMemoryAllocation;
     if (e != cudaSuccess) {
@@ -289,9 +299,8 @@ void cuda_lane_destroy(struct lane *l)
 size_t cuda_lane_bytes(const struct lane *l)
 {
     const struct cuda_lane *ln = (const struct cuda_lane *)l;
-    return sizeof *ln + step_bytes(ln) + ln->scratch_bytes + CUDA_STAGING +
-           CUDA_ARRIVED * sizeof *ln->arrived + (size_t)ln->max_result * sizeof *ln->results +
-           CUDA_PENDING * sizeof *ln->pending;
+    return sizeof *ln + step_bytes(ln) + device_bytes(ln) + CUDA_STAGING +
+           (size_t)ln->max_result * sizeof *ln->results + CUDA_PENDING * sizeof *ln->pending;
 }
 
 /* Waits, then hands over what op_sample and op_finite left. */
@@ -354,9 +363,16 @@ enum rxt_status cuda_ready(struct cuda_lane *ln)
 
 void *cuda_cut(struct cuda_lane *ln, size_t count, size_t size)
 {
-    char *p = ln->scratch + ln->used;
+    char *first = ln->scratch, *p;
+    size_t most = ln->scratch_bytes;
+    if (ln->branch > 0) {
+        most = ln->branch_bytes;
+        first += ln->scratch_bytes + (size_t)(ln->branch - 1) * most;
+    }
+    p = first + ln->used;
     ln->used += scratch_cut(count, size);
-    assert(ln->used <= ln->scratch_bytes && "scratch_need asks for less than the op cuts");
+    assert(ln->used <= most && "scratch_need asks for less than the op cuts");
+    (void)most;
     return p;
 }
 

@@ -48,8 +48,9 @@ struct cuda_lane {
     cudaStream_t stream;
     cudaEvent_t mark; /* for cuda_free: what the lane had to do then */
     struct cuda_lane *next;
-    char *scratch; /* device */
-    size_t scratch_bytes, used;
+    int32_t branch; /* where ops go */
+    char *scratch;  /* device: scratch_bytes of branch 0, branch_bytes of each other */
+    size_t scratch_bytes, branch_bytes, used;
     int32_t *arrived;  /* device, [CUDA_ARRIVED] zeros between two kernels */
     struct step *step; /* launches that are not started yet */
     void *staging;     /* pinned, CUDA_STAGING bytes */

@@ -57,6 +57,40 @@ static inline void launch_of(struct cuda_lane *ln, const void *entry, void (*)(P
     (launch_put<P>(l, i++, argument), ...);
 }
 
+/* A kernel of a list may start while the one before it runs. start_next, first thing: the next one
+ * may do so. wait_for_previous, in every thread of every block: the one before it has ended, and
+ * all it wrote is there. Before it a kernel may read only what no kernel of a list writes, that is
+ * parameters, arguments and weights, and ask for anything (prefetch); after it, because every
+ * kernel waits before it ends, all that came earlier has ended too. The emulator stops at a kernel
+ * that ends without it. */
+__device__ inline void start_next()
+{
+#ifdef __CUDACC__
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ inline void wait_for_previous()
+{
+#ifdef __CUDACC__
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#else
+    emulator_wait_for_previous();
+#endif
+}
+/* The other way round: what starts next can also read, past L1 (__ldcg), what launches before this
+ * one wrote, ahead of its own wait. */
+__device__ inline void wait_and_start()
+{
+    wait_for_previous();
+    start_next();
+}
+/* Both, for a kernel that has nothing to do early. */
+__device__ inline void start_and_wait()
+{
+    start_next();
+    wait_for_previous();
+}
+
 /* Arguments of an op (cuda_impl.h): n values. */
 template <class V> static inline const V *args_copy(struct cuda_lane *ln, const V *from, size_t n)
 {
@@ -68,6 +102,16 @@ template <class V> static inline const V *args_copy(struct cuda_lane *ln, const 
 static inline unsigned grid_rows(int64_t n)
 {
     return n < 65535 ? (unsigned)n : 65535u;
+}
+
+/* Brings what lies at p, 128 bytes, into L2. */
+__device__ inline void prefetch(const void *p)
+{
+#ifdef __CUDACC__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+    (void)p;
+#endif
 }
 
 /* ---- elements ---- */

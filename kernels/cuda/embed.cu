@@ -11,6 +11,7 @@
 template <class T>
 static __global__ void embed_rows(struct tensor out, const T *table, const int32_t *id)
 {
+    start_and_wait();
     for (int32_t r = (int32_t)blockIdx.x; r < out.rows; r += (int32_t)gridDim.x) {
         const T *from = table + (int64_t)id[r] * out.cols; // table[id[r],:]
         T *to = (T *)out.data + r * out.stride;            // out[r,:]

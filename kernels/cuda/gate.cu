@@ -59,6 +59,7 @@ template <class T> __device__ inline float status_of(const struct gate_job &job,
 
 template <class T> static __global__ void gate_status(const __grid_constant__ struct gate_job job)
 {
+    start_and_wait();
     for (int32_t r = first_row(); r < job.out.rows; r += row_step()) {
         float status = status_of<T>(job, r);
         if (threadIdx.x % 32 == 0)
@@ -81,6 +82,7 @@ __device__ inline float mix_slots(const struct gate &w, const float *row, const 
 template <class T> static __global__ void gate_memories(const __grid_constant__ struct gate_job job)
 {
     __shared__ float place[THREADS];
+    start_and_wait();
     const struct gate &w = job.w;
     int32_t n_memory = job.out.rows / w.n_slot;
     for (int32_t m = (int32_t)blockIdx.x; m < n_memory; m += (int32_t)gridDim.x) {
@@ -118,6 +120,7 @@ template <class T> __device__ inline float gate_input(const struct gate_job &job
 
 template <class T> static __global__ void gate_blend(const __grid_constant__ struct gate_job job)
 {
+    start_and_wait();
     const struct gate &w = job.w;
     bool gated = w.kind != GATE_REPLACE && w.kind != GATE_ADD;
     for (int32_t r = first_row(); r < job.out.rows; r += row_step()) {

@@ -8,10 +8,12 @@
  *          KB in 8 loads of 16 bytes a lane, then makes or loads the rows, and keeps the weights
  *          for all rows of the item. MT 4: ranges of 1 or 2 tiles, the down matrix of an expert.
  *          f32: a lane a row, plain fmaf.
+ *          Weights of a dense matrix and of its norm are asked for before the launch ahead has
+ *          ended; those of an expert's second matrix too (item_early).
  * Roofline memory-bound: every weight byte once for the rows of an item. 20 warps an SM have 80 KB
- *          in flight. Predicted: 2.5 us for a matrix of a lone token (two DRAM latencies and the
- *          launch), 85 % of the DRAM rate for the experts of 64 tokens. Not timed by
- *          itself yet (docs/bench: whole steps).
+ *          in flight. Measured before that, H200, a lone token of Beta: 2.8 us without a norm, 6.6
+ *          with one (from rows of any kind), 4.2 and 4.0 for the experts' two. Predicted: 2, 2.5, 3
+ *          and 2.5.
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
  *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
  *          change nothing in it. */
@@ -232,6 +234,9 @@ __device__ inline void end_rows(const struct gemm &g, const struct gemm_place &p
     }
 }
 
+/* How the blocks of a launch make their input, if they do. */
+enum near { NEAR_NONE, NEAR_ANY, NEAR_QUICK };
+
 /* to[n_row, k + NEAR_PAD] = norm(near), and to g.keep. A warp a row. */
 template <class T> __device__ inline void make_near(const struct gemm &g, T *to, bool keep)
 {
@@ -251,37 +256,67 @@ template <class T> __device__ inline void make_near(const struct gemm &g, T *to,
     __syncthreads();
 }
 
+/* The same of quick rows; q: of the norm. */
+__device__ inline void make_quick(const struct gemm &g, bf16 *to, bool keep,
+                                  const struct quick_weight &q)
+{
+#pragma unroll 1
+    for (int32_t r = (int32_t)threadIdx.x / 32; r < g.n_row; r += (int32_t)blockDim.x / 32)
+        quick_row(to + r * (g.w.k + NEAR_PAD),
+                  keep ? (bf16 *)g.keep + (int64_t)r * g.w.k : nullptr, // keep[r,:]
+                  (const bf16 *)g.near.data + r * g.near.stride, g.w.k,
+                  g.has_norm ? &g.norm : nullptr, q); // near[r,:]
+    __syncthreads();
+}
+
 /* Block `block` of a gemm. */
-template <class T, int MT, int NG, bool NEAR>
+template <class T, int MT, int NG, enum near NEAR>
 __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, T *near,
                                  int32_t block, uint64_t per_item, uint64_t per_expert)
 {
     int32_t i = pack_divide(block, per_item), range = (int32_t)threadIdx.x / 32;
     int32_t m = (block - i * ((g.w.n_tile + MT - 1) / MT)) * MT;
     struct gemm_item item;
-    if (g.item) {
-        item = g.item[i]; /* before it is known to exist: two loads under way together */
-        if (i >= *g.n_item)
+    struct held<T, MT> h;
+    struct quick_weight q;
+    const bool by_items = NEAR != NEAR_QUICK && g.item; /* which let the next launch in late */
+    if (by_items) {
+        if (!g.item_early)
+            wait_and_start();
+        item = {__ldcg(&g.item[i].expert), __ldcg(&g.item[i].first), __ldcg(&g.item[i].n)};
+        if (i >= __ldcg(g.n_item)) {
+            if (g.item_early)
+                wait_and_start();
             return;
+        }
     } else {
+        start_next();
         int32_t each = (g.n_row + 8 * NG - 1) / (8 * NG);
         item.expert = pack_divide(i, per_expert);
         item.first = (i - item.expert * each) * 8 * NG;
         item.n = g.n_row - item.first < 8 * NG ? g.n_row - item.first : 8 * NG;
     }
     const T *data = (const T *)g.data + item.expert * g.expert_step;
-    struct held<T, MT> h;
     hold(&h, g.w, data, m, range, 0);
+    if (NEAR == NEAR_QUICK && g.has_norm)
+        quick_ask(&q, &g.norm);
+    if (!by_items)
+        wait_for_previous();
+    else if (g.item_early)
+        wait_and_start();
     struct rows<T> x = {
         (const T *)g.x, g.x_stride, nullptr, item.n
     };
     struct gemm_place place = {g.bias ? g.bias + item.expert * g.bias_step : nullptr, g.out};
-    if (!g.item) {
+    if (!by_items) {
         size_t value = g.end == GEMM_F32 ? sizeof(float) : sizeof(T);
         x.x += item.expert * g.x_step;
         place.out = (char *)g.out + (size_t)(item.expert * g.out_step) * value;
     }
-    if (NEAR && g.near.cols > 0) {
+    if constexpr (NEAR == NEAR_QUICK) {
+        make_quick(g, near, g.keep && block == 0, q);
+        x = {near, g.w.k + NEAR_PAD, nullptr, item.n};
+    } else if (NEAR == NEAR_ANY && g.near.cols > 0) {
         make_near(g, near, g.keep && block == 0);
         x = {near, g.w.k + NEAR_PAD, nullptr, item.n};
     } else if (g.x_row) {
@@ -304,7 +339,7 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
 }
 
 /* Spelt out for each side, so that what it reads of its gemm are constants of the launch. */
-template <class T, int MT, int NG, bool NEAR>
+template <class T, int MT, int NG, enum near NEAR>
 static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4               ? 1
                                                            : MT * NG > 1 || NEAR ? 2
                                                                                  : 3)
@@ -322,7 +357,7 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4              
 
 /* ---- launching ---- */
 
-template <class T, int MT, int NG, bool NEAR>
+template <class T, int MT, int NG, enum near NEAR>
 static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
 {
     struct gemm_set set = {};
@@ -346,31 +381,41 @@ static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
     LAUNCH(kernel, grid, 32u * (unsigned)g->w.n_range, near, ln, set);
 }
 
+static bool are_quick(const struct gemm *g, int n)
+{
+    bool are = true;
+    for (int i = 0; i < n; i++)
+        are = are && norm_is_quick(g[i].near, g[i].w.k, g[i].has_norm ? &g[i].norm : nullptr);
+    return are;
+}
+
 extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
 {
     if (ln->base.be->act_dtype == DTYPE_F32) {
-        launch<float, 1, 4, true>(ln, g, n);
+        launch<float, 1, 4, NEAR_ANY>(ln, g, n);
         return;
     }
-    while (n > 0 && gemm_tiles_launch(ln, &g[n - 1])) /* many rows are better off alone */
-        n--;
+    while (n > 0 && gemm_tiles_fits(&g[n - 1])) /* many rows are better off alone */
+        gemm_tiles_launch(ln, &g[--n]);
     if (n == 0)
         return;
     /* rows of an expert, if they were equally chosen */
     int32_t n_row = g->item ? (g->n_row + g->n_expert - 1) / g->n_expert : g->n_row;
     bool thin = g->w.range_tile <= 2;
-    if (g->near.cols > 0)
-        launch<bf16, 1, 1, true>(ln, g, n);
+    if (g->near.cols > 0 && are_quick(g, n))
+        launch<bf16, 1, 1, NEAR_QUICK>(ln, g, n);
+    else if (g->near.cols > 0)
+        launch<bf16, 1, 1, NEAR_ANY>(ln, g, n);
     else if (thin && n_row <= 8)
-        launch<bf16, 4, 1, false>(ln, g, n);
+        launch<bf16, 4, 1, NEAR_NONE>(ln, g, n);
     else if (thin)
-        launch<bf16, 4, 2, false>(ln, g, n);
+        launch<bf16, 4, 2, NEAR_NONE>(ln, g, n);
     else if (n_row <= 8)
-        launch<bf16, 1, 1, false>(ln, g, n);
+        launch<bf16, 1, 1, NEAR_NONE>(ln, g, n);
     else if (n_row <= 16)
-        launch<bf16, 1, 2, false>(ln, g, n);
+        launch<bf16, 1, 2, NEAR_NONE>(ln, g, n);
     else
-        launch<bf16, 1, 4, false>(ln, g, n);
+        launch<bf16, 1, 4, NEAR_NONE>(ln, g, n);
 }
 
 extern "C" void gemm_staged(struct gemm *g, const void *x)

@@ -10,12 +10,14 @@ enum gemm_end {
     GEMM_ADD,    /* out[r,:] += y */
     GEMM_F32,    /* out[r,:] = y in float32 */
     GEMM_HIDDEN, /* out[r,:] = act(y), or value . act(gate), the input of the next matrix */
+    GEMM_KEYS,   /* y = [K|V] of key r, into blocks; gemm_tiles_launch only */
 };
 
 /* Rows [first, first + n) that go through one expert. Device memory. */
 struct gemm_item {
     int32_t expert, first, n;
 };
+struct attend_seq;
 #define GEMM_ITEM SCRATCH_ITEM /* the most rows of an item */
 #define GEMM_NEAR 8            /* the most rows that a gemm normalises by itself */
 
@@ -42,6 +44,8 @@ struct gemm {
     const struct gemm_item *item; /* NULL: dense */
     const int32_t *n_item;        /* device; at most max_item */
     int32_t max_item;
+    bool item_early; /* the launch before goes by the same items: they are there before it ends,
+                      * because it lets this one in only behind its own wait */
 
     enum gemm_end end;
     enum act act;    /* HIDDEN */
@@ -49,6 +53,8 @@ struct gemm {
     bool round_bf16; /* F32: the logits of a bf16 router */
     void *out;       /* [.., n], or for HIDDEN [.., filled up]; out_step: of the next expert */
     int64_t out_stride, out_step;
+    const struct attend_seq *keys; /* KEYS: one, an argument; all rows from key 0 on */
+    int32_t key_dim;               /* of a head, a multiple of 8 */
 };
 
 /* n of them in one launch, side by side; all have the same number of ranges. */

@@ -1,230 +1,373 @@
 /* gemm_tiles.cu - the multiplication of gemm.cu for many rows: prefill, encoder, memory attention.
- * Shapes   as gemm.cu, bf16, dense (all rows through each of n experts); 128 rows and more.
- * Launch   a block of 8 warps for 128 outputs x 64 rows; a warp for 32 x 32. Rows come through
- *          shared memory, a ring of STAGES chunks of 64 inputs that cp.async fills; weights in
- *          fragment order go from L2 straight into registers, a chunk ahead, and two warps find
- *          them in L1. One set of sums in registers; those of ranges that are done wait in shared
- *          memory, so that two blocks fit an SM (of 8 ranges: one).
- * Roofline 192 KB out of L2 for 4.2 M multiply-adds at K 512: bound by L2, not by the MMA.
- *          Predicted: 40 % of what mma.sync can do (590 TFLOP/s), 4096 x 512 x 256 in 6 us.
- *          Not timed by itself yet (docs/bench: whole steps).
- * Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the same end.
- *          The tree is a binary counter: after range i, as many sums are taken back as i has ones
- *          at its end. */
+ * Shapes   as gemm.cu, bf16, dense (all rows through each of n experts); 128 rows and more; ranges
+ *          of a multiple of 32 inputs.
+ * Launch   a block of 8 warps, 2 x 4 of them, for 128 outputs x 128 rows (a warp 64 x 32) or, where
+ *          that would leave most SMs idle or there are 8 ranges, 64 x 64 (a warp 32 x 16). Weights
+ * and rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that cp.async
+ * fills; weights lie there in fragment order too. Of the sums of ranges that are done the first
+ * wait in registers, the others in shared memory. Roofline 128 x 128: 256 KB out of L2 for 8.4 M
+ * multiply-adds at K 512, 96 KB out of shared memory for 512 MMAs: L2, shared memory (768 clocks a
+ * chunk) and mma.sync (845 at 60 % of the peak) are near each other. Predicted: 4096 x 512 x 512 in
+ * 7 us, 512 x 512 x 512 in 5. Before (tiles of 128 x 64, weights from L2 into registers): 16.7 and
+ * 17, H200. Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the
+ * same end. The tree is a binary counter: after range i, as many sums are taken back as i has ones
+ *          at its end. A tile's size is in none of it. */
 #include "kernels/cuda/gemm_tiles_impl.h"
 
+#include "kernels/cuda/attend_impl.cuh"
+#include "kernels/cuda/copy_impl.cuh"
 #include "kernels/cuda/gemm_part_impl.cuh"
 
 #define LEAST_ROWS 128
+#define LEAST_BLOCKS 64 /* of large tiles */
 #define WARPS 8
 #define BLOCK (32 * WARPS)
-#define M_TILES 8          /* of 16 outputs, of a block */
-#define ROWS 64            /* of a block */
-#define MT 2               /* tiles of outputs of a warp */
-#define NG 4               /* groups of 8 rows of a warp */
-#define CHUNK 64           /* inputs of a chunk */
-#define STEPS (CHUNK / 16) /* MMAs of a chunk */
-#define LINE_PAD 16        /* values between the rows of a chunk: no bank is hit twice */
-#define LINE (CHUNK + LINE_PAD)
+#define WARPS_M 2
+#define WARPS_ROW (WARPS / WARPS_M)
+#define LINE_PAD 16 /* values between the rows of a chunk: no bank is hit twice */
 #define STAGES 4
-#define STAGE (ROWS * LINE) /* values */
-#define SUMS (MT * NG * 4)  /* of a thread */
-#define OUT_STEP (16 * M_TILES + 1)
 
-/* ---- rows into shared memory ---- */
-
-__device__ inline void copy16(bf16 *to, const bf16 *from)
-{
-#ifdef __CUDACC__
-    asm volatile(
-        "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-        "l"(from));
-#else
-    memcpy(to, from, 16);
-#endif
-}
-/* What was asked for since the last time is a chunk. */
-__device__ inline void copies_commit()
-{
-#ifdef __CUDACC__
-    asm volatile("cp.async.commit_group;");
-#endif
-}
-/* All but the last `n` chunks of this thread have come. */
-template <int n> __device__ inline void copies_wait()
-{
-#ifdef __CUDACC__
-    asm volatile("cp.async.wait_group %0;" ::"n"(n));
-#endif
-}
-
-/* Inputs [first, first + CHUNK) of the rows of x from `row` on; a row beyond is the last one. */
-__device__ inline void ask_rows(bf16 *stage, const struct gemm &g, const bf16 *x, int32_t row,
-                                int32_t first)
-{
-    for (int32_t i = (int32_t)threadIdx.x; i < ROWS * CHUNK / 8; i += BLOCK) {
-        int32_t r = i / (CHUNK / 8), at = i % (CHUNK / 8) * 8;
-        int32_t from = row + r < g.n_row ? row + r : g.n_row - 1;
-        copy16(stage + r * LINE + at,
-               x + from * g.x_stride + first + at); // x[from,first + at]
-    }
-}
-
-/* ---- weights into registers ---- */
-
-/* A lane's way through the weights of its tiles, 16 inputs a step, range after range. */
-struct way {
-    const bf16 *p[MT];
-    int32_t j, left; /* of a range, of all steps */
+/* Of a block whose warps have MT tiles of 16 outputs and NG groups of 8 rows. */
+template <int MT, int NG, int STEPS> struct shape {
+    static constexpr int M_TILES = MT * WARPS_M, ROWS = 8 * NG * WARPS_ROW, SUMS = MT * NG * 4;
+    static constexpr int CHUNK = 16 * STEPS, LINE = CHUNK + LINE_PAD;
+    static constexpr int WEIGHTS = M_TILES * STEPS * PACK_TILE, STAGE = WEIGHTS + ROWS * LINE;
+    static constexpr int OUT_STEP = 16 * M_TILES + 4;
+    /* 16-byte pieces of a chunk that a thread copies */
+    static constexpr int PIECES_M = WEIGHTS / 8 / BLOCK, PIECES_ROW = ROWS * CHUNK / 8 / BLOCK;
+    static constexpr size_t RING = STAGES * STAGE * sizeof(bf16) > ROWS *OUT_STEP * sizeof(float)
+                                       ? STAGES *STAGE * sizeof(bf16)
+                                       : ROWS *OUT_STEP * sizeof(float);
 };
 
-__device__ inline struct way way_of(const struct gemm &g, const bf16 *data, int32_t m)
-{
-    struct way w;
-#pragma unroll
-    for (int mt = 0; mt < MT; mt++) { /* a tile beyond is the first one: nobody reads its sums */
-        int32_t tile = m + mt < g.w.n_tile ? m + mt : 0;
-        w.p[mt] = data + tiles_at(&g.w, tile, 0, 0) + (int32_t)threadIdx.x % 32 * 8;
-    }
-    w.j = 0;
-    w.left = g.w.k / 16;
-    return w;
-}
+/* ---- into shared memory ---- */
 
-__device__ inline void take_weights(uint4 a[MT], struct way *w, const struct gemm &g)
-{
-    if (w->left == 0)
-        return;
-    int64_t step = PACK_TILE;
-    if (++w->j == g.w.range_tile) {
-        step = g.w.range_step - (int64_t)(g.w.range_tile - 1) * PACK_TILE;
-        w->j = 0;
-    }
-    if (--w->left == 0)
-        step = 0;
+/* Where a thread's pieces of the next chunk lie. */
+template <class S> struct source {
+    const bf16 *weights, *row[S::PIECES_ROW];
+    int32_t tile[S::PIECES_M]; /* elements from `weights` */
+    int32_t j;                 /* tiles of the range that were asked for */
+
+    /* A tile or row beyond is the last one: nobody reads its sums. */
+    __device__ source(const struct gemm &g, const bf16 *data, const bf16 *x, int32_t m, int32_t r)
+        : weights(data), j(0)
+    {
+        int32_t at = (int32_t)threadIdx.x;
+        constexpr int PER_TILE = S::WEIGHTS / S::M_TILES / 8, PER_ROW = S::CHUNK / 8;
 #pragma unroll
-    for (int mt = 0; mt < MT; mt++) {
-        a[mt] = *(const uint4 *)w->p[mt];
-        w->p[mt] += step;
+        for (int i = 0; i < S::PIECES_M; i++) {
+            int32_t piece = at + i * BLOCK, t = m + piece / PER_TILE;
+            tile[i] = (int32_t)tiles_at(&g.w, t < g.w.n_tile ? t : g.w.n_tile - 1, 0, 0) +
+                      piece % PER_TILE * 8;
+        }
+#pragma unroll
+        for (int i = 0; i < S::PIECES_ROW; i++) {
+            int32_t piece = at + i * BLOCK, from = r + piece / PER_ROW;
+            row[i] = x + (from < g.n_row ? from : g.n_row - 1) * g.x_stride + piece % PER_ROW * 8;
+        }
     }
-}
+    __device__ void ask_rows(bf16 *stage)
+    {
+        constexpr int PER_ROW = S::CHUNK / 8;
+#pragma unroll
+        for (int i = 0; i < S::PIECES_ROW; i++) {
+            int32_t piece = (int32_t)threadIdx.x + i * BLOCK;
+            copy16(stage + S::WEIGHTS + piece / PER_ROW * S::LINE + piece % PER_ROW * 8, row[i]);
+            row[i] += S::CHUNK;
+        }
+    }
+    __device__ void ask_weights(bf16 *stage, const struct gemm &g)
+    {
+#pragma unroll
+        for (int i = 0; i < S::PIECES_M; i++)
+            copy16(stage + ((int32_t)threadIdx.x + i * BLOCK) * 8, weights + tile[i]);
+        j += S::CHUNK / 16;
+        weights += S::CHUNK * 16;
+        if (j == g.w.range_tile) {
+            weights += g.w.range_step - (int64_t)j * PACK_TILE;
+            j = 0;
+        }
+    }
+};
 
 /* ---- sums ---- */
 
-/* Sums c of range `range` into the tree; after the last range c is the result. kept[d][i][thread]:
- * no bank is hit twice. */
-__device__ inline void add_range(float *kept, float c[SUMS], int32_t range, int32_t n_range,
-                                 int32_t *depth)
-{
-    for (int32_t ones = range; ones & 1; ones >>= 1) {
-        --*depth;
+/* Sums of ranges that wait: the first in registers, others as at[d][i][thread]: no bank is hit
+ * twice. */
+template <int SUMS> struct kept {
+    float first[SUMS], *at;
+    int32_t depth;
+
+    __device__ float *place(int i)
+    {
+        return at + ((depth - 1) * SUMS + i) * BLOCK + (int32_t)threadIdx.x;
+    }
+    /* Sums c of range `range` into the tree; after the last range c is the result. */
+    __device__ void add(float c[SUMS], int32_t range, int32_t n_range)
+    {
+#pragma unroll 1
+        for (int32_t ones = range; ones & 1; ones >>= 1) {
+            depth--;
+            if (depth == 0) {
+#pragma unroll
+                for (int i = 0; i < SUMS; i++)
+                    c[i] = first[i] + c[i];
+            } else {
+#pragma unroll
+                for (int i = 0; i < SUMS; i++)
+                    c[i] = *place(i) + c[i];
+            }
+        }
+        if (range + 1 == n_range)
+            return;
+        if (depth == 0) {
+#pragma unroll
+            for (int i = 0; i < SUMS; i++)
+                first[i] = c[i];
+        } else {
+#pragma unroll
+            for (int i = 0; i < SUMS; i++)
+                *place(i) = c[i];
+        }
 #pragma unroll
         for (int i = 0; i < SUMS; i++)
-            c[i] = kept[(*depth * SUMS + i) * BLOCK + (int32_t)threadIdx.x] + c[i];
+            c[i] = 0.0f;
+        depth++;
     }
-    if (range + 1 == n_range)
-        return;
+};
+
+/* A chunk of one range. */
+template <int MT, int NG, int STEPS>
+__device__ inline void multiply(float *c, const bf16 *stage, int32_t warp_m, int32_t warp_row)
+{
+    using S = shape<MT, NG, STEPS>;
+    int32_t lane = (int32_t)threadIdx.x % 32;
+    const bf16 *a = stage + warp_m * MT * STEPS * PACK_TILE + lane * 8;
+    const bf16 *b = stage + S::WEIGHTS + (warp_row * 8 * NG + lane / 4) * S::LINE + lane % 4 * 4;
 #pragma unroll
-    for (int i = 0; i < SUMS; i++) {
-        kept[(*depth * SUMS + i) * BLOCK + (int32_t)threadIdx.x] = c[i];
-        c[i] = 0.0f;
+    for (int s = 0; s < STEPS; s++) {
+        uint4 w[MT];
+        uint2 in[NG];
+#pragma unroll
+        for (int mt = 0; mt < MT; mt++)
+            w[mt] = *(const uint4 *)(a + (mt * STEPS + s) * PACK_TILE);
+#pragma unroll
+        for (int group = 0; group < NG; group++)
+            in[group] = *(const uint2 *)(b + group * 8 * S::LINE + s * 16);
+#pragma unroll
+        for (int mt = 0; mt < MT; mt++)
+#pragma unroll
+            for (int group = 0; group < NG; group++)
+                mma_k16(c + (mt * NG + group) * 4, w[mt], in[group].x, in[group].y);
     }
-    ++*depth;
 }
 
-/* The block's results, through shared memory so that rows are written in one piece. */
+/* ---- results ---- */
+
+/* Outputs n to n + 7 of a row, y without bias. */
+__device__ inline void finish8(const struct gemm &g, const struct gemm_place &p, int64_t row,
+                               int32_t n, const float y[8])
+{
+    float v[8], bias[8] = {}, before[8] = {};
+    if (p.bias)
+        load8(bias, p.bias, n, g.w.n);
+    bf16 *out = (bf16 *)p.out + row * g.out_stride; // out[row,:]
+    if (g.end == GEMM_ADD)
+        load8(before, out, n, g.w.n);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        v[i] = y[i] + bias[i];
+        if (g.end == GEMM_ADD)
+            v[i] = before[i] + rounded<bf16>(v[i]);
+        else if (g.end == GEMM_F32 && g.round_bf16)
+            v[i] = rounded<bf16>(v[i]);
+    }
+    if (g.end == GEMM_F32)
+        store8((float *)p.out + row * g.out_stride, n, g.w.n, v);
+    else
+        store8(out, n, g.w.n, v);
+}
+
+/* Hidden units 8 tile to 8 tile + 7 of a row out of a tile's values and gates; zeros beyond. */
+__device__ inline void finish_hidden8(const struct gemm &g, const struct gemm_place &p, int64_t row,
+                                      int32_t tile, const float value[8], const float gate[8])
+{
+    float v[8], bias[8] = {}, gate_bias[8] = {};
+    int32_t n = 8 * tile;
+    if (p.bias)
+        load8(bias, p.bias, n, g.w.n);
+    if (p.bias && g.gated)
+        load8(gate_bias, p.bias + g.w.n, n, g.w.n);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        float a = rounded<bf16>(value[i] + bias[i]);
+        float h = g.gated ? a * rounded<bf16>(act_of(g.act, rounded<bf16>(gate[i] + gate_bias[i])))
+                          : act_of(g.act, a);
+        v[i] = n + i < g.w.n ? h : 0.0f;
+    }
+    store8((bf16 *)p.out + row * g.out_stride, n, n + 8, v); // out[row,n]
+}
+
+/* K and V of the block's rows into their blocks of keys, as store_tiles of attend.cu does: a thread
+ * 8 values of a key, or one value of 8 keys. Keys beyond are zeros up to the end of 32. */
+template <class S>
+__device__ inline void end_keys(const struct gemm &g, const float *bias, const float *out,
+                                int32_t m, int32_t row)
+{
+    const struct attend_keys *keys = &g.keys->keys;
+    int32_t dim = g.key_dim, width = g.w.n / 2;
+#pragma unroll 1
+    for (int32_t at = (int32_t)threadIdx.x; at < S::ROWS * 2 * S::M_TILES; at += BLOCK) {
+        int32_t r = at / (2 * S::M_TILES), o = at % (2 * S::M_TILES) * 8, n = m * 16 + o;
+        if (n >= width || row + r >= g.n_row)
+            continue;
+        float y[8], b[8] = {};
+        bf16 *block = block_of<bf16>(keys, (row + r) / KV_BLOCK, n / dim);
+        load8(y, out + r * S::OUT_STEP + o, 0, 8);
+        if (bias)
+            load8(b, bias, n, g.w.n);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            y[j] = y[j] + b[j];
+        store8(block + key_element(dim, (row + r) % KV_BLOCK, n % dim), 0, 8, y);
+    }
+#pragma unroll 1
+    for (int32_t at = (int32_t)threadIdx.x; at < S::ROWS * 2 * S::M_TILES; at += BLOCK) {
+        int32_t o = at / 4 % (16 * S::M_TILES), n = m * 16 + o - width;
+        int32_t r = (at / (64 * S::M_TILES) * 4 + at % 4) * 8;
+        if (n < 0 || n >= width || (row + r) / 32 * 32 >= g.n_row)
+            continue;
+        float y[8], b = bias ? bias[width + n] : 0.0f;
+        bf16 *values = block_of<bf16>(keys, (row + r) / KV_BLOCK, n / dim) + KV_BLOCK * dim;
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            y[j] = row + r + j < g.n_row ? out[(r + j) * S::OUT_STEP + o] + b : 0.0f;
+        store8(values + value_element(DTYPE_BF16, dim, (row + r) % KV_BLOCK, n % dim), 0, 8, y);
+    }
+}
+
+/* The block's results, through shared memory so that rows are written in pieces of 16 bytes. */
+template <int MT, int NG, int STEPS>
 __device__ inline void end_block(const struct gemm &g, const struct gemm_place &place, float *out,
-                                 const float c[SUMS], int32_t m, int32_t row, int32_t warp_m,
+                                 const float *c, int32_t m, int32_t row, int32_t warp_m,
                                  int32_t warp_row)
 {
+    using S = shape<MT, NG, STEPS>;
     int32_t lane = (int32_t)threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < SUMS; i++) {
+    for (int i = 0; i < S::SUMS; i++) {
         int32_t mt = i / (NG * 4), group = i / 4 % NG, at = i % 4;
         int32_t o = warp_m * 16 * MT + 16 * mt + lane / 4 + at / 2 * 8;
-        out[(warp_row * 8 * NG + 8 * group + lane % 4 * 2 + at % 2) * OUT_STEP + o] = c[i];
+        out[(warp_row * 8 * NG + 8 * group + lane % 4 * 2 + at % 2) * S::OUT_STEP + o] = c[i];
     }
     __syncthreads();
+    if (g.end == GEMM_KEYS) {
+        end_keys<S>(g, place.bias, out, m, row);
+        return;
+    }
     bool hidden = g.end == GEMM_HIDDEN;
-    int32_t bits = hidden ? 6 : 7; /* of an output */
-    for (int32_t at = (int32_t)threadIdx.x; at < ROWS << bits; at += BLOCK) {
-        int32_t r = at >> bits, o = at & ((1 << bits) - 1);
+    int32_t each = hidden ? S::M_TILES : 2 * S::M_TILES; /* of a row */
+#pragma unroll 1
+    for (int32_t at = (int32_t)threadIdx.x; at < S::ROWS * each; at += BLOCK) {
+        int32_t r = at / each, i = at % each;
         if (row + r >= g.n_row)
             break;
-        const float *y = out + r * OUT_STEP;
-        int32_t n = hidden ? m * 8 + o : m * 16 + o;
-        struct gemm_early e = early_of<bf16>(g, place, row + r, n);
-        if (!hidden)
-            finish<bf16>(g, place, e, row + r, n, y[o]);
-        else if (m + o / 8 < g.w.n_tile)
-            finish_hidden<bf16>(g, place, e, row + r, n, y[o / 8 * 16 + o % 8],
-                                y[o / 8 * 16 + o % 8 + 8]);
+        const float *from = out + r * S::OUT_STEP + (hidden ? 16 : 8) * i;
+        float y[8], gate[8];
+        load8(y, from, 0, 8);
+        if (!hidden) {
+            finish8(g, place, row + r, m * 16 + 8 * i, y);
+        } else if (m + i < g.w.n_tile) {
+            load8(gate, from + 8, 0, 8);
+            finish_hidden8(g, place, row + r, m + i, y, gate);
+        }
     }
 }
 
-static __global__ void __launch_bounds__(BLOCK, 2) gemm_tiles(const __grid_constant__ struct gemm g)
+template <int MT, int NG, int STEPS>
+static __global__ void __launch_bounds__(BLOCK, MT == 4 ? 1 : 2)
+    gemm_tiles(const __grid_constant__ struct gemm g)
 {
-    DYNAMIC_SHARED(bf16, ring); // [STAGES][ROWS][LINE], then the kept sums
-    float *kept = (float *)(ring + STAGES * STAGE);
-    int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
-    int32_t warp_m = warp % 4, warp_row = warp / 4;
-    int32_t each = (g.n_row + ROWS - 1) / ROWS, expert = (int32_t)blockIdx.y / each;
-    int32_t m = (int32_t)blockIdx.x * M_TILES, row = ((int32_t)blockIdx.y - expert * each) * ROWS;
-    const bf16 *x = (const bf16 *)g.x + expert * g.x_step;
-    int32_t own = m + warp_m * MT, n_chunk = g.w.k / CHUNK, depth = 0;
-    float c[SUMS] = {};
-    uint4 a[STEPS][MT];
-    struct way way = way_of(g, (const bf16 *)g.data + expert * g.expert_step, own);
-    for (int32_t i = 0; i < STAGES - 1; i++) {
+    using S = shape<MT, NG, STEPS>;
+    DYNAMIC_SHARED(bf16, ring); // [STAGES][weights, rows], then the kept sums
+    start_next();
+    int32_t warp = (int32_t)threadIdx.x / 32;
+    int32_t warp_m = warp % WARPS_M, warp_row = warp / WARPS_M;
+    int32_t each = (g.n_row + S::ROWS - 1) / S::ROWS, expert = (int32_t)blockIdx.y / each;
+    int32_t m = (int32_t)blockIdx.x * S::M_TILES;
+    int32_t row = ((int32_t)blockIdx.y - expert * each) * S::ROWS;
+    int32_t n_chunk = g.w.k / S::CHUNK;
+    struct source<S> from(g, (const bf16 *)g.data + expert * g.expert_step,
+                          (const bf16 *)g.x + expert * g.x_step, m, row);
+    struct kept<S::SUMS> kept = {
+    };
+    kept.at = (float *)((char *)ring + S::RING);
+    float c[S::SUMS] = {};
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++)
         if (i < n_chunk)
-            ask_rows(ring + i * STAGE, g, x, row, i * CHUNK);
+            from.ask_weights(ring + i * S::STAGE, g);
+    wait_for_previous(); /* nobody writes weights */
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++) {
+        if (i < n_chunk)
+            from.ask_rows(ring + i * S::STAGE);
         copies_commit();
     }
-#pragma unroll
-    for (int s = 0; s < STEPS - 1; s++)
-        take_weights(a[s], &way, g);
+#pragma unroll 1
     for (int32_t chunk = 0, range = 0, j = 0; chunk < n_chunk; chunk++) {
         copies_wait<STAGES - 2>();
         __syncthreads();
-        if (chunk + STAGES - 1 < n_chunk)
-            ask_rows(ring + (chunk + STAGES - 1) % STAGES * STAGE, g, x, row,
-                     (chunk + STAGES - 1) * CHUNK);
+        if (chunk + STAGES - 1 < n_chunk) {
+            bf16 *stage = ring + (chunk + STAGES - 1) % STAGES * S::STAGE;
+            from.ask_weights(stage, g);
+            from.ask_rows(stage);
+        }
         copies_commit();
-        const bf16 *b =
-            ring + chunk % STAGES * STAGE + (warp_row * 8 * NG + lane / 4) * LINE + lane % 4 * 4;
-#pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            uint2 in[NG];
-            take_weights(a[(s + STEPS - 1) % STEPS], &way, g);
-#pragma unroll
-            for (int group = 0; group < NG; group++)
-                in[group] = *(const uint2 *)(b + group * 8 * LINE + s * 16);
-#pragma unroll
-            for (int mt = 0; mt < MT; mt++)
-#pragma unroll
-                for (int group = 0; group < NG; group++)
-                    mma_k16(c + (mt * NG + group) * 4, a[s][mt], in[group].x, in[group].y);
-            if (++j == g.w.range_tile) {
-                add_range(kept, c, range++, g.w.n_range, &depth);
-                j = 0;
-            }
+        multiply<MT, NG, STEPS>(c, ring + chunk % STAGES * S::STAGE, warp_m, warp_row);
+        j += STEPS;
+        if (j == g.w.range_tile) {
+            kept.add(c, range++, g.w.n_range);
+            j = 0;
         }
     }
     __syncthreads();
     size_t value = g.end == GEMM_F32 ? sizeof(float) : sizeof(bf16);
     struct gemm_place place = {g.bias ? g.bias + expert * g.bias_step : nullptr,
                                (char *)g.out + (size_t)(expert * g.out_step) * value};
-    end_block(g, place, kept, c, m, row, warp_m, warp_row);
+    end_block<MT, NG, STEPS>(g, place, (float *)ring, c, m, row, warp_m, warp_row);
 }
 
-extern "C" bool gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
+/* ---- launching ---- */
+
+template <int MT, int NG, int STEPS> static dim3 grid_of(const struct gemm *g)
 {
-    if (g->item || g->n_row < LEAST_ROWS || g->near.cols > 0 || g->w.tail)
-        return false;
-    size_t n_kept = g->w.n_range == 8 ? 3 : 2;
-    size_t bytes = STAGES * STAGE * sizeof(bf16) + n_kept * SUMS * BLOCK * sizeof(float);
-    dim3 grid((unsigned)(g->w.n_tile + M_TILES - 1) / M_TILES,
-              (unsigned)((g->n_row + ROWS - 1) / ROWS * g->n_expert));
-    LAUNCH(gemm_tiles, grid, BLOCK, bytes, ln, *g);
-    return true;
+    using S = shape<MT, NG, STEPS>;
+    return dim3((unsigned)((g->w.n_tile + S::M_TILES - 1) / S::M_TILES),
+                (unsigned)((g->n_row + S::ROWS - 1) / S::ROWS * g->n_expert));
+}
+
+template <int MT, int NG, int STEPS> static void launch(struct cuda_lane *ln, const struct gemm *g)
+{
+    using S = shape<MT, NG, STEPS>;
+    size_t n_kept = g->w.n_range == 8 ? 2 : 1;
+    LAUNCH((gemm_tiles<MT, NG, STEPS>), (grid_of<MT, NG, STEPS>(g)), BLOCK,
+           S::RING + n_kept * S::SUMS * BLOCK * sizeof(float), ln, *g);
+}
+
+extern "C" bool gemm_tiles_fits(const struct gemm *g)
+{
+    return !g->item && g->n_row >= LEAST_ROWS && g->near.cols == 0 && !g->w.tail &&
+           g->w.range_tile % 2 == 0;
+}
+
+extern "C" void gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
+{
+    dim3 large = grid_of<4, 4, 4>(g);
+    if (g->w.range_tile % 4 == 0 && g->w.n_range == 4 && large.x * large.y >= LEAST_BLOCKS)
+        launch<4, 4, 4>(ln, g);
+    else if (g->w.range_tile % 4 == 0)
+        launch<2, 2, 4>(ln, g);
+    else
+        launch<2, 2, 2>(ln, g);
 }

@@ -4,7 +4,8 @@
 
 #include "kernels/cuda/gemm_impl.h"
 
-/* False: too few rows, or not all through each expert; nothing was launched. */
-CUDA_API bool gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g);
+/* bf16; false: too few rows, or not all through each expert. */
+CUDA_API bool gemm_tiles_fits(const struct gemm *g);
+CUDA_API void gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g);
 
 #endif

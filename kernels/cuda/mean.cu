@@ -24,6 +24,7 @@ struct mean_job {
 
 template <class T> static __global__ void mean_rows(const __grid_constant__ struct mean_job job)
 {
+    start_and_wait();
     int32_t cols = job.out.cols, pieces = (cols + 7) / 8;
     for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
          at < (int64_t)job.out.rows * pieces; at += (int64_t)gridDim.x * THREADS) {

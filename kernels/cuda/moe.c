@@ -94,6 +94,7 @@ static struct route cut_route(struct cuda_lane *ln, const struct cuda_moe *w, in
         .n_shared = w->n_shared,
         .dim = w->dim,
         .max_item = (int32_t)scratch_items(rows, k, e),
+        .arrived = ln->arrived,
     };
     r.logits = cuda_cut(ln, rows * e, sizeof(float));
     if (w->n_shared > 1)
@@ -165,6 +166,7 @@ static void run_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct m
         down[i].out_step = (int64_t)n_row * w->dim;
     }
     up[0].x_row = s->r.slot_row;
+    down[0].item_early = true;
     up[0].item = down[0].item = s->r.item;
     up[0].n_item = down[0].n_item = s->r.n_item;
     up[0].max_item = down[0].max_item = s->r.max_item;

@@ -122,4 +122,76 @@ __device__ inline void put_row(T *to, int32_t cols, const void *x, enum dtype dt
     }
 }
 
+/* ---- short rows that lie well ---- */
+
+/* What put_row does, with the same bits, for the rows of decode steps: bf16, 16 bytes at a time,
+ * QUICK_COLS at most, RMS or no norm. Little code and nothing read twice, because such a row waits
+ * for each of its loads, and a kernel that runs for 2 us for its instructions too. */
+#define QUICK 2 /* pieces of a lane */
+#define QUICK_COLS (QUICK * ROW_STEP)
+
+static inline bool norm_is_quick(struct tensor x, int32_t cols, const struct norm *norm)
+{
+    return x.dtype == DTYPE_BF16 && x.cols == cols && cols <= QUICK_COLS && cols % 8 == 0 &&
+           x.stride % 8 == 0 && (uintptr_t)x.data % 16 == 0 && (!norm || norm->kind == NORM_RMS);
+}
+
+/* A lane's weights of the norm, which may be asked for before there is a row. */
+struct quick_weight {
+    float v[QUICK][8];
+};
+__device__ inline void quick_ask(struct quick_weight *q, const struct norm *w)
+{
+#pragma unroll
+    for (int c = 0; c < QUICK; c++) {
+        int32_t i = ROW_FIRST + c * ROW_STEP;
+        if (i >= w->dim)
+            continue;
+        float4 a = *(const float4 *)(w->weight + i), b = *(const float4 *)(w->weight + i + 4);
+        q->v[c][0] = a.x, q->v[c][1] = a.y, q->v[c][2] = a.z, q->v[c][3] = a.w;
+        q->v[c][4] = b.x, q->v[c][5] = b.y, q->v[c][6] = b.z, q->v[c][7] = b.w;
+    }
+}
+
+/* to[n] = norm(x[n]), or x; also[n] too, unless it is NULL. By a warp. */
+__device__ inline void quick_row(bf16 *to, bf16 *also, const bf16 *x, int32_t n,
+                                 const struct norm *norm, const struct quick_weight &q)
+{
+    uint4 in[QUICK];
+    float v[QUICK][8], sum = 0.0f, factor = 1.0f;
+#pragma unroll
+    for (int c = 0; c < QUICK; c++)
+        if (ROW_FIRST + c * ROW_STEP < n)
+            in[c] = *(const uint4 *)(x + ROW_FIRST + c * ROW_STEP);
+#pragma unroll
+    for (int c = 0; c < QUICK; c++) {
+        if (ROW_FIRST + c * ROW_STEP >= n)
+            continue;
+        const uint32_t word[4] = {in[c].x, in[c].y, in[c].z, in[c].w};
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            v[c][j] = __uint_as_float(j % 2 ? word[j / 2] & 0xFFFF0000u : word[j / 2] << 16);
+            sum = fmaf(v[c][j], v[c][j], sum);
+        }
+    }
+    if (norm)
+        factor = 1.0f / sqrtf(warp_sum(sum) / (float)norm->dim + norm->eps);
+#pragma unroll
+    for (int c = 0; c < QUICK; c++) {
+        int32_t i = ROW_FIRST + c * ROW_STEP;
+        if (i >= n)
+            continue;
+        uint32_t word[4];
+        if (norm)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                word[j] = (uint32_t)bf16_of(v[c][2 * j] * factor * q.v[c][2 * j]) |
+                          (uint32_t)bf16_of(v[c][2 * j + 1] * factor * q.v[c][2 * j + 1]) << 16;
+        uint4 out = norm ? uint4{word[0], word[1], word[2], word[3]} : in[c];
+        *(uint4 *)(to + i) = out;
+        if (also)
+            *(uint4 *)(also + i) = out;
+    }
+}
+
 #endif

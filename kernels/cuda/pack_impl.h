@@ -108,7 +108,7 @@ static inline PACK_BOTH int32_t pack_fill(int32_t n)
 
 /* Keys and values: blocks of 64 positions of one layer and head, 64*hd elements of K, then as many
  * of V. K is [64][hd]. V in bf16 is [2][hd][32 positions], in f32 [64][hd]: so a lane's operands of
- * mma.m16n8k16 lie together in both products of attention (attend_tile.cu). */
+ * mma.m16n8k16 lie together in both products of attention (attend_tile_impl.cuh). */
 #define KV_BLOCK 64
 static inline PACK_BOTH int32_t key_element(int32_t dim, int32_t row, int32_t d)
 {

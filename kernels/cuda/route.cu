@@ -1,11 +1,12 @@
 /* route.cu - the device side of a mixture: choice, plan, sum (spec 2.6).
  * Shapes   logits [R,E] f32; choices, shares and slots [R,K]; x [R,D].
- * Launch   choice: a warp a row, its E probabilities in registers. Plan: one block, an expert or a
- *          choice a thread; for 1024 choices at most both are one launch. Sum: a block of 64 a row,
- *          8 values a thread.
+ * Launch   choice: a warp a row, its E probabilities in registers, 8 rows a block; the block that
+ *          is last to arrive plans, an expert or a choice a thread. Sum: a block of 256 a row, 2
+ *          values a thread; of 64, 8 values, where rows are not made of pairs.
  * Roofline all small beside the experts' bytes, and bound by latency: a choice costs two warp
- *          reductions for each of K, the plan 6 barriers. Predicted: 4 us for 64 rows of 384
- *          experts, 3 us for the sum. Not timed by itself yet (docs/bench: whole steps).
+ *          reductions for each of K, the plan 5 barriers. Measured before (a block of 1024 that
+ *          chose and planned, a sum of 8 values a thread): 9.8 us for a row of 384 experts, 31 for
+ *          64 rows, 6.3 for the sum. Predicted: 3, 5 and 2.5.
  * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
  *          shares and results of a row are added by rank, then shared experts by number. The
  *          places of slots depend on the other rows, the results in them do not. Atomics count
@@ -14,10 +15,10 @@
 
 #include "kernels/cuda/device_impl.cuh"
 
-#define WARPS 4 /* of a block that chooses only */
-#define PLAN_THREADS 1024
-#define FEW_EXPERTS 512  /* 16 a lane */
-#define FEW_CHOICES 1024 /* chosen and planned by one block */
+#define THREADS 256
+#define WARPS (THREADS / 32)
+#define FEW_EXPERTS 384  /* 12 a lane */
+#define NEAR_CHOICES 256 /* of one block, kept in shared memory */
 #define PLAN_WORDS 32768 /* of bits */
 
 /* ---- choice ---- */
@@ -56,8 +57,33 @@ __device__ inline void softmax(float *p, int32_t n)
         p[i] = exp_below(p[i] - top) / sum;
 }
 
-/* One row, by a warp; a lane has the experts lane, lane + 32, ..., N of them. */
-template <int N> __device__ inline void route_row(const struct route &r, int32_t row)
+/* A lane's best key and which of its N it is; the first of equal ones. */
+struct best {
+    uint32_t key;
+    int32_t at;
+};
+/* The better of two, a being the first. */
+__device__ inline struct best better(struct best a, struct best b)
+{
+    return b.key > a.key ? b : a;
+}
+/* Of 4 at a time, which is shorter than a chain. */
+template <int N> __device__ inline struct best best_of(const uint32_t key[N])
+{
+    static_assert(N % 4 == 0, "fours");
+    struct best all = {0, 0};
+#pragma unroll
+    for (int j = 0; j < N; j += 4) {
+        struct best low = better({key[j], j}, {key[j + 1], j + 1});
+        struct best high = better({key[j + 2], j + 2}, {key[j + 3], j + 3});
+        all = j == 0 ? better(low, high) : better(all, better(low, high));
+    }
+    return all;
+}
+
+/* One row, by a warp; a lane has the experts lane, lane + 32, ..., N of them. near: the choices are
+ * left there too, unless it is NULL. */
+template <int N> __device__ inline void route_row(const struct route &r, int32_t row, int32_t *near)
 {
     int32_t lane = (int32_t)threadIdx.x % 32;
     const float *logits = r.logits + (int64_t)row * r.n_expert; // logits[row,:]
@@ -81,25 +107,24 @@ template <int N> __device__ inline void route_row(const struct route &r, int32_t
 #pragma unroll
     for (int j = 0; j < N; j++)
         key[j] = lane + 32 * j < r.n_expert ? key_of(__uint_as_float(key[j]) / sum) : 0;
+    struct best own_best = best_of<N>(key);
     float own = 0.0f;
     int32_t chosen = 0;
     sum = 0.0f;
+#pragma unroll 1
     for (int32_t k = 0; k < r.top_k; k++) {
-        uint32_t best = 0;
-        int32_t at = 0;
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            if (key[j] > best) {
-                best = key[j];
-                at = j;
-            }
-        uint32_t most = __reduce_max_sync(0xFFFFFFFFu, best);
-        uint32_t index = best == most ? (uint32_t)(lane + 32 * at) : UINT32_MAX;
+        uint32_t most = __reduce_max_sync(0xFFFFFFFFu, own_best.key);
+        uint32_t index = UINT32_MAX;
+        if (own_best.key == most)
+            index = (uint32_t)(lane + 32 * own_best.at);
         index = __reduce_min_sync(0xFFFFFFFFu, index);
+        if (index == (uint32_t)(lane + 32 * own_best.at)) {
 #pragma unroll
-        for (int j = 0; j < N; j++)
-            if (index == (uint32_t)(lane + 32 * j))
-                key[j] = 0;
+            for (int j = 0; j < N; j++)
+                if (j == own_best.at)
+                    key[j] = 0;
+            own_best = best_of<N>(key);
+        }
         float v = key_value(most);
         sum = sum + v;
         if (k % 32 == lane) {
@@ -107,10 +132,13 @@ template <int N> __device__ inline void route_row(const struct route &r, int32_t
             chosen = (int32_t)index;
         }
         if (k % 32 == 31 || k + 1 == r.top_k) {
-            int64_t at = (int64_t)row * r.top_k + k / 32 * 32 + lane;
+            int32_t at = k / 32 * 32 + lane;
             if (lane <= k % 32) {
-                r.expert[at] = chosen;                                      // expert[row,k]
-                r.share[at] = k + 1 == r.top_k ? own / (sum + 1e-9f) : own; // share[row,k]
+                int64_t to = (int64_t)row * r.top_k + at;
+                r.expert[to] = chosen;                                      // expert[row,k]
+                r.share[to] = k + 1 == r.top_k ? own / (sum + 1e-9f) : own; // share[row,k]
+                if (near)
+                    near[at] = chosen;
             }
         }
     }
@@ -118,13 +146,11 @@ template <int N> __device__ inline void route_row(const struct route &r, int32_t
         float *share = r.share + (int64_t)row * r.top_k + k;       // share[row,k]
         *share = *share / (sum + 1e-9f);
     }
-    if (r.shared_logits)
-        softmax(r.shared_logits + (int64_t)row * r.n_shared, r.n_shared);
 }
 
 /* ---- plan ---- */
 
-/* The sum of v over the threads before this one; *all: over all of them. place: 32 values. */
+/* The sum of v over the threads before this one; *all: over all of them. place: a value a warp. */
 __device__ inline uint64_t sum_before(uint64_t v, uint64_t *place, uint64_t *all)
 {
     int32_t lane = (int32_t)threadIdx.x % 32, warp = (int32_t)threadIdx.x / 32;
@@ -140,12 +166,12 @@ __device__ inline uint64_t sum_before(uint64_t v, uint64_t *place, uint64_t *all
     __syncthreads();
     uint64_t before = 0;
     *all = 0;
-    for (int32_t i = 0; i < (int32_t)blockDim.x / 32; i++) {
+#pragma unroll
+    for (int32_t i = 0; i < WARPS; i++) {
         if (i < warp)
             before += place[i];
         *all += place[i];
     }
-    __syncthreads();
     return before + sum - v;
 }
 
@@ -154,12 +180,39 @@ struct plan {
     int32_t *count; /* [E]: choices of an expert, then the first slot that is free */
     uint32_t *bits; /* [E,words]: the rows of a piece that chose it */
     int32_t words;
+    const int32_t *near; /* [n_row,top_k]: the choices; NULL: in memory */
 };
+
+/* f(i, expert, row within the piece) of the choices of the rows [row, row + n_row). */
+template <class F>
+__device__ inline void for_choices(const struct route &r, const struct plan &s, int32_t row,
+                                   int32_t n_row, F f)
+{
+    const int AHEAD = 4; /* under way together */
+    int32_t n = n_row * r.top_k;
+    const int32_t *expert = r.expert + (int64_t)row * r.top_k; // expert[row,:]
+#pragma unroll 1
+    for (int32_t first = (int32_t)threadIdx.x; first < n; first += AHEAD * THREADS) {
+        int32_t e[AHEAD] = {};
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            int32_t i = first + a * THREADS;
+            if (i < n)
+                e[a] = s.near ? s.near[i] : __ldcg(expert + i);
+        }
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            int32_t i = first + a * THREADS;
+            if (i < n)
+                f(i, e[a], i / r.top_k);
+        }
+    }
+}
 
 /* Slots and items of all experts; count becomes the first slot of each. */
 __device__ inline void plan_experts(const struct route &r, const struct plan &s, uint64_t *place)
 {
-    int32_t each = (r.n_expert + PLAN_THREADS - 1) / PLAN_THREADS;
+    int32_t each = (r.n_expert + THREADS - 1) / THREADS;
     int32_t first = (int32_t)threadIdx.x * each;
     int32_t last = first + each < r.n_expert ? first + each : r.n_expert;
     uint64_t own = 0, all; /* slots << 32, items */
@@ -180,68 +233,94 @@ __device__ inline void plan_experts(const struct route &r, const struct plan &s,
         *r.n_item = (int32_t)all;
 }
 
-/* Slots of the rows [row, row + 32 words): a choice lies behind those of the lower rows. */
-__device__ inline void plan_rows(const struct route &r, const struct plan &s, int32_t row)
-{
-    int32_t n_row = r.n_row - row < 32 * s.words ? r.n_row - row : 32 * s.words;
-    int32_t n = n_row * r.top_k;
-    const int32_t *expert = r.expert + (int64_t)row * r.top_k; // expert[row,:]
-    for (int32_t i = (int32_t)threadIdx.x; i < r.n_expert * s.words; i += PLAN_THREADS)
-        s.bits[i] = 0;
-    __syncthreads();
-    for (int32_t i = (int32_t)threadIdx.x; i < n; i += PLAN_THREADS) {
-        int32_t in = i / r.top_k;
-        atomicOr(&s.bits[expert[i] * s.words + in / 32], 1u << in % 32);
-    }
-    __syncthreads();
-    for (int32_t i = (int32_t)threadIdx.x; i < n; i += PLAN_THREADS) {
-        int32_t e = expert[i], in = i / r.top_k, slot = s.count[e];
-        const uint32_t *bits = s.bits + e * s.words; // bits[e,:]
-        for (int32_t w = 0; w < in / 32; w++)
-            slot += __popc(bits[w]);
-        slot += __popc(bits[in / 32] & ((1u << in % 32) - 1u));
-        r.slot[(int64_t)row * r.top_k + i] = slot; // slot[row,k]
-        r.slot_row[slot] = row + in;
-    }
-    __syncthreads();
-    for (int32_t e = (int32_t)threadIdx.x; e < r.n_expert; e += PLAN_THREADS)
-        for (int32_t w = 0; w < s.words; w++)
-            s.count[e] += __popc(s.bits[e * s.words + w]);
-    __syncthreads();
-}
-
+/* A choice lies behind those of the lower rows, which are the bits below its own: rows of a piece,
+ * 32 words of them, at a time. */
 __device__ inline void plan_slots(const struct route &r, const struct plan &s, uint64_t *place)
 {
-    for (int32_t e = (int32_t)threadIdx.x; e < r.n_expert; e += PLAN_THREADS)
-        s.count[e] = 0;
+    int32_t piece = 32 * s.words;
+    for (int32_t i = (int32_t)threadIdx.x; i < r.n_expert * (s.words + 1); i += THREADS)
+        s.bits[i] = 0; /* and the counts behind them */
     __syncthreads();
-    for (int32_t i = (int32_t)threadIdx.x; i < r.n_row * r.top_k; i += PLAN_THREADS)
-        atomicAdd(&s.count[r.expert[i]], 1);
+    for_choices(r, s, 0, r.n_row, [&](int32_t, int32_t e, int32_t in) {
+        atomicAdd(&s.count[e], 1);
+        if (in < piece)
+            atomicOr(&s.bits[e * s.words + in / 32], 1u << in % 32);
+    });
     __syncthreads();
     plan_experts(r, s, place);
     __syncthreads();
-    for (int32_t row = 0; row < r.n_row; row += 32 * s.words)
-        plan_rows(r, s, row);
+#pragma unroll 1
+    for (int32_t row = 0;;) {
+        int32_t n_row = r.n_row - row < piece ? r.n_row - row : piece;
+        for_choices(r, s, row, n_row, [&](int32_t i, int32_t e, int32_t in) {
+            int32_t slot = s.count[e];
+            const uint32_t *bits = s.bits + e * s.words; // bits[e,:]
+            for (int32_t w = 0; w < in / 32; w++)
+                slot += __popc(bits[w]);
+            slot += __popc(bits[in / 32] & ((1u << in % 32) - 1u));
+            r.slot[(int64_t)row * r.top_k + i] = slot; // slot[row,k]
+            r.slot_row[slot] = row + in;
+        });
+        row += piece;
+        if (row >= r.n_row)
+            return;
+        __syncthreads();
+        for (int32_t e = (int32_t)threadIdx.x; e < r.n_expert; e += THREADS)
+            for (int32_t w = 0; w < s.words; w++) {
+                s.count[e] += __popc(s.bits[e * s.words + w]);
+                s.bits[e * s.words + w] = 0;
+            }
+        __syncthreads();
+        for_choices(r, s, row, r.n_row - row < piece ? r.n_row - row : piece,
+                    [&](int32_t, int32_t e, int32_t in) {
+                        atomicOr(&s.bits[e * s.words + in / 32], 1u << in % 32);
+                    });
+        __syncthreads();
+    }
 }
 
-/* Chooses with all its warps; plan: one block of PLAN_THREADS that then plans, or does only that
- * (N 0). */
-template <int N, bool PLANS>
-static __global__ void __launch_bounds__(PLANS ? PLAN_THREADS : 32 * WARPS)
+/* Whether this block is the last of the grid that calls it; the counter is zero again then. What
+ * the others wrote before can be read. */
+__device__ inline bool arrives_last(int32_t *arrived)
+{
+    __shared__ int32_t before;
+    if (gridDim.x == 1)
+        return true;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        before = atomicAdd(arrived, 1);
+    __syncthreads();
+    if (before != (int32_t)gridDim.x - 1)
+        return false;
+    __threadfence();
+    if (threadIdx.x == 0)
+        *arrived = 0;
+    return true;
+}
+
+/* Every warp chooses for its rows, the last block plans. */
+template <int N>
+static __global__ void __launch_bounds__(THREADS, 1)
     route_rows(const __grid_constant__ struct route r, int32_t words)
 {
-    if constexpr (N > 0) {
-        int32_t n_warp = (int32_t)(blockDim.x / 32);
-        for (int32_t row = (int32_t)blockIdx.x * n_warp + (int32_t)threadIdx.x / 32; row < r.n_row;
-             row += (int32_t)gridDim.x * n_warp)
-            route_row<N>(r, row);
+    DYNAMIC_SHARED(uint32_t, bits); // [E,words], then count [E]
+    __shared__ uint64_t place[WARPS];
+    __shared__ int32_t chosen[NEAR_CHOICES];
+    start_next();
+    int32_t n_warp = (int32_t)gridDim.x * WARPS;
+    bool near = gridDim.x == 1 && r.n_row * r.top_k <= NEAR_CHOICES;
+    wait_for_previous();
+#pragma unroll 1
+    for (int32_t row = (int32_t)blockIdx.x * WARPS + (int32_t)threadIdx.x / 32; row < r.n_row;
+         row += n_warp) {
+        route_row<N>(r, row, near ? chosen + row * r.top_k : nullptr);
+        if (r.shared_logits)
+            softmax(r.shared_logits + (int64_t)row * r.n_shared, r.n_shared);
     }
-    if constexpr (PLANS) {
-        DYNAMIC_SHARED(uint32_t, bits); // [E,words], then count [E]
-        __shared__ uint64_t place[PLAN_THREADS / 32];
-        __syncthreads();
-        plan_slots(r, {(int32_t *)bits + r.n_expert * words, bits, words}, place);
-    }
+    if (arrives_last(r.arrived))
+        plan_slots(r, {(int32_t *)bits + r.n_expert * words, bits, words, near ? chosen : nullptr},
+                   place);
 }
 
 extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
@@ -249,18 +328,10 @@ extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
     int32_t words = (r->n_row + 31) / 32, most = PLAN_WORDS / r->n_expert;
     words = words < most ? words : most;
     size_t bytes = (size_t)r->n_expert * (size_t)(words + 1) * sizeof(int32_t);
-    bool few = r->n_expert <= FEW_EXPERTS;
-    if (few && (int64_t)r->n_row * r->top_k <= FEW_CHOICES) {
-        auto kernel = route_rows<FEW_EXPERTS / 32, true>;
-        LAUNCH(kernel, 1, PLAN_THREADS, bytes, ln, *r, words);
-        return;
-    }
     unsigned grid = grid_rows((r->n_row + WARPS - 1) / WARPS);
-    auto choose =
-        few ? route_rows<FEW_EXPERTS / 32, false> : route_rows<ROUTE_MAX_EXPERT / 32, false>;
-    LAUNCH(choose, grid, 32 * WARPS, 0, ln, *r, words);
-    auto plan = route_rows<0, true>;
-    LAUNCH(plan, 1, PLAN_THREADS, bytes, ln, *r, words);
+    auto kernel = r->n_expert <= FEW_EXPERTS ? route_rows<FEW_EXPERTS / 32>
+                                             : route_rows<ROUTE_MAX_EXPERT / 32>;
+    LAUNCH(kernel, grid, THREADS, bytes, ln, *r, words);
 }
 
 /* ---- sum ---- */
@@ -306,6 +377,7 @@ __device__ inline void add_bias(float sum[8], const float *bias, int32_t i, int3
 /* Rounded where spec 6.1 rounds: every product, every sum. Block = row. */
 template <class T> static __global__ void sum_rows(const __grid_constant__ struct moe_sum s)
 {
+    start_and_wait();
     int32_t dim = s.r.dim;
     for (int32_t row = (int32_t)blockIdx.x; row < s.r.n_row; row += (int32_t)gridDim.x) {
         const int32_t *slot = s.r.slot + (int64_t)row * s.r.top_k; // slot[row,:]
@@ -342,9 +414,97 @@ template <class T> static __global__ void sum_rows(const __grid_constant__ struc
     }
 }
 
+/* ---- the same for rows of pairs ---- */
+
+/* Two columns a thread, little code: a row of a decode step waits for each of its loads. */
+#define PAIR_THREADS 256
+
+struct pair {
+    float v[2];
+};
+__device__ inline struct pair pair_at(const bf16 *p)
+{
+    uint32_t w = *(const uint32_t *)p;
+    return {{__uint_as_float(w << 16), __uint_as_float(w & 0xFFFF0000u)}};
+}
+
+__device__ inline void add_pair(struct pair *sum, float share, const struct pair &y)
+{
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+        sum->v[j] = rounded<bf16>(sum->v[j] + rounded<bf16>(share * y.v[j]));
+}
+__device__ inline void add_pair_bias(struct pair *sum, float scale, const float *bias, int32_t i)
+{
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+        sum->v[j] = rounded<bf16>(rounded<bf16>(sum->v[j] * scale) + (bias ? bias[i + j] : 0.0f));
+}
+
+static __global__ void __launch_bounds__(PAIR_THREADS)
+    sum_pairs(const __grid_constant__ struct moe_sum s)
+{
+    start_next();
+    int32_t dim = s.r.dim, row = (int32_t)blockIdx.x, n = s.r.top_k;
+    const int32_t *slot = s.r.slot + (int64_t)row * n; // slot[row,:]
+    const float *share = s.r.share + (int64_t)row * n; // share[row,:]
+    const float *part =
+        s.r.shared_logits ? s.r.shared_logits + (int64_t)row * s.r.n_shared : nullptr;
+    const bf16 *y_shared = (const bf16 *)s.y_shared + (int64_t)row * dim;
+    bf16 *x = (bf16 *)s.x.data + row * s.x.stride; // x[row,:]
+    int32_t at[SUM_AHEAD];
+    float part_of[SUM_AHEAD];
+    auto ask = [&](int32_t first) {
+#pragma unroll
+        for (int a = 0; a < SUM_AHEAD; a++) {
+            int32_t k = first + a < n ? first + a : n - 1;
+            at[a] = __ldcg(slot + k);
+            part_of[a] = __ldcg(share + k);
+        }
+    };
+    ask(0); /* there already: the experts let this launch in behind their own wait */
+    wait_for_previous();
+#pragma unroll 1
+    for (int32_t i = 2 * (int32_t)threadIdx.x; i < dim; i += 2 * PAIR_THREADS) {
+        const bf16 *y = (const bf16 *)s.y + i;
+        struct pair sum = {}, shared = {}, before = pair_at(x + i);
+#pragma unroll 1
+        for (int32_t first = 0; first < n; first += SUM_AHEAD) {
+            struct pair v[SUM_AHEAD];
+            if (n > SUM_AHEAD)
+                ask(first);
+#pragma unroll
+            for (int a = 0; a < SUM_AHEAD; a++)
+                v[a] = pair_at(y + (int64_t)at[a] * dim);
+#pragma unroll
+            for (int a = 0; a < SUM_AHEAD; a++)
+                if (first + a < n)
+                    add_pair(&sum, part_of[a], v[a]);
+        }
+        add_pair_bias(&sum, s.routed_scale, s.bias, i);
+        if (s.r.n_shared > 0) {
+#pragma unroll 2
+            for (int32_t e = 0; e < s.r.n_shared; e++)
+                add_pair(&shared, part ? part[e] : 1.0f,
+                         pair_at(y_shared + (int64_t)e * s.r.n_row * dim + i));
+            add_pair_bias(&shared, 1.0f, s.shared_bias, i);
+            add_pair(&sum, s.shared_scale, shared);
+        }
+        *(uint32_t *)(x + i) = (uint32_t)bf16_of(before.v[0] + sum.v[0]) |
+                               (uint32_t)bf16_of(before.v[1] + sum.v[1]) << 16;
+    }
+}
+
+static bool are_pairs(const struct moe_sum *s)
+{
+    return s->r.dim % 2 == 0 && s->x.stride % 2 == 0 && (uintptr_t)s->x.data % 4 == 0;
+}
+
 extern "C" void moe_sum_launch(struct cuda_lane *ln, const struct moe_sum *s)
 {
-    if (ln->base.be->act_dtype == DTYPE_BF16)
+    if (ln->base.be->act_dtype == DTYPE_BF16 && are_pairs(s))
+        LAUNCH(sum_pairs, (unsigned)s->r.n_row, PAIR_THREADS, 0, ln, *s);
+    else if (ln->base.be->act_dtype == DTYPE_BF16)
         LAUNCH(sum_rows<bf16>, grid_rows(s->r.n_row), SUM_THREADS, 0, ln, *s);
     else
         LAUNCH(sum_rows<float>, grid_rows(s->r.n_row), SUM_THREADS, 0, ln, *s);

@@ -1,8 +1,9 @@
 /* sample.cu - one token a row by the rule of spec 5, without sorting and without the host.
  * Shapes   logits [R,V] f32; id [R] in pinned memory. Parameters of 64 rows a launch.
- * Launch   a block of 256 a row; 17 KB of shared memory.
- * Roofline up to 10 readings of V floats, the first from DRAM. Not timed by itself yet
- *          (docs/bench: whole steps).
+ * Launch   a block of 1024 a row; 17 KB of shared memory.
+ * Roofline one reading of V floats for the highest, 16 bytes at a time and 4 of them under way, up
+ *          to 10 to draw: bound by what an SM takes from L2, 4 us each for 65,536. Measured before,
+ *          256 threads and 4 bytes: 21 us for the highest. Predicted: 6.
  * Order    tokens are ranked by z = logit / temperature, the lower id first among equals. Weights
  *          e^(z - top) become fixed-point numbers of 40 bits, whose sums have no order: the kept
  *          mass is exact, atomics on integers included. The draw goes by rising id. It agrees with
@@ -15,7 +16,7 @@ extern "C" {
 #include "kernels/base/random.h"
 }
 
-#define THREADS 256
+#define THREADS 1024
 #define BINS 2048
 #define ROWS 64
 
@@ -34,8 +35,8 @@ typedef unsigned long long mass; /* 2^40 = the weight of the highest logit */
 
 struct sample_place {
     mass bin[BINS];
-    mass part[THREADS + 1]; /* of the threads, then before them */
-    uint32_t key;           /* what thread 0 found, for all */
+    mass part[THREADS / 32]; /* of the warps */
+    uint32_t key;            /* what thread 0 found, for all */
     mass sum;
 };
 
@@ -78,26 +79,73 @@ __device__ inline uint32_t bin_of(uint32_t key, int level)
     return key >> shift_of(level) & (level == 2 ? 1023u : 2047u);
 }
 
+/* The highest so far, and its id; ids rise, so that the lowest wins a tie. */
+struct high {
+    float x;
+    int32_t id;
+
+    __device__ void see(float other, int32_t other_id)
+    {
+        if (other > x) {
+            x = other;
+            id = other_id;
+        }
+    }
+};
+
 /* The highest logit above -infinity as key and complement of its id, so that the lowest id wins a
  * tie; 0 if there is none. All threads get it. */
 __device__ inline mass best_of(const float *x, int32_t n, struct sample_place *p)
 {
-    mass best = 0;
-    for (int32_t i = (int32_t)threadIdx.x; i < n; i += THREADS)
-        if (x[i] > -INFINITY) {
-            mass own = (mass)key_of(x[i] + 0.0f) << 32 | (0xFFFFFFFFu - (uint32_t)i);
-            best = own > best ? own : best;
-        }
-    p->part[threadIdx.x] = best;
-    for (int apart = THREADS / 2; apart > 0; apart /= 2) {
-        __syncthreads();
-        if ((int)threadIdx.x < apart && p->part[threadIdx.x + apart] > p->part[threadIdx.x])
-            p->part[threadIdx.x] = p->part[threadIdx.x + apart];
+    struct high own = {-INFINITY, 0};
+    int32_t whole = (uintptr_t)x % 16 == 0 ? n / 4 : 0;
+#pragma unroll 4
+    for (int32_t i = (int32_t)threadIdx.x; i < whole; i += THREADS) {
+        float4 v = *(const float4 *)(x + 4 * i);
+        own.see(v.x, 4 * i);
+        own.see(v.y, 4 * i + 1);
+        own.see(v.z, 4 * i + 2);
+        own.see(v.w, 4 * i + 3);
     }
+    for (int32_t i = 4 * whole + (int32_t)threadIdx.x; i < n; i += THREADS)
+        own.see(x[i], i);
+    mass best = 0;
+    if (own.x > -INFINITY)
+        best = (mass)key_of(own.x + 0.0f) << 32 | (0xFFFFFFFFu - (uint32_t)own.id);
+    for (int apart = 16; apart > 0; apart /= 2) {
+        mass other = __shfl_xor_sync(0xFFFFFFFFu, best, apart);
+        best = other > best ? other : best;
+    }
+    if (threadIdx.x % 32 == 0)
+        p->part[threadIdx.x / 32] = best;
     __syncthreads();
-    best = p->part[0];
+    for (int i = 0; i < THREADS / 32; i++)
+        best = p->part[i] > best ? p->part[i] : best;
     __syncthreads();
     return best;
+}
+
+/* The sum of the threads before this one; *all: of all. */
+__device__ inline mass sum_before(struct sample_place *p, mass own, mass *all)
+{
+    int32_t lane = (int32_t)threadIdx.x % 32, warp = (int32_t)threadIdx.x / 32;
+    mass sum = own, before = 0;
+    for (int apart = 1; apart < 32; apart *= 2) {
+        mass other = __shfl_up_sync(0xFFFFFFFFu, sum, (unsigned)apart);
+        if (lane >= apart)
+            sum += other;
+    }
+    if (lane == 31)
+        p->part[warp] = sum;
+    __syncthreads();
+    *all = 0;
+    for (int32_t i = 0; i < THREADS / 32; i++) {
+        mass part = p->part[i];
+        before += i < warp ? part : 0;
+        *all += part;
+    }
+    __syncthreads();
+    return before + sum - own;
 }
 
 /* The candidates of a row: those whose key is at least `lowest`. */
@@ -133,12 +181,17 @@ __device__ inline uint32_t key_passing(struct sample_place *p, const struct row 
     mass sum = 0;
     for (int level = 0; level < 3; level++) {
         fill_bins(p, r, prefix, level, weighted);
-        if (threadIdx.x == 0) {
-            uint32_t bin = BINS - 1;
-            for (; bin > 0 && sum + p->bin[bin] <= limit; bin--)
-                sum += p->bin[bin];
-            p->key = prefix | bin << shift_of(level);
-            p->sum = sum;
+        const int32_t each = BINS / THREADS;
+        mass own = 0, all;
+        int32_t bin = BINS - 1 - (int32_t)threadIdx.x * each; /* this thread's highest */
+        for (int32_t i = 0; i < each; i++)
+            own += p->bin[bin - i];
+        mass above = sum + sum_before(p, own, &all);
+        if (above <= limit && limit < above + own) {
+            for (; above + p->bin[bin] <= limit; bin--)
+                above += p->bin[bin];
+            p->key = prefix | (uint32_t)bin << shift_of(level);
+            p->sum = above;
         }
         __syncthreads();
         prefix = p->key;
@@ -147,23 +200,6 @@ __device__ inline uint32_t key_passing(struct sample_place *p, const struct row 
     }
     *before = sum;
     return prefix;
-}
-
-/* part[t] = the sum of the parts of the threads before t, part[THREADS] = of all. */
-__device__ inline void scan(struct sample_place *p, mass own)
-{
-    p->part[threadIdx.x] = own;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        mass sum = 0;
-        for (int32_t t = 0; t < THREADS; t++) {
-            mass part = p->part[t];
-            p->part[t] = sum;
-            sum += part;
-        }
-        p->part[THREADS] = sum;
-    }
-    __syncthreads();
 }
 
 /* The mass of token i if it is kept: above the key, or one of the first n_equal that have it; seen:
@@ -190,13 +226,10 @@ __device__ inline void draw_one(struct sample_place *p, const struct row *r, uin
     mass equal = 0;
     for (int32_t i = first; i < last; i++)
         equal += key_of(z_of(r->x[i], r->temperature)) == key;
-    scan(p, equal);
-    mass before = p->part[threadIdx.x], seen = before, own = 0;
-    __syncthreads();
+    mass total, before = sum_before(p, equal, &total), seen = before, own = 0;
     for (int32_t i = first; i < last; i++)
         own += kept_mass(r, i, key, n_equal, &seen);
-    scan(p, own);
-    mass total = p->part[THREADS], sum = p->part[threadIdx.x];
+    mass sum = sum_before(p, own, &total);
     mass target = (mass)(u * (double)total);
     if (target >= total && total > 0)
         target = total - 1;
@@ -225,9 +258,11 @@ __device__ inline int32_t choice_of(const float *x, const struct draw *how)
 }
 
 /* Block = row. */
-static __global__ void sample_rows(const __grid_constant__ struct sample_job job)
+static __global__ void __launch_bounds__(THREADS, 1)
+    sample_rows(const __grid_constant__ struct sample_job job)
 {
     __shared__ struct sample_place p;
+    start_and_wait();
     const struct draw *how = &job.how[blockIdx.x];
     int32_t *id = &job.id[blockIdx.x];
     struct row r;
@@ -258,9 +293,8 @@ static __global__ void sample_rows(const __grid_constant__ struct sample_job job
             float z = z_of(r.x[i], r.temperature);
             own += key_of(z) >= r.lowest ? mass_of(z, r.shift) : 0;
         }
-        scan(&p, own);
-        mass total = p.part[THREADS];
-        __syncthreads();
+        mass total;
+        (void)sum_before(&p, own, &total);
         mass limit = (mass)((double)how->top_p * (double)total);
         if (total > limit) {
             key = key_passing(&p, &r, limit, true, &before);

@@ -46,24 +46,37 @@ size_t scratch_partials(const struct lane_limits *l, enum dtype act)
     return n < most ? n : most;
 }
 
-size_t scratch_need(const struct lane_limits *l, enum dtype act)
+static size_t most_of(const size_t *need, size_t n)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = need[i] > most ? need[i] : most;
+    return most;
+}
+
+size_t scratch_need_branch(const struct lane_limits *l, enum dtype act)
 {
     size_t rows = (size_t)l->max_rows, width = (size_t)l->max_width, value = dtype_bytes(act);
     size_t staged = staged_rows(rows, width, value);
     size_t key_rows = rows + KV_BLOCK * (size_t)l->max_seq;
     const size_t need[] = {
-        2 * staged,                                           /* linear, head, ff */
-        staged + scratch_cut(rows * width, value),            /* mem_kv */
-        scratch_cut(2 * key_rows * width, value),             /* full_attention */
-        scratch_cut(rows * width, sizeof(float)),             /* mean */
-        2 * scratch_cut(rows, sizeof(float)),                 /* gate */
-        scratch_cut(scratch_partials(l, act), sizeof(float)), /* self_attention, cross_attention */
-        moe_need(l, value),
+        2 * staged,                                /* linear, ff */
+        staged + scratch_cut(rows * width, value), /* mem_kv */
+        scratch_cut(2 * key_rows * width, value),  /* full_attention */
+        scratch_cut(rows * width, sizeof(float)),  /* mean */
+        2 * scratch_cut(rows, sizeof(float)),      /* gate */
     };
-    size_t most = 0;
-    for (size_t i = 0; i < sizeof need / sizeof *need; i++)
-        most = need[i] > most ? need[i] : most;
-    return most;
+    return most_of(need, sizeof need / sizeof *need);
+}
+
+size_t scratch_need(const struct lane_limits *l, enum dtype act)
+{
+    const size_t need[] = {
+        scratch_need_branch(l, act),                          /* head too */
+        scratch_cut(scratch_partials(l, act), sizeof(float)), /* self_attention, cross_attention */
+        moe_need(l, dtype_bytes(act)),
+    };
+    return most_of(need, sizeof need / sizeof *need);
 }
 
 size_t args_need_op(const struct lane_limits *l)
@@ -73,5 +86,5 @@ size_t args_need_op(const struct lane_limits *l)
 
 size_t args_need(const struct lane_limits *l)
 {
-    return args_need_op(l) + 128 * ARGS_SEQ * (size_t)l->max_seq;
+    return args_need_op(l) + 192 * ARGS_SEQ * (size_t)l->max_seq;
 }

@@ -8,8 +8,9 @@
 
 /* Bytes that count items of size bytes take, alignment included. */
 size_t scratch_cut(size_t count, size_t size);
-/* Bytes of the op that needs most. */
+/* Bytes of the op that needs most, of all and of those that any branch takes. */
 size_t scratch_need(const struct lane_limits *l, enum dtype act);
+size_t scratch_need_branch(const struct lane_limits *l, enum dtype act);
 /* Floats for partial results of attention, at most 32 MB. */
 size_t scratch_partials(const struct lane_limits *l, enum dtype act);
 
@@ -22,7 +23,8 @@ size_t scratch_items(size_t n_row, size_t n_chosen, size_t n_expert);
  * is what the sequences of one attention, or an address and its like, may take. */
 #define ARGS_SEQ 64
 size_t args_need_op(const struct lane_limits *l);
-/* Of a step: as many as 64 layers with two attentions have. More is two steps. */
+/* Of a step: as many as 96 launches with sequences have for each of two attentions, or the encoder
+ * and the update of 21 layers. More is two steps. */
 size_t args_need(const struct lane_limits *l);
 
 #endif

@@ -41,23 +41,11 @@ enum rxt_status cuda_self_attention(struct lane *lane, const struct self_attenti
     TRY(cuda_ready(ln));
     struct heads h = a->heads;
     int32_t q = h.n_q * h.dim, kv = h.n_kv * h.dim;
-    struct store_job store = {
-        .k = tensor_cols(a->qkv, q, kv),
-        .v = tensor_cols(a->qkv, q + kv, kv),
-        .cos = rope_cos(a->rope),
-        .sin = rope_sin(a->rope),
-        .n_head = h.n_kv,
-        .dim = h.dim,
-        .n_seq = a->rows.n_seq,
-        .n_row = a->qkv.rows,
-        .seq = sequences(ln, a),
-    };
-    store_launch(ln, &store);
     struct attend_job attend = {
         .out = a->out,
         .q = tensor_cols(a->qkv, 0, q),
-        .cos = store.cos,
-        .sin = store.sin,
+        .cos = rope_cos(a->rope),
+        .sin = rope_sin(a->rope),
         .heads = h,
         .split = ATTEND_SPLIT_TURN,
         .n_seq = a->rows.n_seq,
@@ -65,6 +53,24 @@ enum rxt_status cuda_self_attention(struct lane *lane, const struct self_attenti
         .causal = true,
         .seq = sequences(ln, a),
     };
+    struct store_job store = {
+        .k = tensor_cols(a->qkv, q, kv),
+        .v = tensor_cols(a->qkv, q + kv, kv),
+        .cos = attend.cos,
+        .sin = attend.sin,
+        .n_head = h.n_kv,
+        .dim = h.dim,
+        .n_seq = a->rows.n_seq,
+        .n_row = a->qkv.rows,
+        .seq = attend.seq,
+    };
+    if (attend_tile_stores(ln, &attend)) {
+        attend.k = store.k;
+        attend.v = store.v;
+    } else {
+        store_launch(ln, &store);
+        attend.seq = sequences(ln, a);
+    }
     attend_cut(ln, &attend);
     if (h.gate != ACT_NONE)
         attend.gate = tensor_cols(a->qkv, q + 2 * kv, a->out.cols);

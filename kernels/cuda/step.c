@@ -11,19 +11,26 @@
 #define LIST_BYTES ((size_t)512 << 10) /* launches take 100 to 400 */
 #define RING 3
 #define SHARED_PLAIN 16384 /* dynamic shared memory of any kernel; 48 KB with static */
-#define N_ALLOWED 32       /* kernels with more that a lane remembers */
+#define SHARED_PERCENT 44  /* of an SM's memory that is shared while such kernels run: 100 KB */
+#define N_KNOWN 64         /* kernels that a lane remembers to have set up */
 #define ALIGN ((size_t)16) /* of parameters and arguments */
+#define TAIL 64            /* launches that one may wait for */
 
 static_assert(sizeof(struct launch) % ALIGN == 0 && offsetof(struct launch, at) == 34);
 
 struct step {
     bool open;
-    char *list; /* launches behind one another */
+    char *list; /* launches behind one another; without a kernel: put_branch */
     size_t bytes;
+    int n_launch;  /* on the list */
+    bool branched; /* put_branch is on it */
     struct replay *replay;
     int shared_most; /* of a block, bytes */
-    int n_allowed;
-    const void *allowed[N_ALLOWED]; /* kernels that may have all of it */
+    int n_known;
+    struct {
+        const void *kernel;
+        bool much; /* may have all of it */
+    } known[N_KNOWN];
     /* Arguments: [0,copied) are on their way to the device, [copied,used) are not. */
     size_t size, op_size, used, copied;
     char *device;
@@ -118,7 +125,7 @@ static cudaError_t restart_args(struct cuda_lane *ln)
     struct step *s = ln->step;
     if (s->used == 0)
         return cudaSuccess;
-    assert(s->bytes == 0);
+    assert(s->n_launch == 0);
     cudaError_t e = cudaEventRecord(s->free[s->now], ln->stream);
     s->now = (s->now + 1) % RING;
     s->used = s->copied = 0;
@@ -164,7 +171,16 @@ struct launch *launch_add(struct cuda_lane *ln, const void *kernel, struct launc
         at += (size[i] + ALIGN - 1) / ALIGN * ALIGN;
     }
     s->bytes += bytes;
+    s->n_launch += kernel != NULL;
     return l;
+}
+
+/* What follows on the list is of this branch, behind `after` too. */
+static void put_branch(struct cuda_lane *ln, int32_t branch, int32_t after)
+{
+    const struct launch_shape shape = {.grid = {(uint32_t)branch, (uint32_t)after}};
+    (void)launch_add(ln, NULL, shape, 0, NULL);
+    ln->step->branched = true;
 }
 
 /* The launch at `at` of a list, as the runtime wants it; param: LAUNCH_PARAMS addresses. */
@@ -188,24 +204,31 @@ static size_t next_at(const char *list, size_t at)
 }
 
 /* Lets a launch have the dynamic shared memory that it asks for, and the kernel as much as there
- * is: the same however launches and graphs of it follow each other. */
-static cudaError_t allow_shared(struct step *s, const void *kernel, size_t bytes)
+ * is: the same however launches and graphs of it follow each other. The others cut an SM's memory
+ * alike, because only kernels that do can be on it together. */
+static cudaError_t set_up(struct step *s, const void *kernel, size_t bytes)
 {
     struct cudaFuncAttributes a;
-    if (bytes <= SHARED_PLAIN)
-        return cudaSuccess;
-    for (int i = 0; i < s->n_allowed; i++)
-        if (s->allowed[i] == kernel)
+    bool much = bytes > SHARED_PLAIN;
+    for (int i = 0; i < s->n_known; i++)
+        if (s->known[i].kernel == kernel && s->known[i].much == much)
             return cudaSuccess;
     cudaError_t e = cudaFuncGetAttributes(&a, kernel);
-    if (e == cudaSuccess)
+    if (e == cudaSuccess && much)
         e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  s->shared_most - (int)a.sharedSizeBytes);
-    if (e == cudaSuccess && s->n_allowed < N_ALLOWED)
-        s->allowed[s->n_allowed++] = kernel;
+    if (e == cudaSuccess && !much)
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 SHARED_PERCENT);
+    if (e == cudaSuccess && s->n_known < N_KNOWN) {
+        s->known[s->n_known].kernel = kernel;
+        s->known[s->n_known++].much = much;
+    }
     return e;
 }
 
+/* Launches follow each other as in a stream, but each may start while the one before it runs: its
+ * kernel waits (device_impl.cuh). */
 static cudaError_t launch_all(struct cuda_lane *ln)
 {
     struct step *s = ln->step;
@@ -213,28 +236,71 @@ static cudaError_t launch_all(struct cuda_lane *ln)
     for (size_t at = 0; at < s->bytes && e == cudaSuccess; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(s->list, at, param);
-        e = allow_shared(s, n.func, n.sharedMemBytes);
+        if (!n.func)
+            continue;
+        cudaLaunchAttribute early = {.id = cudaLaunchAttributeProgrammaticStreamSerialization,
+                                     .val.programmaticStreamSerializationAllowed = 1};
+        const cudaLaunchConfig_t config = {
+            .gridDim = n.gridDim,
+            .blockDim = n.blockDim,
+            .dynamicSmemBytes = n.sharedMemBytes,
+            .stream = ln->stream,
+            .attrs = &early,
+            .numAttrs = 1,
+        };
+        e = set_up(s, n.func, n.sharedMemBytes);
         if (e == cudaSuccess)
-            e = cudaLaunchKernel(n.func, n.gridDim, n.blockDim, n.kernelParams, n.sharedMemBytes,
-                                 ln->stream);
+            e = cudaLaunchKernelExC(&config, n.func, n.kernelParams);
     }
     return e;
 }
 
-/* A chain: every launch waits for the one before it, as in a stream. */
+/* What the next launch of a branch waits for. */
+struct tail {
+    int n;
+    cudaGraphNode_t node[TAIL];
+};
+
+static void wait_for(struct tail *t, const struct tail *other)
+{
+    for (int i = 0; i < other->n; i++) {
+        int k = 0;
+        while (k < t->n && t->node[k] != other->node[i])
+            k++;
+        assert(k < TAIL);
+        t->node[k] = other->node[i];
+        t->n += k == t->n;
+    }
+}
+
+/* Every launch waits for the one before it on its branch, as in a stream, and for those that
+ * put_branch names. It may start early in a chain only: beside other branches its blocks, which
+ * wait, would take the place of blocks that could run. */
 static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
 {
-    cudaGraphNode_t last = NULL;
+    static const cudaGraphEdgeData early = {.from_port = cudaGraphKernelNodePortProgrammatic,
+                                            .type = cudaGraphDependencyTypeProgrammatic};
+    struct tail tail[LANE_BRANCHES], *now = tail;
+    memset(tail, 0, sizeof tail);
     for (size_t at = 0; at < s->bytes; at = next_at(s->list, at)) {
         void *param[LAUNCH_PARAMS];
         struct cudaKernelNodeParams n = node_of(s->list, at, param);
+        if (!n.func) {
+            now = &tail[n.gridDim.x];
+            wait_for(now, &tail[n.gridDim.y]);
+            continue;
+        }
         cudaGraphNode_t node;
-        cudaError_t e = allow_shared(s, n.func, n.sharedMemBytes);
+        cudaError_t e = set_up(s, n.func, n.sharedMemBytes);
         if (e == cudaSuccess)
-            e = cudaGraphAddKernelNode(&node, graph, &last, at > 0, &n);
+            e = cudaGraphAddKernelNode(&node, graph, now->node, s->branched ? (size_t)now->n : 0,
+                                       &n);
+        if (e == cudaSuccess && now->n > 0 && !s->branched)
+            e = cudaGraphAddDependencies(graph, now->node, &node, &early, 1);
         if (e != cudaSuccess)
             return e;
-        last = node;
+        now->node[0] = node;
+        now->n = 1;
     }
     return cudaSuccess;
 }
@@ -274,12 +340,16 @@ static cudaError_t start_step(struct cuda_lane *ln)
 enum rxt_status step_flush(struct cuda_lane *ln)
 {
     struct step *s = ln->step;
-    if (s->bytes == 0)
-        return RXT_OK;
-    cudaError_t e = copy_args(ln);
-    if (e == cudaSuccess)
+    cudaError_t e = cudaSuccess;
+    if (s->n_launch > 0)
+        e = copy_args(ln);
+    if (s->n_launch > 0 && e == cudaSuccess)
         e = s->open ? start_step(ln) : launch_all(ln);
     s->bytes = 0;
+    s->n_launch = 0;
+    s->branched = false;
+    if (ln->branch > 0)
+        put_branch(ln, ln->branch, ln->branch);
     return cuda_check(ln->be, e);
 }
 
@@ -311,7 +381,15 @@ void cuda_step_begin(struct lane *l)
 enum rxt_status cuda_step_end(struct lane *l)
 {
     struct cuda_lane *ln = cuda_lane(l);
+    ln->branch = 0;
     enum rxt_status st = step_flush(ln);
     ln->step->open = false;
     return st;
+}
+
+void cuda_branch(struct lane *l, int32_t branch, int32_t after)
+{
+    struct cuda_lane *ln = cuda_lane(l);
+    ln->branch = branch;
+    put_branch(ln, branch, after);
 }

@@ -77,7 +77,7 @@ static inline int32_t min(int32_t a, int32_t b)
 static inline void __threadfence()
 {
 }
-static inline float __ldcg(const float *p)
+template <class T> static inline T __ldcg(const T *p)
 {
     return *p;
 }
@@ -89,6 +89,10 @@ static inline uint64_t __shfl_up_sync(uint32_t, uint64_t v, unsigned apart)
 static inline uint32_t __shfl_xor_sync(uint32_t, uint32_t v, int mask)
 {
     return (uint32_t)emulator_exchange(v, emulated_thread.x % 32 ^ (unsigned)mask);
+}
+static inline unsigned long long __shfl_xor_sync(uint32_t, unsigned long long v, int mask)
+{
+    return emulator_exchange(v, emulated_thread.x % 32 ^ (unsigned)mask);
 }
 static inline uint32_t __reduce_max_sync(uint32_t lanes, uint32_t v)
 {

@@ -30,6 +30,7 @@ struct fiber {
     void *fake; /* of the address sanitizer */
     enum meets meets;
     unsigned n_exchange;
+    bool waited; /* for the launch before */
 };
 
 static struct {
@@ -60,6 +61,11 @@ static char *stack_of(const struct fiber *f)
 void emulator_backwards(bool backwards)
 {
     e.backwards = backwards;
+}
+
+bool emulator_is_backwards(void)
+{
+    return e.backwards;
 }
 
 void *emulator_shared(void)
@@ -160,8 +166,18 @@ static void run_fiber(void)
 {
     arrive(&e.fiber[e.now], true);
     e.kernel->run(e.kernel->kernel, e.param);
+    if (!e.fiber[e.now].waited) {
+        fprintf(stderr, "emulator: a thread ended before the launch before it, block %u,%u,%u\n",
+                emulated_block.x, emulated_block.y, emulated_block.z);
+        abort();
+    }
     stop_and(ENDED);
     abort();
+}
+
+void emulator_wait_for_previous(void)
+{
+    e.fiber[e.now].waited = true;
 }
 
 /* ---- barriers ---- */
@@ -258,6 +274,7 @@ static void run_block(struct emulated_index block)
     for (unsigned i = 0; i < e.n; i++) {
         prepare(&e.fiber[i]);
         e.fiber[i].n_exchange = 0;
+        e.fiber[i].waited = false;
         e.fiber[i].meets = RUNS;
     }
     emulated_block = block;

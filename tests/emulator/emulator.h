@@ -43,11 +43,14 @@ void emulator_launch(struct emulated_index grid, struct emulated_index block, si
 void *emulator_shared(void); /* the dynamic shared memory of the running block */
 void emulator_sync_block(void);
 void emulator_sync_warp(void);
+void emulator_wait_for_previous(void); /* the thread has waited, as each must before it ends */
 /* The value that lane `from` of the warp gave to the same call, 8 bytes at most. */
 uint64_t emulator_exchange(uint64_t own, unsigned from);
 
-/* The order in which threads run between two barriers: rising, or falling. */
+/* The order in which threads run between two barriers, and those kernels of a graph that do not
+ * wait for each other: rising, or falling. */
 void emulator_backwards(bool backwards);
+bool emulator_is_backwards(void);
 
 /* What the device does from now on. */
 enum emulated_fault {

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PARAM = 32, MAX_KERNEL = 512 };
+enum { MAX_PARAM = 32, MAX_KERNEL = 512, MAX_AFTER = 64, MAX_NODE = 8192 };
 
 static struct {
     pthread_mutex_t mutex;
@@ -71,17 +71,18 @@ static struct emulated_index index_of(dim3 d)
     return (struct emulated_index){d.x, d.y, d.z};
 }
 
-cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **param, size_t shared,
-                             cudaStream_t s)
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *c, const void *kernel, void **param)
 {
-    if (!s || grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0)
+    if (!c->stream || c->gridDim.x == 0 || c->gridDim.y == 0 || c->gridDim.z == 0 ||
+        c->blockDim.x == 0)
         return cudaErrorInvalidValue;
     if (emulator_fault() == EMULATED_LAUNCH)
         return cudaErrorLaunchFailure;
-    if (!may_share(kernel, shared))
+    if (!may_share(kernel, c->dynamicSmemBytes))
         return cudaErrorInvalidValue;
     counts.kernels++;
-    emulator_launch(index_of(grid), index_of(block), shared, emulator_kernel(kernel), param);
+    emulator_launch(index_of(c->gridDim), index_of(c->blockDim), c->dynamicSmemBytes,
+                    emulator_kernel(kernel), param);
     return cudaSuccess;
 }
 
@@ -94,6 +95,9 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kern
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value)
 {
+    if (attr == cudaFuncAttributePreferredSharedMemoryCarveout)
+        return value >= 0 && value <= 100 && emulator_kernel(kernel) ? cudaSuccess
+                                                                     : cudaErrorInvalidValue;
     if (attr != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || value > 227 << 10)
         return cudaErrorInvalidValue;
     (void)pthread_mutex_lock(&known.mutex);
@@ -104,12 +108,14 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
     return k ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-/* ---- graphs: chains of kernels, not on the project's heap, as a driver's are not ---- */
+/* ---- graphs of kernels, not on the project's heap, as a driver's are not ---- */
 
 struct emulated_node {
     struct cudaKernelNodeParams launch;
-    void *param[MAX_PARAM]; /* copies */
-    struct emulated_node *before, *next;
+    void *param[MAX_PARAM];                /* copies */
+    int number, after[MAX_AFTER], n_after; /* numbers of the nodes it waits for */
+    bool done;
+    struct emulated_node *next;
 };
 struct emulated_graph {
     struct emulated_node *first, *last;
@@ -140,18 +146,22 @@ cudaError_t cudaGraphDestroy(cudaGraph_t g)
     return cudaSuccess;
 }
 
-/* A node comes after the one added last, and after no other: a chain. */
-cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
-                                   const cudaGraphNode_t *after, size_t n_after,
-                                   const struct cudaKernelNodeParams *params)
+/* Adds a node behind those of the numbers `after`. */
+static cudaError_t add_node(struct emulated_node **node, cudaGraph_t g, const int *after,
+                            size_t n_after, const struct cudaKernelNodeParams *params)
 {
     const struct emulated_kernel *k = emulator_kernel(params->func);
-    if (!may_share(params->func, params->sharedMemBytes) || n_after != (g->last ? 1u : 0u) ||
-        (g->last && after[0] != g->last) || k->n_param > MAX_PARAM)
+    int number = g->last ? g->last->number + 1 : 0;
+    if (!may_share(params->func, params->sharedMemBytes) || n_after > MAX_AFTER ||
+        number == MAX_NODE || k->n_param > MAX_PARAM)
         return cudaErrorInvalidValue;
     struct emulated_node *n = calloc(1, sizeof *n);
     if (!n)
         return cudaErrorMemoryAllocation;
+    n->number = number;
+    n->n_after = (int)n_after;
+    if (n_after > 0)
+        memcpy(n->after, after, n_after * sizeof *after);
     n->launch = *params;
     n->launch.kernelParams = n->param;
     for (int i = 0; i < k->n_param; i++) {
@@ -168,6 +178,29 @@ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
     return cudaSuccess;
 }
 
+cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
+                                   const cudaGraphNode_t *after, size_t n_after,
+                                   const struct cudaKernelNodeParams *params)
+{
+    int number[MAX_AFTER];
+    for (size_t i = 0; i < n_after && i < MAX_AFTER; i++)
+        number[i] = after[i]->number;
+    return add_node(node, g, number, n_after, params);
+}
+
+/* Of the node added last, by the edge of a launch that may start early. */
+cudaError_t cudaGraphAddDependencies(cudaGraph_t g, const cudaGraphNode_t *from,
+                                     const cudaGraphNode_t *to, const cudaGraphEdgeData *edge,
+                                     size_t n)
+{
+    if (n != 1 || *to != g->last || *from == *to || (*to)->n_after != 0 ||
+        edge->from_port != cudaGraphKernelNodePortProgrammatic || edge->to_port != 0 ||
+        edge->type != cudaGraphDependencyTypeProgrammatic)
+        return cudaErrorInvalidValue;
+    (*to)->after[(*to)->n_after++] = (*from)->number;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t g, unsigned long long flags)
 {
     (void)flags;
@@ -176,7 +209,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t g, unsigned 
     cudaError_t e = cudaGraphCreate(exec, 0);
     cudaGraphNode_t last = NULL;
     for (struct emulated_node *n = g->first; n && e == cudaSuccess; n = n->next)
-        e = cudaGraphAddKernelNode(&last, *exec, &last, last != NULL, &n->launch);
+        e = add_node(&last, *exec, n->after, (size_t)n->n_after, &n->launch);
     if (e == cudaSuccess) {
         counts.n_graph++;
     } else if (*exec) {
@@ -192,15 +225,37 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
     return cudaGraphDestroy(exec);
 }
 
+/* It has not run, but all it waits for. */
+static bool is_ready(struct emulated_node *const *node, const struct emulated_node *n)
+{
+    for (int i = 0; i < n->n_after; i++)
+        if (!node[n->after[i]]->done)
+            return false;
+    return !n->done;
+}
+
+/* One order of many: of the nodes that are ready the one added first, or last. */
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
 {
+    static _Thread_local struct emulated_node *node[MAX_NODE];
+    int count = 0;
     if (!s)
         return cudaErrorInvalidValue;
     if (emulator_fault() == EMULATED_LAUNCH)
         return cudaErrorLaunchFailure;
     counts.graphs++;
-    for (struct emulated_node *n = exec->first; n; n = n->next)
+    for (struct emulated_node *n = exec->first; n; n = n->next) {
+        n->done = false;
+        node[count++] = n;
+    }
+    for (int left = count; left > 0; left--) {
+        int i = emulator_is_backwards() ? count - 1 : 0, step = i > 0 ? -1 : 1;
+        while (!is_ready(node, node[i]))
+            i += step;
+        struct emulated_node *n = node[i];
         emulator_launch(index_of(n->launch.gridDim), index_of(n->launch.blockDim),
                         n->launch.sharedMemBytes, emulator_kernel(n->launch.func), n->param);
+        n->done = true;
+    }
     return cudaSuccess;
 }

@@ -208,6 +208,33 @@ void guarded_take(struct backend *be, struct tensor t, float *values)
     backend_free(be, at);
 }
 
+struct tensor aligned(struct backend *be, const float *x, int32_t n, int32_t cols)
+{
+    enum dtype dtype = backend_act_dtype(be);
+    size_t count = (size_t)n * (size_t)cols;
+    bf16 *narrow = malloc(count * sizeof *narrow);
+    assert_non_null(narrow);
+    for (size_t i = 0; i < count; i++)
+        narrow[i] = bf16_from_f32(x[i]);
+    const void *from = dtype == DTYPE_BF16 ? (const void *)narrow : x;
+    struct tensor t = {NULL, dtype, n, cols, cols};
+    t.data = to_backend(be, from, count * dtype_bytes(dtype));
+    free(narrow);
+    return t;
+}
+
+void aligned_take(struct backend *be, struct tensor t, float *x)
+{
+    size_t count = (size_t)t.rows * (size_t)t.cols;
+    void *all = malloc(count * dtype_bytes(t.dtype));
+    assert_non_null(all);
+    from_backend(be, all, t.data, count * dtype_bytes(t.dtype));
+    for (size_t i = 0; x && i < count; i++)
+        x[i] = dtype_value(all, t.dtype, i);
+    free(all);
+    backend_free(be, t.data);
+}
+
 /* ---- the properties ---- */
 
 struct values {

@@ -82,6 +82,9 @@ struct tensor guarded(struct backend *be, const float *values, int32_t rows, int
 struct tensor guarded_as(struct backend *be, enum dtype dtype, const float *values, int32_t rows,
                          int32_t cols);
 void guarded_take(struct backend *be, struct tensor t, float *values);
+/* A copy in the compute dtype as the engine's own activations lie: aligned, without gaps. */
+struct tensor aligned(struct backend *be, const float *x, int32_t n, int32_t cols);
+void aligned_take(struct backend *be, struct tensor t, float *x);
 
 void assert_same_bits(const float *a, const float *b, int32_t n, const char *what, int32_t row);
 /* Fails, naming the new hash, if the values are not those whose hash was recorded for the CPU. The

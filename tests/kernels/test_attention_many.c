@@ -1,6 +1,6 @@
 /* Attention on the CUDA backend where a call that fills the card goes another way than a small one
- * (ATTEND_MANY of kernels/cuda/attend_impl.h): the splits of a tile in turn instead of side by
- * side, tiles of 32 rows instead of 16. A row must come out as it does in a small call. */
+ * (ATTEND_MANY, ATTEND_WIDE of kernels/cuda/attend_impl.h): the splits of a tile in turn instead of
+ * side by side, tiles of 32 rows instead of 16. A row must come out as it does in a small call. */
 #include "kernels/backend.h"
 
 #include "tests/kernels/attention.h"
@@ -19,6 +19,72 @@ static float *zeros(size_t rows, int32_t cols)
     float *x = calloc(rows * (size_t)cols, sizeof *x);
     assert_non_null(x);
     return x;
+}
+
+/* ---- keys and values of a memory ---- */
+
+/* What one row reads from a memory of the first n slots of stm. */
+static void read_memory(struct setting *s, struct heads h, const struct weight *kv,
+                        const float *stm, int32_t n, int32_t dim, float *q, float *out)
+{
+    const struct mem_kv_config cfg = {2, h.n_kv, h.dim, n};
+    const int32_t offset[2] = {0, 1};
+    const struct chunk row = {0, 0, 1};
+    struct mem_kv *mem;
+    struct tensor old = guarded(s->be, stm, n, dim);
+    assert_ok(mem_kv_create(&mem, s->be, &cfg));
+    assert_ok(op_mem_kv(s->ln, mem, 1, old, NULL, kv));
+    const struct cross_attention a = {
+        .out = chunks_zero(s->be, heads_out_cols(h), &row, 1),
+        .q = chunks_in(s->be, &q, h.n_q * h.dim, &row, 1),
+        .heads = h,
+        .rows = {1, offset, NULL},
+        .mem = (const struct mem_kv *const *)&mem,
+        .layer = 1,
+    };
+    assert_ok(op_cross_attention(s->ln, &a));
+    assert_ok(lane_sync(s->ln));
+    guarded_take(s->be, a.q, NULL);
+    guarded_take(s->be, old, NULL);
+    chunks_out(s->be, a.out, &row, 1, &out);
+    mem_kv_destroy(s->be, &mem);
+}
+
+/* 128 slots and more are put into their blocks by the multiplication itself, 127 by a kernel behind
+ * it. The last slot of 128 has a key that no head gives any weight: so both must read the same. */
+static void slots_stored_two_ways(void **state)
+{
+    (void)state;
+    enum { LESS = 127, MOST_DIM = 256 };
+    static const struct heads heads[] = {
+        {3, 3, 24, ACT_NONE}, {2, 2, 32, ACT_NONE}, {1, 1, 64, ACT_NONE}, {5, 5, 16, ACT_NONE}};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        for (int32_t dim = 128; dim <= MOST_DIM; dim *= 2) {
+            struct setting s;
+            struct heads h = heads[i];
+            int32_t width = h.n_kv * h.dim;
+            open_wide(&s, LESS + 1, 1, LESS + 1, MOST_DIM);
+            float *w = random_values((int64_t)2 * width * dim, 0.05f, 1);
+            float *stm = random_values((int64_t)(LESS + 1) * dim, 1.0f, 2);
+            float *q = random_values(width, 1.0f, 3), some[2][MOST_DIM];
+            for (int32_t d = 0; d < dim; d++) { /* last slot: -1000 Wk' q */
+                float sum = 0.0f;
+                for (int32_t r = 0; r < width; r++)
+                    sum += w[r * dim + d] * q[r];
+                stm[LESS * dim + d] = bf16_to_f32(bf16_from_f32(-1000.0f * sum));
+            }
+            const struct host_matrix m = matrix_of(w, 2 * width, dim);
+            struct weight *kv;
+            assert_ok(weight_linear(&kv, s.be, &m, NULL, 1, DTYPE_F32));
+            for (int32_t n = 0; n < 2; n++)
+                read_memory(&s, h, kv, stm, LESS + n, dim, q, some[n]);
+            assert_same_bits(some[1], some[0], width, "heads", (int)i);
+            weight_destroy(s.be, &kv);
+            free(w);
+            free(stm);
+            free(q);
+            setting_close(&s);
+        }
 }
 
 /* ---- a memory ---- */
@@ -159,7 +225,7 @@ static void splits_of_a_turn(void **state)
 
 /* ---- all keys ---- */
 
-/* Queries that make 133 tiles of 32 rows a head, 1064 in all. */
+/* Queries that make 34 blocks of 128 rows a head, 272 in all. */
 enum { ROWS = 2112 + 5, KEYS = 150 };
 static const struct heads full_heads = {16, 8, 32, ACT_NONE};
 
@@ -214,6 +280,7 @@ static void tiles_of_two_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(slots_stored_two_ways),
         cmocka_unit_test(splits_of_a_memory),
         cmocka_unit_test(splits_of_a_turn),
         cmocka_unit_test(tiles_of_two_sizes),

@@ -6,7 +6,8 @@
 #include "tests/kernels/row_op.h"
 #include "tests/lib/test.h"
 
-enum { MOST = 131, DIM = 192, LONG = 576, OUT = 150, WIDTH = 256 };
+enum { MOST = 131, DIM = 128, ODD = 192, TWO = 448, LONG = 768, OUT = 150, WIDTH = 256 };
+enum { WIDE = 6450, WIDE_DIM = 256 }; /* outputs for 102 large tiles of MOST rows */
 
 struct subject {
     struct lane *ln;
@@ -53,34 +54,6 @@ static void subject_close(struct subject *s, struct backend *be)
     weight_destroy(be, &s->ff);
     lane_destroy(&s->ln);
     free(s->values);
-}
-
-/* x[n,cols] as the engine's own activations lie: aligned, without gaps. */
-static struct tensor aligned(struct backend *be, const float *x, int32_t n, int32_t cols)
-{
-    enum dtype dtype = backend_act_dtype(be);
-    size_t count = (size_t)n * (size_t)cols;
-    bf16 *narrow = malloc(count * sizeof *narrow);
-    assert_non_null(narrow);
-    for (size_t i = 0; i < count; i++)
-        narrow[i] = bf16_from_f32(x[i]);
-    const void *from = dtype == DTYPE_BF16 ? (const void *)narrow : x;
-    struct tensor t = {NULL, dtype, n, cols, cols};
-    t.data = to_backend(be, from, count * dtype_bytes(dtype));
-    free(narrow);
-    return t;
-}
-
-static void aligned_take(struct backend *be, struct tensor t, float *x)
-{
-    size_t count = (size_t)t.rows * (size_t)t.cols;
-    void *all = malloc(count * dtype_bytes(t.dtype));
-    assert_non_null(all);
-    from_backend(be, all, t.data, count * dtype_bytes(t.dtype));
-    for (size_t i = 0; x && i < count; i++)
-        x[i] = dtype_value(all, t.dtype, i);
-    free(all);
-    backend_free(be, t.data);
 }
 
 /* What each of n rows becomes: linear [OUT], the same with a norm [OUT], feed-forward [dim]. */
@@ -170,13 +143,68 @@ static void one_result_from_every_kernel(void **state)
     check(DIM, size, sizeof size / sizeof *size, 1);
 }
 
-/* 9 chunks of inputs, more than a block of gemm_tiles.cu has in flight, and ranges of 9 tiles, more
- * than a warp of gemm.cu holds. */
+/* 12 chunks of inputs, more than a block of gemm_tiles.cu has in flight, and ranges of 12 tiles,
+ * more than a warp of gemm.cu holds; rows of two pieces a lane, the second not whole; ranges of 3
+ * tiles. */
 static void one_result_of_long_rows(void **state)
 {
     (void)state;
     static const int32_t size[] = {7, 9, 17, 129};
     check(LONG, size, sizeof size / sizeof *size, 6);
+    check(TWO, size, sizeof size / sizeof *size, 6);
+    check(ODD, size, sizeof size / sizeof *size, 6);
+}
+
+/* y = W x + b and y += W x + b of n rows from `first` on. */
+static void run_wide(struct lane *ln, const struct weight *w, struct tensor x, struct tensor y,
+                     int32_t first, int32_t n)
+{
+    struct tensor from = tensor_rows(x, first, n), to = tensor_rows(y, first, n);
+    assert_ok(op_linear(ln, to, from, NULL, w));
+    assert_ok(op_linear_add(ln, to, from, w));
+}
+
+/* So many outputs that the large tiles of gemm_tiles.cu fill a card, against 64 rows at a time. */
+static void one_result_of_large_tiles(void **state)
+{
+    (void)state;
+    const struct lane_limits limits = {
+        .max_rows = MOST, .max_seq = 1, .max_keys = 1, .max_width = WIDE};
+    struct setting set;
+    if (test_dtype() != DTYPE_BF16) /* no such kernel */
+        return;
+    for (int way = 0; setting_open_way(&set, way); way++) {
+        struct lane *ln;
+        struct weight *w;
+        float *v = random_values((int64_t)WIDE * WIDE_DIM, 0.1f, 8);
+        const struct host_matrix m = matrix_of(v, WIDE, WIDE_DIM);
+        const struct host_vector bias = vector_of(v + 11, WIDE);
+        assert_ok(lane_create(&ln, set.be, LANE_ANSWER, &limits));
+        assert_ok(weight_linear(&w, set.be, &m, &bias, 1, DTYPE_BF16));
+        float *zeros = calloc((size_t)MOST * WIDE, sizeof *zeros);
+        float *got = malloc((size_t)MOST * WIDE * sizeof *got);
+        float *want = malloc((size_t)MOST * WIDE * sizeof *want);
+        assert_true(zeros && got && want);
+        struct tensor x = aligned(set.be, v + 99, MOST, WIDE_DIM);
+        struct tensor a = aligned(set.be, zeros, MOST, WIDE);
+        struct tensor b = guarded(set.be, zeros, MOST, WIDE);
+        run_wide(ln, w, x, a, 0, MOST);
+        for (int32_t first = 0; first < MOST; first += 64)
+            run_wide(ln, w, x, b, first, MOST - first < 64 ? MOST - first : 64);
+        assert_ok(lane_sync(ln));
+        aligned_take(set.be, a, got);
+        guarded_take(set.be, b, want);
+        for (int32_t r = 0; r < MOST; r++)
+            assert_same_bits(got + (size_t)r * WIDE, want + (size_t)r * WIDE, WIDE, "row", r);
+        backend_free(set.be, x.data);
+        weight_destroy(set.be, &w);
+        lane_destroy(&ln);
+        free(zeros);
+        free(got);
+        free(want);
+        free(v);
+        setting_close(&set);
+    }
 }
 
 int main(void)
@@ -184,6 +212,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_result_from_every_kernel),
         cmocka_unit_test(one_result_of_long_rows),
+        cmocka_unit_test(one_result_of_large_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

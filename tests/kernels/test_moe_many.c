@@ -1,7 +1,7 @@
 /* A mixture of experts on the CUDA backend where another of its kernels takes over: more choices
  * than one block chooses and plans, more rows of an expert than an item has, more experts than 16 a
  * lane, more rows than a piece of the plan, shared experts of many rows, an expert of more rows
- * than its blocks take at once. A row must come out as it does alone. */
+ * than its blocks take at once. A row must come out as it does alone, aligned or not. */
 #include "kernels/backend.h"
 
 #include "tests/kernels/row_op.h"
@@ -46,12 +46,15 @@ static struct weight *make(struct backend *be, const struct mixture *m, const fl
 }
 
 static void run(struct backend *be, struct lane *ln, const struct weight *w, const float *x,
-                int32_t n, int32_t dim, float *out)
+                int32_t n, int32_t dim, bool is_aligned, float *out)
 {
-    struct tensor t = guarded(be, x, n, dim);
+    struct tensor t = is_aligned ? aligned(be, x, n, dim) : guarded(be, x, n, dim);
     assert_ok(op_moe_add(ln, t, NULL, w));
     assert_ok(lane_sync(ln));
-    guarded_take(be, t, out);
+    if (is_aligned)
+        aligned_take(be, t, out);
+    else
+        guarded_take(be, t, out);
 }
 
 static void check(struct mixture m)
@@ -75,9 +78,9 @@ static void check(struct mixture m)
         assert_true(all && alone);
         assert_ok(lane_create(&ln, s.be, LANE_ANSWER, &limits));
         struct weight *w = make(s.be, &m, v);
-        run(s.be, ln, w, x, m.n_row, m.dim, all);
+        run(s.be, ln, w, x, m.n_row, m.dim, false, all);
         for (int32_t r = 0; r < m.n_row; r += step) {
-            run(s.be, ln, w, x + r * m.dim, 1, m.dim, alone);
+            run(s.be, ln, w, x + r * m.dim, 1, m.dim, r / step % 2 == 0, alone);
             assert_same_bits(all + r * m.dim, alone, m.dim, "mixture", r);
         }
         weight_destroy(s.be, &w);

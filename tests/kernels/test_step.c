@@ -13,6 +13,7 @@
 /* Not there on a card. */
 __attribute__((weak)) void emulator_fail(enum emulated_fault fault);
 __attribute__((weak)) struct emulated_counts emulator_counts(void);
+__attribute__((weak)) void emulator_backwards(bool backwards);
 
 /* ---- a layer between embedding and head ---- */
 
@@ -394,6 +395,93 @@ static void a_step_may_wait(void **state)
     layer_close(&l);
 }
 
+enum { BRANCHES = 4 };
+
+/* What branch i makes of its ids: a linear and a norm with scratch of its own, in x[i], twice. */
+static void put_chain(struct layer *l, struct lane *ln, const struct tensor *x, struct tensor y,
+                      const int32_t *id)
+{
+    assert_ok(op_embed(ln, *x, l->table, id));
+    for (int k = 0; k < 2; k++) {
+        assert_ok(op_linear(ln, y, *x, l->norm, l->qkv));
+        assert_ok(op_linear_add(ln, *x, tensor_cols(y, 0, N_Q * HD), l->out));
+    }
+}
+
+/* Chains on branches, met on branch 0 by a mean, gone on with from there on all of them, and what
+ * the lot comes to: of a lane with branches, and of one without, where it is all in one order. */
+static void branched(struct layer *l, struct lane *ln, int shift, float *out)
+{
+    bool many = lane_branches(ln) > 1;
+    size_t value = dtype_bytes(test_dtype()), row = D * value;
+    char *all = l->x, *wide = l->projected;
+    struct tensor x[BRANCHES], sum = view(l->context, ROWS, D);
+    int32_t id[BRANCHES][ROWS];
+    lane_step_begin(ln);
+    for (int i = 0; i < BRANCHES; i++) {
+        for (int r = 0; r < ROWS; r++)
+            id[i][r] = (r + i * 5 + shift) % V;
+        x[i] = view(all + (size_t)i * ROWS * row, ROWS, D);
+        if (many)
+            lane_branch(ln, 1 + i, 1 + i);
+        put_chain(l, ln, &x[i], view(wide + (size_t)i * ROWS * QKV * value, ROWS, QKV), id[i]);
+    }
+    for (int i = 0; many && i < BRANCHES; i++)
+        lane_branch(ln, 0, 1 + i);
+    assert_ok(op_mean(ln, sum, x, BRANCHES));
+    for (int i = 0; i < BRANCHES; i++) {
+        struct tensor y = view(wide + (size_t)i * ROWS * QKV * value, ROWS, QKV);
+        if (many)
+            lane_branch(ln, 1 + i, 0);
+        assert_ok(op_linear(ln, y, sum, l->norm, l->qkv));
+        assert_ok(op_linear_add(ln, x[i], tensor_cols(y, 0, N_Q * HD), l->out));
+    }
+    for (int i = 0; many && i < BRANCHES; i++)
+        lane_branch(ln, 0, 1 + i);
+    assert_ok(op_mean(ln, sum, x, BRANCHES));
+    assert_ok(lane_step_end(ln));
+    char raw[ROWS * D * sizeof(float)];
+    assert_ok(lane_download(ln, raw, sum.data, ROWS * row));
+    for (size_t i = 0; i < (size_t)ROWS * D; i++)
+        out[i] = dtype_value(raw, test_dtype(), i);
+}
+
+/* Side by side or one after the other: the same bits, also where the graph may take the branches in
+ * another order than they were put. */
+static void branches_are_the_same_bits(void **state)
+{
+    (void)state;
+    struct layer l;
+    layer_open(&l);
+    struct lane_limits limits = {
+        .max_rows = S, .max_seq = 1, .max_keys = 8, .max_width = 2 * F, .max_branch = BRANCHES + 1};
+    struct lane *many, *one;
+    assert_ok(lane_create(&many, l.s.be, LANE_MEMORY, &limits));
+    limits.max_branch = 1;
+    assert_ok(lane_create(&one, l.s.be, LANE_MEMORY, &limits));
+    assert_int_equal(lane_branches(one), 1);
+    backend_free(l.s.be, l.x);
+    l.x = backend_alloc(l.s.be, sizeof(float) * BRANCHES * ROWS * D);
+    backend_free(l.s.be, l.projected);
+    l.projected = backend_alloc(l.s.be, sizeof(float) * BRANCHES * ROWS * QKV);
+    assert_true(l.x && l.projected);
+    for (int r = 0; r < 8; r++) {
+        float a[ROWS * D], b[ROWS * D];
+        if (emulator_backwards)
+            emulator_backwards(r % 2);
+        branched(&l, many, r, a);
+        branched(&l, one, r, b);
+        for (int i = 0; i < ROWS; i++)
+            assert_same_bits(a + (size_t)i * D, b + (size_t)i * D, D, "row", i);
+    }
+    limits.max_branch = 17;
+    struct lane *refused;
+    assert_status(RXT_ESHAPE, lane_create(&refused, l.s.be, LANE_MEMORY, &limits));
+    lane_destroy(&many);
+    lane_destroy(&one);
+    layer_close(&l);
+}
+
 /* N embeddings of ids that only the last of them decides; how many steps they became. */
 static uint64_t long_step(struct layer *l, struct lane *ln, int shift, const float *table)
 {
@@ -571,7 +659,7 @@ int main(void)
         cmocka_unit_test(decode_steps_are_replayed),  cmocka_unit_test(every_shape_has_a_graph),
         cmocka_unit_test(steps_follow_each_other),    cmocka_unit_test(a_step_may_wait),
         cmocka_unit_test(memories_may_lie_elsewhere), cmocka_unit_test(a_long_step_is_cut),
-        cmocka_unit_test(open_and_empty_steps),
+        cmocka_unit_test(branches_are_the_same_bits), cmocka_unit_test(open_and_empty_steps),
     };
     const struct CMUnitTest emulated[] = {
         cmocka_unit_test(a_replay_starts_no_kernel),

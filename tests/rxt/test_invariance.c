@@ -244,6 +244,12 @@ static void updated_alone_or_packed(struct engine *e)
             update_hashes(e, pool, packs[p][1], packs[p][2], packed);
         assert_memory_equal(packed, alone, sizeof packed);
     }
+    for (int again = 0; again < 4; again++) { /* a graph by then, whose branches run in any order */
+        if (emulator_backwards)
+            emulator_backwards(again % 2);
+        update_hashes(e, pool, 3, 1, packed);
+        assert_memory_equal(packed[3], alone[3], sizeof *alone);
+    }
     stm_pool_destroy(&pool);
 }
 

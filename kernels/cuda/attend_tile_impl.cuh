@@ -1,19 +1,13 @@
-/* attend_tile.cu - attention of bf16 heads of 16, 24, 32 and 64 on the matrix units: a warp takes a
- * tile of 16 (or 32) rows of one sequence and key-value head through blocks of 64 keys.
- * Shapes   as attend.cu. A tile's rows are (token, query head of the group), so that a token of a
- *          group of 2 query heads is 2 rows.
- * Launch   chain (full attention): 4 warps on 4 tiles of a head, which share its keys in L1.
- *          splits (turn, memory): few tiles: a warp a split, partial results in scratch, the warp
- *          that is last to arrive merges them; many tiles: a warp a tile, all its splits.
- * Roofline decode: K and V once, memory-bound. Many rows: 4 hd + 32 flop a score on mma.sync and
- *          one exponential; at hd 32 the matrix units bind (9 MMAs a 256 scores, 60 % of the peak
- *          measured: 8.5 scores a clock and SM). Not timed by itself yet (docs/bench: whole steps).
- * Order    attend_impl.h. A lane's operands of both products are 16 bytes in a row of K, and of V
- *          as it lies, because the sums over hd and over keys may take their terms in any fixed
- *          order: word w of lane c is dims 2 (c hd/8 + w), and keys 32 G + 8 c + 2 w. Rows and
- *          columns of an MMA do not see each other, so neither the tile nor its size is in the
+/* Attention of bf16 heads of 16, 24, 32 and 64 on the matrix units: what attend_chain.cu and
+ * attend_splits.cu share. A warp takes a tile of 16 (or 32) rows of one sequence and key-value head
+ * through blocks of 64 keys. A tile's rows are (token, query head of the group), so that a token of
+ * a group of 2 query heads is 2 rows. Order    attend_impl.h. A lane's operands of both products
+ * are 16 bytes in a row of K, and of V as it lies, because the sums over hd and over keys may take
+ * their terms in any fixed order: word w of lane c is dims 2 (c hd/8 + w), and keys 32 G + 8 c + 2
+ * w. Rows and columns of an MMA do not see each other, so neither the tile nor its size is in the
  *          bits. */
-#include "kernels/cuda/attend_impl.h"
+#ifndef RXT_CUDA_ATTEND_TILE_IMPL_CUH
+#define RXT_CUDA_ATTEND_TILE_IMPL_CUH
 
 #include "kernels/cuda/attend_impl.cuh"
 #include "kernels/cuda/mma_impl.cuh"
@@ -78,7 +72,7 @@ template <int DIM, int TILES> struct sums {
 /* A warp's queries: [row g, row g + 8][words]. */
 template <int DIM, int TILES> struct queries {
     uint32_t w[TILES][2][DIM / 8];
-    int32_t limit[TILES][2]; /* keys the row sees */
+    int32_t limit[TILES][2]; /* keys the row sees; not CAUSAL: all of the sequence */
     int32_t least, most;     /* of all rows */
 };
 
@@ -196,14 +190,16 @@ __device__ inline void numerators(uint32_t p[8][2], struct sums<DIM, TILES> *t, 
     }
 }
 
-/* The block of keys from `first` on, of which the sequence has n (in all). */
-template <int DIM, int TILES, bool CAUSAL>
+/* The block of keys from `first` on, of which the sequence has n (in all). NEAR: in shared memory.
+ */
+template <int DIM, int TILES, bool CAUSAL, bool NEAR>
 __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct queries<DIM, TILES> *q,
                                     const bf16 *block, int32_t first, int32_t n, float scale,
                                     int32_t lane)
 {
     int32_t g = lane / 4, c = lane % 4;
     float s[TILES][8][4];
+    constexpr bool EARLY = !NEAR && DIM < 64; /* values, where there are registers for them */
     uint32_t v[2][DIM / 8][4], p[TILES][8][2];
     const bf16 *values = block + KV_BLOCK * DIM;
 #pragma unroll
@@ -219,11 +215,11 @@ __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct que
             multiply_keys<DIM>(s[m][j], q->w[m], k);
         }
     }
-    if (DIM < 64) { /* early, where there are registers for them */
+    if (EARLY) {
         load_values<DIM, TILES, CAUSAL>(v[0], t, q, values, first, n, lane);
         load_values<DIM, TILES, CAUSAL>(v[1], t, q, values, first + 32, n, lane);
     }
-    if (first + KV_BLOCK > q->least) {
+    if (first + KV_BLOCK > (CAUSAL ? q->least : n)) {
 #pragma unroll
         for (int j = 0; j < 8; j++)
 #pragma unroll
@@ -231,7 +227,7 @@ __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct que
                 int32_t key = first + j / 4 * 32 + c * 8 + j % 4 * 2 + i % 2;
 #pragma unroll
                 for (int m = 0; m < TILES; m++)
-                    if (key >= q->limit[m][i / 2])
+                    if (key >= (CAUSAL ? q->limit[m][i / 2] : n))
                         s[m][j][i] = -INFINITY;
             }
     }
@@ -240,7 +236,7 @@ __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct que
         numerators<DIM, TILES>(p[m], t, m, s[m], scale);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        if (DIM >= 64)
+        if (!EARLY)
             load_values<DIM, TILES, CAUSAL>(v[h], t, q, values, first + 32 * h, n, lane);
 #pragma unroll
         for (int m = 0; m < TILES; m++)
@@ -269,19 +265,6 @@ template <int DIM, int TILES> __device__ inline void clear(struct sums<DIM, TILE
         }
 }
 
-/* Keys [first, last) of the sequence. */
-template <int DIM, int TILES, bool CAUSAL>
-__device__ inline void attend_keys_of(struct sums<DIM, TILES> *t,
-                                      const struct queries<DIM, TILES> *q,
-                                      const struct attend_seq *s, int32_t kv_head, int32_t first,
-                                      int32_t last, float scale, int32_t lane)
-{
-    clear(t);
-    for (int32_t key = first; key < last; key += KV_BLOCK)
-        attend_block<DIM, TILES, CAUSAL>(t, q, block_of<bf16>(&s->keys, key / KV_BLOCK, kv_head),
-                                         key, s->n_stored, scale, lane);
-}
-
 /* ---- where a tile's rows come from and go to ---- */
 
 struct place {
@@ -298,7 +281,7 @@ __device__ inline struct place place_of(const struct attend_job *job, int32_t ti
     bool grouped = job->heads.n_q >= job->heads.n_kv;
     p.s = seq_with<&attend_seq::first_tile>(job, tile);
     p.first = (tile - p.s->first_tile) * 16 * TILES;
-    p.group = grouped ? job->heads.n_q / job->heads.n_kv : 1;
+    p.group = attend_group(&job->heads);
     p.kv_head = head;
     p.q_head = grouped ? head * p.group : head % job->heads.n_q;
     p.out_head = grouped ? p.q_head : head;
@@ -383,256 +366,16 @@ __device__ inline void finish_tiles(const struct attend_job *job, const struct p
         }
 }
 
-/* ---- one chain of blocks ---- */
-
-template <int DIM, int TILES>
-static __global__ void __launch_bounds__(32 * WARPS, 1)
-    attend_chain(const __grid_constant__ struct attend_job job)
-{
-    int32_t lane = (int32_t)threadIdx.x % 32;
-    int32_t tile = (int32_t)blockIdx.x * WARPS + (int32_t)threadIdx.x / 32;
-    if (tile >= job.n_tile)
-        return;
-    struct place p = place_of<TILES>(&job, tile, (int32_t)blockIdx.y);
-    struct queries<DIM, TILES> q;
-    struct sums<DIM, TILES> t;
-    load_queries<DIM, TILES>(&q, &job, &p, lane);
-    attend_keys_of<DIM, TILES, false>(&t, &q, p.s, p.kv_head, 0, q.most, job.scale, lane);
-    finish_tiles<DIM, TILES>(&job, &p, &t, lane);
-}
-
-/* ---- splits ---- */
-
-/* Goes on from the splits before; a split of which the row sees nothing changes nothing. */
-__device__ inline void merge(float *top, float *l, float split_top, float split_l, float *before,
-                             float *now)
-{
-    bool empty = split_l == 0.0f;
-    float high = empty ? *top : fmaxf(*top, split_top);
-    *before = power_of(*top - high);
-    *now = empty ? 0.0f : power_of(split_top - high);
-    *top = high;
-    *l = empty ? *l : fmaf(*l, *before, split_l * *now);
-}
-__device__ inline float merged(float o, float split_o, float before, float now)
-{
-    return now == 0.0f && before == 1.0f ? o : fmaf(o, before, split_o * now);
-}
-
-/* Partial results [row,head,split]: o [hd], l, top. */
-template <int DIM>
-__device__ inline float *partial_of(const struct attend_job *job, int32_t row, int32_t head,
-                                    int32_t split)
-{
-    int32_t n_out = job->heads.n_q > job->heads.n_kv ? job->heads.n_q : job->heads.n_kv;
-    return job->partial + (((int64_t)row * n_out + head) * job->n_split + split) * (DIM + 2);
-}
-
-template <int DIM>
-__device__ inline void store_partial(const struct attend_job *job, const struct place *p,
-                                     const struct sums<DIM, 1> *t, int32_t split, int32_t lane)
-{
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        int32_t row = 0, head = 0;
-        if (!row_of(p, 8 * r + lane / 4, &row, &head))
-            continue;
-        float *to = partial_of<DIM>(job, row, p->out_head + head, split);
-#pragma unroll
-        for (int d = 0; d < DIM / 8; d++)
-#pragma unroll
-            for (int e = 0; e < 2; e++)
-                to[8 * d + lane % 4 * 2 + e] = t->o[0][d][2 * r + e];
-        if (lane % 4 == 0) {
-            to[DIM] = t->l[0][2 * r];
-            to[DIM + 1] = t->top[0][r];
-        }
-    }
-}
-
-/* All rows of the tile, a lane a column. */
-template <int DIM>
-__device__ inline void merge_partials(const struct attend_job *job, const struct place *p,
-                                      int32_t lane)
-{
-    for (int32_t i = 0; i < 16; i++) {
-        int32_t row = 0, head = 0;
-        if (!row_of(p, i, &row, &head))
-            return;
-        int32_t n_key = job->causal ? p->s->start + row - p->s->first_row + 1 : p->s->n_key;
-        int32_t n = (n_key + job->split - 1) / job->split;
-        const float *from = partial_of<DIM>(job, row, p->out_head + head, 0);
-        float o[(DIM + 31) / 32], l = __ldcg(from + DIM), top = __ldcg(from + DIM + 1);
-#pragma unroll
-        for (int j = 0; j < (DIM + 31) / 32; j++)
-            o[j] = lane + 32 * j < DIM ? __ldcg(from + lane + 32 * j) : 0.0f;
-#pragma unroll 4
-        for (int32_t s = 1; s < n; s++) {
-            from += DIM + 2;
-            float before = 0.0f, now = 0.0f;
-            merge(&top, &l, __ldcg(from + DIM + 1), __ldcg(from + DIM), &before, &now);
-#pragma unroll
-            for (int j = 0; j < (DIM + 31) / 32; j++)
-                if (lane + 32 * j < DIM)
-                    o[j] = merged(o[j], __ldcg(from + lane + 32 * j), before, now);
-        }
-#pragma unroll
-        for (int j = 0; j < (DIM + 31) / 32; j++)
-            if (lane + 32 * j < DIM)
-                finish(job, row, p->out_head + head, lane + 32 * j, o[j], l);
-    }
-}
-
-/* Block = 4 splits of a tile, or (without partial results) 4 tiles. */
-template <int DIM, bool CAUSAL>
-static __global__ void __launch_bounds__(32 * WARPS, 1)
-    attend_splits(const __grid_constant__ struct attend_job job)
-{
-    int32_t lane = (int32_t)threadIdx.x % 32, warp = (int32_t)threadIdx.x / 32;
-    int32_t tile = (int32_t)blockIdx.x, split = (int32_t)blockIdx.z * WARPS + warp;
-    if (!job.in_parts) {
-        tile = tile * WARPS + warp;
-        if (tile >= job.n_tile)
-            return;
-    }
-    struct place p = place_of<1>(&job, tile, (int32_t)blockIdx.y);
-    struct queries<DIM, 1> q;
-    struct sums<DIM, 1> t;
-    load_queries<DIM, 1>(&q, &job, &p, lane);
-    int32_t last = split * job.split + job.split;
-    if (job.in_parts) {
-        if (split * job.split < q.most) {
-            attend_keys_of<DIM, 1, CAUSAL>(&t, &q, p.s, p.kv_head, split * job.split,
-                                           last < q.most ? last : q.most, job.scale, lane);
-            store_partial<DIM>(&job, &p, &t, split, lane);
-        }
-        __threadfence();
-        __syncwarp();
-        int32_t *arrived = job.arrived + (int64_t)tile * gridDim.y + blockIdx.y;
-        int32_t before = lane == 0 ? atomicAdd(arrived, 1) : 0;
-        if (__shfl_sync(0xFFFFFFFFu, before, 0) != (int32_t)gridDim.z * WARPS - 1)
-            return;
-        __threadfence();
-        if (lane == 0)
-            *arrived = 0; /* for the next launch */
-        merge_partials<DIM>(&job, &p, lane);
-        return;
-    }
-    struct sums<DIM, 1> all;
-    clear(&all);
-    for (int32_t first = 0; first < q.most; first += job.split) {
-        last = first + job.split;
-        attend_keys_of<DIM, 1, CAUSAL>(&t, &q, p.s, p.kv_head, first, last < q.most ? last : q.most,
-                                       job.scale, lane);
-        if (first == 0) {
-            all = t;
-            continue;
-        }
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float before = 0.0f, now = 0.0f;
-            merge(&all.top[0][r], &all.l[0][2 * r], t.top[0][r], t.l[0][2 * r], &before, &now);
-#pragma unroll
-            for (int d = 0; d < DIM / 8; d++)
-#pragma unroll
-                for (int e = 0; e < 2; e++)
-                    all.o[0][d][2 * r + e] =
-                        merged(all.o[0][d][2 * r + e], t.o[0][d][2 * r + e], before, now);
-        }
-    }
-    finish_tiles<DIM, 1>(&job, &p, &all, lane);
-}
-
-/* ---- launch ---- */
-
 /* Numbers the tiles of `rows` rows. */
-static void number_tiles(struct attend_job *job, int32_t rows)
+static inline void number_tiles(struct attend_job *job, int32_t rows)
 {
-    int32_t group = job->heads.n_q >= job->heads.n_kv ? job->heads.n_q / job->heads.n_kv : 1;
-    job->n_tile = attend_number_tiles(job->seq, job->n_seq, group, rows);
+    job->n_tile = attend_number_tiles(job->seq, job->n_seq, attend_group(&job->heads), rows);
 }
 
-static unsigned blocks_of(int32_t n_tile)
+/* log2 e / sqrt(hd) */
+static inline float attend_scale(int32_t dim)
 {
-    return (unsigned)((n_tile + WARPS - 1) / WARPS);
+    return 1.44269504f / sqrtf((float)dim);
 }
 
-/* The most keys that a row sees. */
-static int32_t most_keys(const struct attend_job *job)
-{
-    int32_t most = 0;
-    for (int32_t i = 0; i < job->n_seq; i++) {
-        const struct attend_seq *s = &job->seq[i];
-        int32_t n = job->causal ? s->start + s->n_row : s->n_key;
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
-/* Splits that lie in whole blocks of the grid, and seldom another number of them. */
-static int32_t round_splits(int32_t n)
-{
-    int32_t grid = WARPS;
-    while (grid < n)
-        grid *= 2;
-    return grid;
-}
-
-template <int DIM> static void launch(struct cuda_lane *ln, struct attend_job *job)
-{
-    unsigned heads = (unsigned)job->heads.n_kv;
-    int32_t n_split = (most_keys(job) + job->split - 1) / job->split;
-    job->scale = 1.44269504f / sqrtf((float)DIM); /* log2 e / sqrt(hd) */
-    if (job->chain) {
-        number_tiles(job, 32);
-        if (DIM <= 32 && job->n_tile * (int32_t)heads >= ATTEND_MANY) {
-            job->seq = attend_put(ln, job->n_seq);
-            LAUNCH((attend_chain < DIM, DIM <= 32 ? 2 : 1 >), dim3(blocks_of(job->n_tile), heads),
-                   32 * WARPS, 0, ln, *job);
-            return;
-        }
-        number_tiles(job, 16);
-        job->seq = attend_put(ln, job->n_seq);
-        LAUNCH((attend_chain<DIM, 1>), dim3(blocks_of(job->n_tile), heads), 32 * WARPS, 0, ln,
-               *job);
-        return;
-    }
-    number_tiles(job, 16);
-    int32_t n_out = job->heads.n_q > job->heads.n_kv ? job->heads.n_q : job->heads.n_kv;
-    job->n_split = round_splits(n_split);
-    size_t floats = (size_t)job->n_row * (size_t)n_out * (size_t)job->n_split * (DIM + 2);
-    job->in_parts =
-        n_split > 1 && job->n_tile * (int32_t)heads < ATTEND_MANY && floats <= job->partial_floats;
-    dim3 grid(blocks_of(job->n_tile), heads);
-    if (job->in_parts)
-        grid = dim3((unsigned)job->n_tile, heads, (unsigned)(job->n_split / WARPS));
-    job->seq = attend_put(ln, job->n_seq);
-    if (job->causal || DIM == 64) /* of 64 without: registers spill */
-        LAUNCH((attend_splits<DIM, true>), grid, 32 * WARPS, 0, ln, *job);
-    else
-        LAUNCH((attend_splits<DIM, DIM == 64>), grid, 32 * WARPS, 0, ln, *job);
-}
-
-extern "C" bool attend_tile_fits(const struct cuda_lane *ln, const struct attend_job *job)
-{
-    int32_t dim = job->heads.dim, n_q = job->heads.n_q, n_kv = job->heads.n_kv;
-    return ln->base.be->act_dtype == DTYPE_BF16 &&
-           (dim == 16 || dim == 24 || dim == 32 || dim == 64) && (n_q < n_kv || n_q / n_kv <= 16);
-}
-
-extern "C" void attend_tile_launch(struct cuda_lane *ln, struct attend_job *job)
-{
-    switch (job->heads.dim) {
-    case 16:
-        launch<16>(ln, job);
-        break;
-    case 24:
-        launch<24>(ln, job);
-        break;
-    case 32:
-        launch<32>(ln, job);
-        break;
-    default:
-        launch<64>(ln, job);
-    }
-}
+#endif
