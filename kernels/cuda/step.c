@@ -2,6 +2,7 @@
 
 #include "kernels/base/count.h"
 #include "kernels/base/mem.h"
+#include "kernels/cuda/fault_impl.h"
 #include "kernels/cuda/replay_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 
@@ -277,6 +278,8 @@ enum rxt_status step_flush(struct cuda_lane *ln)
     if (s->bytes == 0)
         return RXT_OK;
     cudaError_t e = copy_args(ln);
+    if (e == cudaSuccess)
+        e = fault_start(ln->stream);
     if (e == cudaSuccess)
         e = s->open ? start_step(ln) : launch_all(ln);
     s->bytes = 0;

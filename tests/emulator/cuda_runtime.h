@@ -77,6 +77,10 @@ static inline int32_t min(int32_t a, int32_t b)
 static inline void __threadfence()
 {
 }
+static inline void __trap() /* the host learns of it where it waits */
+{
+    emulator_fail(EMULATED_WAIT);
+}
 static inline float __ldcg(const float *p)
 {
     return *p;
