@@ -232,7 +232,8 @@ step_micro() {
     return $failed
 }
 
-# bench NAME ARGUMENT...: rows of one run of rxt bench, NAME.bBATCH.FIGURE.
+# bench NAME ARGUMENT...: rows of one run of rxt bench: NAME.bBATCH.FIGURE, and NAME.FIGURE of what
+# is of one batch only.
 bench() {
     local name=$1 json object batch key value
     shift
@@ -250,13 +251,17 @@ bench() {
                 "$(awk -v b="$batch" -v ms="$value" 'BEGIN { printf "%.0f", b * 1000 / ms }')"
         done < <(grep -oE '"[a-z0-9_]+_ms":[^,}]+' <<<"$object" | tr -d '"')
     done < <(grep -oE '\{"batch":[^}]*\}' <<<"$json")
+    while IFS=: read -r key value; do
+        row "$name.$key" "$value"
+    done < <(grep -E '^\{"(packed|beside)"' <<<"$json" |
+        grep -oE '"[a-z0-9_]+_(ms|gain|share)":[^,}]+' | tr -d '"')
 }
 
 step_table() {
     local failed=0
     bench demo-15m --model models/demo-15m --dtype bf16 --batch 1,8 || failed=1
     bench beta-3b --shape beta-3b --dtype bf16 --batch 1,8,64,256 --query 64,512 \
-        --turn 64,512,2048 || failed=1
+        --turn 64,512,2048 --packed 256 --beside 32 || failed=1
     return $failed
 }
 

@@ -36,6 +36,8 @@ fi
 b='"kv_build_ms":0.06,"kv_build_gb_s":7'
 echo '{"model":"x","ready_ms":3,"batches":[{"batch":1,"time_per_token_ms":0.3,'"$b"'},' \
     '{"batch":8,"time_per_token_ms":0.5,'"$b"'}],"batch":1,"time_per_token_ms":0.3}'
+[[ $* != *--packed* ]] || echo '{"packed":16,"longest":256,"encoder_100_ms":3.2,"encoder_60_gain":1.8}'
+[[ $* != *--beside* ]] || echo '{"beside":32,"updates":7,"token_beside_p99_share":1.21}'
 END
 for name in hop cluster ingest dram_sms mma_rate clusters_active; do
     program bin/bench_$name <<END
@@ -115,6 +117,9 @@ beta-3b.b1.kv_build_ms 0.06 0.029 0.12 0.500
 beta-3b.b8.time_per_token_ms 0.5 - - -
 beta-3b.b8.tokens_s 16000 22500 8400 1.905
 beta-3b.b8.kv_build_ms 0.06 - - -
+beta-3b.encoder_100_ms 3.2 - - -
+beta-3b.encoder_60_gain 1.8 1.67 1.5 1.200
+beta-3b.token_beside_p99_share 1.21 1 1.10 1.100
 seconds_table * - - *
 seconds * - 540 *
 steps_failed 0 - - -

@@ -2,8 +2,10 @@
  *
  * Medians of many rounds; the ceilings are measured before and after, on the same threads, since
  * machines are shared and clocks move. Bytes and flops are those the ops themselves count. */
+#include "tools/rxt/bench_beside.h"
 #include "tools/rxt/bench_front.h"
 #include "tools/rxt/bench_images.h"
+#include "tools/rxt/bench_packed.h"
 #include "tools/rxt/cli.h"
 
 #include "kernels/base/clock.h"
@@ -15,7 +17,7 @@
 
 static struct {
     const char *shape, *batch, *query, *turn;
-    int32_t rounds_ms;
+    int32_t rounds_ms, packed, beside;
     uint64_t seed;
     bool json, front, images;
 } opt = {.query = "16", .turn = "32", .rounds_ms = 700, .seed = 1};
@@ -30,6 +32,11 @@ static const struct option options[] = {
     {"seed", OPTION_SEED, &opt.seed, "N", "of random weights and tokens"},
     {"json", OPTION_FLAG, &opt.json, NULL, "one object"},
     {"front", OPTION_FLAG, &opt.front, NULL, "only the front of the server, without a model"},
+    {"packed", OPTION_INT, &opt.packed, "T",
+     "also the encoder over 16 interactions, the longest of T tokens, the mean 0.6 and 0.25 of it"},
+    {"beside", OPTION_INT, &opt.beside, "B",
+     "also the time per token at batch B beside updates of --turn tokens (five times "
+     "--milliseconds)"},
     {"images", OPTION_FLAG, &opt.images, NULL,
      "only what images of one session cost others (ten times --milliseconds each)"},
     OPTION_MORE(model_options),
@@ -419,6 +426,17 @@ static int32_t longest(const struct list *l)
     return most;
 }
 
+static enum rxt_status run(const struct rxt_model *m, struct rxt_error *err)
+{
+    double seconds = (double)opt.rounds_ms / 1000;
+    if (opt.images)
+        return bench_images(m, opt.json, 10 * seconds, err);
+    TRY(bench(m));
+    if (opt.packed)
+        TRY(bench_packed(m, opt.packed, opt.json, seconds));
+    return opt.beside ? bench_beside(m, opt.beside, turns.v[0], opt.json, 5 * seconds) : RXT_OK;
+}
+
 int command_bench(int argc, char **argv)
 {
     struct command_line line = {
@@ -437,13 +455,19 @@ int command_bench(int argc, char **argv)
         !parse_list(&queries, "query", opt.query, MAX_ROWS) ||
         !parse_list(&turns, "turn", opt.turn, MAX_ROWS))
         return EXIT_USAGE;
-    if (opt.rounds_ms < 1) {
-        (void)fprintf(stderr, "rxt: --milliseconds is 1 or more\n");
+    if (opt.rounds_ms < 1 || opt.packed < 0 || opt.packed > MAX_ROWS / 16 || opt.beside < 0 ||
+        opt.beside > MAX_BATCH) {
+        (void)fprintf(stderr,
+                      "rxt: --milliseconds is 1 or more, --packed 1 to %d, --beside 1 to "
+                      "%d\n",
+                      MAX_ROWS / 16, MAX_BATCH);
         return EXIT_USAGE;
     }
     int32_t needed = longest(&queries) + ANSWER_TOKENS;
     if (longest(&turns) > needed)
         needed = longest(&turns);
+    if (opt.packed > needed)
+        needed = opt.packed;
     struct rxt_error err = {0};
     struct rxt_model *m = NULL;
     enum rxt_status st;
@@ -467,7 +491,7 @@ int command_bench(int argc, char **argv)
                       "the benchmark needs turns of %d tokens, here %d are allowed", needed,
                       rxt_model_info(m)->max_seq_len);
     if (st == RXT_OK)
-        st = opt.images ? bench_images(m, opt.json, (double)opt.rounds_ms / 100, &err) : bench(m);
+        st = run(m, &err);
     rxt_model_close(&m);
     return st == RXT_OK ? 0 : complain(st, &err);
 }
