@@ -249,7 +249,7 @@ bench() {
             row "$name.b$batch.$key" "$value"
             [[ $key != time_per_token_ms ]] || row "$name.b$batch.tokens_s" \
                 "$(awk -v b="$batch" -v ms="$value" 'BEGIN { printf "%.0f", b * 1000 / ms }')"
-        done < <(grep -oE '"[a-z0-9_]+_ms":[^,}]+' <<<"$object" | tr -d '"')
+        done < <(grep -oE '"[a-z0-9_]+_(ms|coverage)":[^,}]+' <<<"$object" | tr -d '"')
     done < <(grep -oE '\{"batch":[^}]*\}' <<<"$json")
     while IFS=: read -r key value; do
         row "$name.$key" "$value"

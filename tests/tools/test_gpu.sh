@@ -33,7 +33,7 @@ if [[ $* == *--parity* ]]; then
     done
 fi
 [[ $1 == bench ]] || exit 0
-b='"kv_build_ms":0.06,"kv_build_gb_s":7'
+b='"kv_build_ms":0.06,"kv_build_gb_s":7,"expert_coverage":0.19'
 echo '{"model":"x","ready_ms":3,"batches":[{"batch":1,"time_per_token_ms":0.3,'"$b"'},' \
     '{"batch":8,"time_per_token_ms":0.5,'"$b"'}],"batch":1,"time_per_token_ms":0.3}'
 [[ $* != *--packed* ]] || echo '{"packed":16,"longest":256,"encoder_100_ms":3.2,"encoder_60_gain":1.8}'
@@ -108,15 +108,19 @@ seconds_micro * - - *
 demo-15m.b1.time_per_token_ms 0.3 0.020 0.080 3.750
 demo-15m.b1.tokens_s 3333 - - -
 demo-15m.b1.kv_build_ms 0.06 - - -
+demo-15m.b1.expert_coverage 0.19 - - -
 demo-15m.b8.time_per_token_ms 0.5 - - -
 demo-15m.b8.tokens_s 16000 - 50000 0.320
 demo-15m.b8.kv_build_ms 0.06 - - -
+demo-15m.b8.expert_coverage 0.19 - - -
 beta-3b.b1.time_per_token_ms 0.3 0.081 0.60 0.500
 beta-3b.b1.tokens_s 3333 - - -
 beta-3b.b1.kv_build_ms 0.06 0.029 0.12 0.500
+beta-3b.b1.expert_coverage 0.19 - - -
 beta-3b.b8.time_per_token_ms 0.5 - - -
 beta-3b.b8.tokens_s 16000 22500 8400 1.905
 beta-3b.b8.kv_build_ms 0.06 - - -
+beta-3b.b8.expert_coverage 0.19 - - -
 beta-3b.encoder_100_ms 3.2 - - -
 beta-3b.encoder_60_gain 1.8 1.67 1.5 1.200
 beta-3b.token_beside_p99_share 1.21 1 1.10 1.100

@@ -208,6 +208,7 @@ struct figure {
     int32_t tokens;
     bool by_cache; /* its floor is bytes, not flops */
     double ms, gb_s, gflop_s;
+    double coverage; /* of the experts of a mixture, by one step of decode; 0 = not asked */
     uint64_t steps, replayed; /* of a device, see kernels/base/count.h */
 };
 enum { MAX_FIGURES = 2 * MAX_LIST + 2 };
@@ -242,6 +243,23 @@ static enum rxt_status measure(struct rig *r, struct figure *f)
     return RXT_OK;
 }
 
+/* What share of the experts a step reads, the mean of some steps that are not timed: a device waits
+ * for every mixture then. */
+static enum rxt_status measure_coverage(struct rig *r, struct figure *f)
+{
+    struct count before = count_read();
+    enum rxt_status st = RXT_OK;
+    count_experts_want(true);
+    for (int i = 0; i < 16 && st == RXT_OK; i++)
+        st = f->round(r, f->tokens);
+    count_experts_want(false);
+    struct count after = count_read();
+    if (after.experts > before.experts)
+        f->coverage = (double)(after.experts_read - before.experts_read) /
+                      (double)(after.experts - before.experts);
+    return st;
+}
+
 static size_t resident_bytes(void)
 {
     unsigned long kb = 0;
@@ -258,8 +276,11 @@ static size_t resident_bytes(void)
 static void print_figure(const struct figure *f, int32_t batch, const struct backend_ceiling *c)
 {
     double share = f->by_cache ? f->gb_s * 1e9 / c->cache_bytes_s : f->gflop_s * 1e9 / c->flops;
-    printf("%-28s %3d %10.3f ms %9.1f GB/s %9.1f GFLOP/s   %3.0f %% of the %s ceiling\n", f->name,
+    printf("%-28s %3d %10.3f ms %9.1f GB/s %9.1f GFLOP/s   %3.0f %% of the %s ceiling", f->name,
            batch, f->ms, f->gb_s, f->gflop_s, 100 * share, f->by_cache ? "cache" : "flop");
+    if (f->coverage > 0)
+        printf(", %.1f %% of the experts read", 100 * f->coverage);
+    printf("\n");
 }
 
 static json_t *figures_json(const struct figure *f, size_t n, int32_t batch)
@@ -273,6 +294,8 @@ static json_t *figures_json(const struct figure *f, size_t n, int32_t batch)
         (void)json_object_set_new(o, key, json_real(f[i].gflop_s));
         (void)snprintf(key, sizeof key, "%s_ms", f[i].key);
         (void)json_object_set_new(o, key, json_real(f[i].ms));
+        if (f[i].coverage > 0)
+            (void)json_object_set_new(o, "expert_coverage", json_real(f[i].coverage));
         if (f[i].steps == 0)
             continue;
         (void)snprintf(key, sizeof key, "%s_replayed", f[i].key);
@@ -318,6 +341,8 @@ static enum rxt_status run_batch(const struct rxt_model *m, int32_t batch,
     enum rxt_status st = rig_open(&r, m, batch);
     for (int i = 0; i < n && st == RXT_OK; i++) {
         st = measure(&r, &figures[i]);
+        if (st == RXT_OK && figures[i].round == one_token)
+            st = measure_coverage(&r, &figures[i]);
         if (st == RXT_OK && !opt.json)
             print_figure(&figures[i], batch, c);
     }
