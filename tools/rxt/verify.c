@@ -82,6 +82,17 @@ static enum rxt_status check_greedy(struct replica *o, const struct rxt_array *i
     return RXT_OK;
 }
 
+/* A row in any dtype as float32. */
+static enum rxt_status row_values(struct lane *ln, struct tensor row, float *out)
+{
+    size_t n = (size_t)row.cols, size = dtype_bytes(row.dtype);
+    char *raw = (char *)out + n * (sizeof *out - size); /* at its end: widened from the front */
+    TRY(lane_download(ln, raw, row.data, n * size));
+    for (size_t i = 0; i < n; i++)
+        out[i] = dtype_value(raw, row.dtype, i);
+    return RXT_OK;
+}
+
 static enum rxt_status golden_turn(struct replica *o, const struct rxt_tensors *t, int turn,
                                    struct turn_errors *e, struct rxt_error *err)
 {
@@ -121,8 +132,7 @@ static enum rxt_status golden_turn(struct replica *o, const struct rxt_tensors *
     enum rxt_status st = rxt_memorize(o->worker, &rows, ids.i32, &ed);
     for (int32_t i = 0; i < info->n_layer && st == RXT_OK; i++) {
         for (size_t r = 0; r < n && st == RXT_OK; r++)
-            st = lane_download(ln, row + r * width, (float *)ed[i].data + r * (size_t)ed[i].stride,
-                               width * sizeof *row);
+            st = row_values(ln, tensor_rows(ed[i], (int32_t)r, 1), row + r * width);
         if (st == RXT_OK)
             e->encoded =
                 fmax(e->encoded, max_error(row, encoded.f32 + (size_t)i * n * width, n * width));
