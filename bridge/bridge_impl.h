@@ -334,6 +334,8 @@ void event_failed(struct task *t, enum bridge_event_kind kind, enum rxt_status s
 void session_info(const struct session *s, struct bridge_session_info *out);
 /* Of a session that need not be in the table. */
 void session_row_info(const struct store_session *row, struct bridge_session_info *out);
+/* Why the device can not be used any more, for good; NULL while it works. */
+const char *bridge_device_failure(const struct bridge *b);
 
 /* task.c: the transition table, ends, what all verbs share. */
 void task_move(struct task *t, enum task_state to); /* asserts the transition table */
@@ -426,7 +428,10 @@ void session_apply(struct session *s);
 /* Writes an image of the version that is there, if a replay would cost more than worth_us and
  * there is a buffer; true = it is on its way. */
 bool session_image(struct session *s, uint64_t worth_us);
+/* The store is told, so that it lasts; but not where the device has failed, which the next start of
+ * the process repairs. */
 void session_hold(struct session *s, enum rxt_status st, const char *why);
+enum rxt_status session_held_status(const struct session *s); /* why a held one refuses */
 void session_drop(struct session *s); /* RESIDENT -> COLD; nothing of it is out */
 size_t session_stm_bytes(const struct session *s);
 

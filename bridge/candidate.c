@@ -54,7 +54,7 @@ void candidates_journal(struct task *t)
     struct session *s = t->session;
     turn_leave(t);
     if (s->held) { /* since it began; the store may not know yet */
-        task_fail(t, RXT_EHELD, s->row.held_reason);
+        task_fail(t, session_held_status(s), s->row.held_reason);
         return;
     }
     task_move(t, TASK_JOURNAL);
@@ -112,7 +112,7 @@ void candidates_choose(struct task *t)
     struct session *s = t->session;
     schedule_forget(t);
     if (s->held) { /* since they were answered; their rows stay undecided */
-        task_fail(t, RXT_EHELD, s->row.held_reason);
+        task_fail(t, session_held_status(s), s->row.held_reason);
         return;
     }
     task_move(t, TASK_JOURNAL);

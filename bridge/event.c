@@ -153,6 +153,11 @@ void event_memory(struct task *t)
     deliver(t, &e);
 }
 
+const char *bridge_device_failure(const struct bridge *b)
+{
+    return backend_failure(rxt_model_backend(b->model));
+}
+
 /* What may go better later, and when to try. */
 static uint64_t retry_after(const struct bridge *b, enum rxt_status st)
 {
@@ -173,6 +178,16 @@ static uint64_t retry_after(const struct bridge *b, enum rxt_status st)
 void event_failed(struct task *t, enum bridge_event_kind kind, enum rxt_status st,
                   const char *sentence, const char *key)
 {
+    const char *failure = bridge_device_failure(t->bridge);
+    char device[200];
+    if (failure && (st == RXT_EDEVICE || st == RXT_ENOMEM)) { /* it gives no memory either */
+        st = RXT_EDEVICE;
+        (void)snprintf(device, sizeof device,
+                       "the device failed: %.80s; what is journaled is not lost, the next start of "
+                       "the process goes on with it",
+                       failure);
+        sentence = device;
+    }
     struct bridge_event e = {
         .kind = kind,
         .final = true,

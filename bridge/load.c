@@ -208,7 +208,8 @@ static void rebuilt(struct memory_job *job)
     if (job->status != RXT_OK) {
         room_read_release(b, s->next_read);
         s->next_read = NULL;
-        if (job->status != RXT_ENONFINITE && s->n_retry++ < LOAD_RETRIES) {
+        if (job->status != RXT_ENONFINITE && !bridge_device_failure(b) &&
+            s->n_retry++ < LOAD_RETRIES) {
             log_event(LOG_WARN, "load_retry", "\"status\":\"%s\"", rxt_status_name(job->status));
             read_values(s);
             return;

@@ -254,7 +254,10 @@ static void publish_gauges(struct server *s)
 /* Whether the engine may end; begins the drain when it was asked for. */
 static bool is_over(struct server *s)
 {
-    if (atomic_load(&s->stop))
+    const char *failure = server_failure(s);
+    if (failure)
+        log_event(LOG_ERROR, "device_failed", "\"why\":\"%s\"", failure);
+    if (failure || atomic_load(&s->stop))
         return true;
     if (!atomic_load(&s->drain))
         return false;
@@ -284,6 +287,11 @@ void server_run(struct server *s)
             bridge_wait(s->bridge, IDLE_US);
     }
     flush(s);
+}
+
+const char *server_failure(const struct server *s)
+{
+    return backend_failure(rxt_model_backend(s->model));
 }
 
 const char *server_turn_endpoint(const struct server *s)

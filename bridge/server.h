@@ -64,8 +64,10 @@ const char *server_state_endpoint(const struct server *s);
 /* Faults of the process write the shapes of the last requests to fd before it dies. */
 void server_catch_faults(int fd);
 
-/* Serves until it was told to drain and has finished, or to stop. */
+/* Serves until it was told to drain and has finished, or to stop, or the device fails. */
 void server_run(struct server *s);
+/* Why the device failed, for good: only another process can serve then. NULL: it works. */
+const char *server_failure(const struct server *s);
 /* No new requests; ends what runs, writes what is to be written, at most drain_ms; then server_run
  * returns. Any thread, also a signal handler. */
 void server_drain(struct server *s);

@@ -297,7 +297,8 @@ void session_took_version(struct session *s)
 }
 
 /* The memory is as it was. What is not finite will never be; anything else may pass: it is tried
- * again after 10, 40 and 160 ms, then the session is held. */
+ * again after 10, 40 and 160 ms, then the session is held. A device that has failed is no matter of
+ * the session's. */
 void session_update_failed(struct session *s)
 {
     struct bridge *b = s->bridge;
@@ -310,7 +311,9 @@ void session_update_failed(struct session *s)
     s->next_read = NULL;
     if (s->content && !s->content->shareable)
         content_offer(b, s->content, s->hash);
-    if (st == RXT_ENONFINITE) {
+    if (bridge_device_failure(b)) {
+        session_hold(s, RXT_EDEVICE, "the journal has the turn, the next start its memory");
+    } else if (st == RXT_ENONFINITE) {
         session_hold(s, st, "the memory update gave values that are not finite");
     } else if (s->n_retry == UPDATE_RETRIES) {
         s->n_retry = 0;
@@ -322,15 +325,23 @@ void session_update_failed(struct session *s)
     }
 }
 
+enum rxt_status session_held_status(const struct session *s)
+{
+    return bridge_device_failure(s->bridge) ? RXT_EDEVICE : RXT_EHELD;
+}
+
 /* S2: the session stays at its version; what is journaled and not applied waits for repair. */
 void session_hold(struct session *s, enum rxt_status st, const char *why)
 {
+    const char *failure = bridge_device_failure(s->bridge);
     s->held = true;
-    s->row.flags |= STORE_HELD;
     (void)snprintf(s->row.held_reason, sizeof s->row.held_reason, "%s (%s)", why,
-                   rxt_status_text(st));
-    log_event(LOG_ERROR, "session_held", "\"status\":\"%s\",\"version\":%" PRIu64,
-              rxt_status_name(st), s->version);
+                   failure ? failure : rxt_status_text(st));
+    if (!failure) {
+        s->row.flags |= STORE_HELD;
+        log_event(LOG_ERROR, "session_held", "\"status\":\"%s\",\"version\":%" PRIu64,
+                  rxt_status_name(st), s->version);
+    }
     schedule_update_forget(s);
     while (s->remember) {
         event_failed(s->remember, BRIDGE_MEMORY_FAILED, st, s->row.held_reason, NULL);
@@ -339,9 +350,9 @@ void session_hold(struct session *s, enum rxt_status st, const char *why)
     if (!s->content) {
         session_drop(s);
         while (s->queue && !s->queue->work_out)
-            task_fail(s->queue, RXT_EHELD, s->row.held_reason);
+            task_fail(s->queue, session_held_status(s), s->row.held_reason);
     }
-    s->flags_dirty = true;
+    s->flags_dirty |= !failure;
     session_apply(s);
 }
 

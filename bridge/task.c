@@ -126,8 +126,9 @@ enum rxt_status task_conditions(struct task *t)
     bool pending = s->remember || s->undecided;
     t->waits_memory = false;
     if (s->held && !r->dry_run) {
-        task_fail(t, RXT_EHELD, s->row.held_reason);
-        return RXT_EHELD;
+        enum rxt_status st = session_held_status(s);
+        task_fail(t, st, s->row.held_reason);
+        return st;
     }
     if (pending && r->on_stale == BRIDGE_STALE_REJECT)
         return refuse(t, "version %" PRIu64 " is current, %" PRIu64 " is being made", s->version,

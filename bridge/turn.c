@@ -71,7 +71,7 @@ void turn_journal(struct task *t)
     turn_leave(t);
     schedule_forget(t);
     if (s->held) { /* since it began; the store may not know yet */
-        task_fail(t, RXT_EHELD, s->row.held_reason);
+        task_fail(t, session_held_status(s), s->row.held_reason);
         return;
     }
     task_move(t, TASK_JOURNAL);
@@ -249,7 +249,7 @@ void turn_journaled(struct task *t)
         return;
     }
     /* Held while the writer had it: a rewind gives it up, and must not wait for its memory. */
-    event_failed(t, BRIDGE_MEMORY_FAILED, RXT_EHELD, s->row.held_reason, NULL);
+    event_failed(t, BRIDGE_MEMORY_FAILED, session_held_status(s), s->row.held_reason, NULL);
     task_end(t);
 }
 

@@ -112,6 +112,11 @@ enum rxt_status backend_measure(struct backend *be, int milliseconds, struct bac
     return be->ops->measure(be, milliseconds, out);
 }
 
+const char *backend_failure(const struct backend *be)
+{
+    return __atomic_load_n(&be->failure, __ATOMIC_RELAXED);
+}
+
 /* ---- lanes ---- */
 
 enum rxt_status lane_create(struct lane **out, struct backend *be, enum lane_priority priority,

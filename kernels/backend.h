@@ -88,6 +88,9 @@ const char *
 backend_bit_class(const struct backend *be); /* "cpu-f32/1": arithmetic / kernel number */
 const char *backend_describe(const struct backend *be); /* "cpu, avx512, 2 threads" */
 enum dtype backend_act_dtype(const struct backend *be); /* of activations */
+/* Why the device can not be used any more; NULL while it works. Once it has failed all calls give
+ * RXT_EDEVICE, or RXT_ENOMEM, until the process is started again. Any thread; the text stays. */
+const char *backend_failure(const struct backend *be);
 
 /* Memory the backend computes in, zeroed, aligned to 64 bytes. NULL when out of memory. */
 void *backend_alloc(struct backend *be, size_t bytes);

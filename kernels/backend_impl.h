@@ -98,6 +98,7 @@ struct backend {
     const char *name, *bit_class;
     char describe[64];
     enum dtype act_dtype;
+    const char *failure; /* of a device, for good; atomic */
 };
 
 /* Each gives a backend without lanes or weights. */

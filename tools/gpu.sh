@@ -3,7 +3,7 @@
 # usage: tools/gpu.sh [--data TREE] [--out DIR] [STEP...]
 #   TREE   folder with tests/golden/ and models/; default: the one this script came with
 #   DIR    for record.tsv and the log of each step; default: build/gpu here
-#   STEP   of tests sanitizer golden invariance micro table; default: all
+#   STEP   of tests sanitizer golden parity invariance server faults micro table; default: all
 # Programs come from bin/ beside tools/ (a bundle, tools/gpu_bundle.sh) or else from build/cuda. A
 # step that fails, or runs past its time, does not stop the others, but the exit code is then 1.
 # The columns of the record are explained in docs/bench/README.md.
@@ -15,8 +15,9 @@ usage() {
     exit 2
 }
 
-all=(tests sanitizer golden invariance micro table)
-declare -A seconds=([tests]=60 [sanitizer]=200 [golden]=40 [invariance]=60 [micro]=60 [table]=110)
+all=(tests sanitizer golden parity invariance server faults micro table)
+declare -A seconds=([tests]=40 [sanitizer]=180 [golden]=15 [parity]=20 [invariance]=30 [server]=60
+    [faults]=90 [micro]=15 [table]=90)
 data=$root out=$PWD/build/gpu steps=()
 while [[ $# -gt 0 ]]; do
     case $1 in
@@ -165,6 +166,53 @@ step_golden() {
     [[ $n -gt 0 && $failed -eq 0 ]]
 }
 
+# parity: the bundled model's conversation in bf16 beside the CPU in f32.
+step_parity() {
+    local json status
+    json=$(within "$(program rxt)" verify tests/golden/demo-15m --parity --model models/demo-15m \
+        --backend cuda --dtype bf16 --json)
+    status=$?
+    echo "$json"
+    if [[ $json != *'"turn"'* ]]; then
+        echo "FAILED: rxt verify --parity"
+        return 1
+    fi
+    row parity_tokens "$(field_of tokens <<<"$json" | awk '{ n += $1 } END { print n + 0 }')"
+    row parity_wrong "$(field_of wrong <<<"$json" | awk '{ n += $1 } END { print n + 0 }')"
+    row parity_close "$(field_of close <<<"$json" | awk '{ n += $1 } END { print n + 0 }')"
+    row parity_kl "$(field_of kl <<<"$json" | sort -g | tail -1)"
+    row parity_memory_1 "$(field_of memory <<<"$json" | sed -n 1p)"
+    row parity_memory_14 "$(field_of memory <<<"$json" | sed -n 14p)"
+    return $status
+}
+
+# field_of NAME: its number in each line of JSON.
+field_of() {
+    sed -nE "s/.*\"$1\": ?([^,}]+).*/\1/p"
+}
+
+# device PART ARGUMENT...: a part of tests/e2e/device.py with the bundled model.
+device() {
+    RXT=$(program rxt) RXTD=$(program rxtd) PYTHONDONTWRITEBYTECODE=1 within python3 \
+        "$root/tests/e2e/device.py" "$@" --model models/demo-15m
+}
+
+step_server() {
+    local dtype failed=0
+    for dtype in bf16 f32; do
+        device server --dtype $dtype --sessions 32 --turns 6 || failed=$((failed + 1))
+    done
+    row server_failed $failed
+    [[ $failed -eq 0 ]]
+}
+
+step_faults() {
+    local failed=0
+    device faults --sessions 16 --turns 8 || failed=1
+    row faults_failed $failed
+    [[ $failed -eq 0 ]]
+}
+
 step_micro() {
     local name failed=0
     for name in hop cluster ingest dram_sms mma_rate clusters_active; do
@@ -184,7 +232,8 @@ step_micro() {
     return $failed
 }
 
-# bench NAME ARGUMENT...: rows of one run of rxt bench, NAME.bBATCH.FIGURE.
+# bench NAME ARGUMENT...: rows of one run of rxt bench: NAME.bBATCH.FIGURE, and NAME.FIGURE of what
+# is of one batch only.
 bench() {
     local name=$1 json object batch key value
     shift
@@ -200,15 +249,19 @@ bench() {
             row "$name.b$batch.$key" "$value"
             [[ $key != time_per_token_ms ]] || row "$name.b$batch.tokens_s" \
                 "$(awk -v b="$batch" -v ms="$value" 'BEGIN { printf "%.0f", b * 1000 / ms }')"
-        done < <(grep -oE '"[a-z0-9_]+_ms":[^,}]+' <<<"$object" | tr -d '"')
+        done < <(grep -oE '"[a-z0-9_]+_(ms|coverage)":[^,}]+' <<<"$object" | tr -d '"')
     done < <(grep -oE '\{"batch":[^}]*\}' <<<"$json")
+    while IFS=: read -r key value; do
+        row "$name.$key" "$value"
+    done < <(grep -E '^\{"(packed|beside)"' <<<"$json" |
+        grep -oE '"[a-z0-9_]+_(ms|gain|share)":[^,}]+' | tr -d '"')
 }
 
 step_table() {
     local failed=0
     bench demo-15m --model models/demo-15m --dtype bf16 --batch 1,8 || failed=1
     bench beta-3b --shape beta-3b --dtype bf16 --batch 1,8,64,256 --query 64,512 \
-        --turn 64,512,2048 || failed=1
+        --turn 64,512,2048 --packed 256 --beside 32 || failed=1
     return $failed
 }
 

@@ -4,7 +4,8 @@
 # usage: tools/gpu_bundle.sh [--no-data] DIR      makes DIR, which must not exist, and DIR.tar.xz
 #   --no-data   leaves tests/golden/ and models/ out: gpu.sh --data TREE takes them from a tree
 # DIR/bin: rxt, rxtd, the GPU tests and the micro-benchmarks; DIR/lib: the shared libraries they
-# need, but for those of libc, the driver and cuBLAS, found by $ORIGIN/../lib; DIR/tools/gpu.sh.
+# need, but for those of libc, the driver and cuBLAS, found by $ORIGIN/../lib; DIR/tools/gpu.sh and
+# what it runs with python3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 limit=40000000 # bytes of the archive
@@ -29,7 +30,8 @@ export CUDACXX
 cmake --preset cuda >/dev/null
 cmake --build --preset cuda --target rxt_cli rxtd gpu_tests gpu_benches
 
-mkdir -p "$dir/bin" "$dir/lib" "$dir/tools/bench"
+mkdir -p "$dir/bin" "$dir/lib" "$dir/tools/bench" "$dir/tests/e2e"
+cp tests/e2e/device.py "$dir/tests/e2e/"
 cp tools/gpu.sh "$dir/tools/"
 cp tools/bench/targets.tsv "$dir/tools/bench/"
 cp build/cuda/gpu_tests "$dir/bin/"
@@ -72,7 +74,8 @@ if [[ $with_data -eq 1 ]]; then
     cp -r tests/golden "$dir/tests/"
     cp -r models "$dir/"
 fi
-XZ_OPT=-T0 tar -C "$(dirname "$dir")" -cJf "$dir.tar.xz" "$(basename "$dir")"
+# The programs hold the same kernels: they are seen as such within the dictionary.
+XZ_OPT=--lzma2=preset=6,dict=64MiB tar -C "$(dirname "$dir")" -cJf "$dir.tar.xz" "$(basename "$dir")"
 bytes=$(stat -c %s "$dir.tar.xz")
 echo "$dir.tar.xz: $((bytes / 1000)) KB"
 if [[ $bytes -gt $limit ]]; then

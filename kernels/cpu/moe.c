@@ -1,5 +1,6 @@
 #include "kernels/cpu/moe_impl.h"
 
+#include "kernels/base/count.h"
 #include "kernels/base/mem.h"
 #include "kernels/cpu/norm_impl.h"
 #include "kernels/host_impl.h"
@@ -229,6 +230,8 @@ enum rxt_status cpu_moe_add(struct lane *lane, struct tensor x, const struct wei
         gemm_rows(ln, dense(p.shared_logits, x.rows, w->n_shared), h, NULL, &w->shared_gate,
                   GEMM_STORE, ACT_NONE);
     lane_run(ln, k->moe_route, &job, x.rows, 32 * (uint64_t)x.rows * (uint64_t)w->n_expert);
+    if (count_experts_wanted())
+        count_experts(p.expert, (size_t)x.rows * (size_t)w->top_k, w->n_expert);
     run_experts(ln, w, &p, h, sort_by_expert(w, &p, x.rows));
     job.x = x.data;
     job.x_stride = x.stride;

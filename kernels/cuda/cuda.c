@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_impl.h"
 
 #include "kernels/base/mem.h"
+#include "kernels/cuda/fault_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 #include "kernels/cuda/step_impl.h"
 
@@ -16,15 +17,15 @@ enum rxt_status cuda_check(struct cuda_backend *be, cudaError_t e)
 {
     if (e == cudaSuccess)
         return RXT_OK;
-    int none = 0;
-    (void)__atomic_compare_exchange_n(&be->failed, &none, (int)e, false, __ATOMIC_RELAXED,
-                                      __ATOMIC_RELAXED);
+    const char *none = NULL;
+    (void)__atomic_compare_exchange_n(&be->base.failure, &none, cudaGetErrorString(e), false,
+                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return RXT_EDEVICE;
 }
 
-static bool has_failed(struct cuda_backend *be)
+static bool has_failed(const struct cuda_backend *be)
 {
-    return __atomic_load_n(&be->failed, __ATOMIC_RELAXED) != 0;
+    return backend_failure(&be->base) != NULL;
 }
 
 /* ---- backend ---- */
@@ -310,7 +311,8 @@ enum rxt_status cuda_sync(struct lane *l)
     if (has_failed(ln->be))
         return RXT_EDEVICE;
     TRY(step_flush(ln));
-    TRY(cuda_check(ln->be, cudaStreamSynchronize(ln->stream)));
+    cudaError_t e = fault_error("wait");
+    TRY(cuda_check(ln->be, e == cudaSuccess ? cudaStreamSynchronize(ln->stream) : e));
     for (int32_t i = 0; i < ln->n_pending; i++) {
         const struct cuda_result *r = &ln->pending[i];
         if (r->id)
@@ -333,7 +335,8 @@ enum rxt_status cuda_upload(struct lane *l, void *dst, const void *src, size_t b
     struct cuda_lane *ln = cuda_lane(l);
     TRY(cuda_ready(ln));
     TRY(step_flush(ln));
-    return cuda_check(ln->be, put(dst, src, bytes, ln->staging, ln->stream));
+    cudaError_t e = fault_error("copy");
+    return cuda_check(ln->be, e == cudaSuccess ? put(dst, src, bytes, ln->staging, ln->stream) : e);
 }
 
 enum rxt_status cuda_download(struct lane *l, void *dst, const void *src, size_t bytes)
@@ -341,7 +344,8 @@ enum rxt_status cuda_download(struct lane *l, void *dst, const void *src, size_t
     struct cuda_lane *ln = cuda_lane(l);
     TRY(cuda_ready(ln));
     TRY(step_flush(ln));
-    return cuda_check(ln->be, get(dst, src, bytes, ln->staging, ln->stream));
+    cudaError_t e = fault_error("copy");
+    return cuda_check(ln->be, e == cudaSuccess ? get(dst, src, bytes, ln->staging, ln->stream) : e);
 }
 
 enum rxt_status cuda_copy(struct lane *l, void *dst, const void *src, size_t bytes)

@@ -31,7 +31,6 @@ struct cuda_backend {
     void *staging;         /* pinned, CUDA_STAGING bytes */
     pthread_mutex_t mutex; /* of stream, staging and the list of lanes */
     struct cuda_lane *lanes;
-    int failed; /* a cudaError_t, for good; atomic */
     char bit_class[32];
 };
 

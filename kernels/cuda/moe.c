@@ -1,7 +1,9 @@
 #include "kernels/cuda/moe_impl.h"
 
+#include "kernels/base/count.h"
 #include "kernels/base/mem.h"
 #include "kernels/cuda/scratch_impl.h"
+#include "kernels/cuda/step_impl.h"
 #include "kernels/host_impl.h"
 
 /* ---- weight ---- */
@@ -176,6 +178,21 @@ static void run_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct m
     gemm_launch(ln, down, n);
 }
 
+/* Reads back which experts were chosen; only where somebody wants to count them. More than the
+ * staging memory takes are not counted. */
+static enum rxt_status count_chosen(struct cuda_lane *ln, const struct route *r)
+{
+    size_t n = (size_t)r->n_row * (size_t)r->top_k, bytes = n * sizeof *r->expert;
+    if (bytes > CUDA_STAGING)
+        return RXT_OK;
+    TRY(step_flush(ln));
+    TRY(cuda_check(ln->be, cudaMemcpyAsync(ln->staging, r->expert, bytes, cudaMemcpyDeviceToHost,
+                                           ln->stream)));
+    TRY(cuda_check(ln->be, cudaStreamSynchronize(ln->stream)));
+    count_experts(ln->staging, n, r->n_expert);
+    return RXT_OK;
+}
+
 enum rxt_status cuda_moe_add(struct lane *lane, struct tensor x, const struct weight *norm,
                              const struct weight *moe)
 {
@@ -192,6 +209,8 @@ enum rxt_status cuda_moe_add(struct lane *lane, struct tensor x, const struct we
     };
     const void *rows = run_router(ln, w, &s.r, x, norm);
     route_launch(ln, &s.r);
+    if (count_experts_wanted())
+        TRY(count_chosen(ln, &s.r));
     run_experts(ln, w, &s, rows);
     moe_sum_launch(ln, &s);
     return cuda_done(ln);

@@ -2,6 +2,7 @@
 
 #include "kernels/base/count.h"
 #include "kernels/base/mem.h"
+#include "kernels/cuda/fault_impl.h"
 #include "kernels/cuda/replay_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 
@@ -343,6 +344,8 @@ enum rxt_status step_flush(struct cuda_lane *ln)
     cudaError_t e = cudaSuccess;
     if (s->n_launch > 0)
         e = copy_args(ln);
+    if (s->n_launch > 0 && e == cudaSuccess)
+        e = fault_start(ln->stream);
     if (s->n_launch > 0 && e == cudaSuccess)
         e = s->open ? start_step(ln) : launch_all(ln);
     s->bytes = 0;

@@ -77,6 +77,10 @@ static inline int32_t min(int32_t a, int32_t b)
 static inline void __threadfence()
 {
 }
+static inline void __trap() /* the host learns of it where it waits */
+{
+    emulator_fail(EMULATED_WAIT);
+}
 template <class T> static inline T __ldcg(const T *p)
 {
     return *p;

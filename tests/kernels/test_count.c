@@ -32,10 +32,29 @@ static void every_op_of_every_thread_is_counted(void **state)
     assert_int_equal(after.replayed - before.replayed, N * 250);
 }
 
+/* Each expert once, however often it was chosen; also where there are many. */
+static void experts_are_counted_once(void **state)
+{
+    (void)state;
+    const int32_t chosen[] = {3, 0, 3, 4095, 4096, -1, 9999, 3, 64};
+    assert_false(count_experts_wanted());
+    count_experts_want(true);
+    assert_true(count_experts_wanted());
+    count_experts_want(false);
+    assert_false(count_experts_wanted());
+    struct count before = count_read();
+    count_experts(chosen, 9, 10000);
+    count_experts(chosen, 3, 8);
+    struct count after = count_read();
+    assert_int_equal(after.experts - before.experts, 10008);
+    assert_int_equal(after.experts_read - before.experts_read, 6 + 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_of_every_thread_is_counted),
+        cmocka_unit_test(experts_are_counted_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -112,11 +112,13 @@ static void failure(void **state)
     struct tensor t = guarded_as(s.be, DTYPE_F32, x, 1, 2);
     struct weight *w;
     const struct host_matrix m = matrix_of(x, 1, 2);
+    assert_null(backend_failure(s.be));
     emulator_fail(EMULATED_WAIT);
     assert_ok(op_finite(s.ln, &finite, t));
     assert_status(RXT_EDEVICE, lane_sync(s.ln));
     emulator_fail(EMULATED_WORKS);
     assert_false(finite);
+    assert_string_equal(backend_failure(s.be), "emulated error");
     assert_status(RXT_EDEVICE, op_finite(s.ln, &finite, t));
     assert_status(RXT_EDEVICE, op_convert(s.ln, t, t));
     assert_status(RXT_EDEVICE, lane_sync(s.ln));

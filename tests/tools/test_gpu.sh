@@ -4,7 +4,7 @@
 set -euo pipefail
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
-mkdir -p "$tree"/{bin,machine,tools/bench,tests/golden/tiny,tests/golden/demo,models/demo}
+mkdir -p "$tree"/{bin,machine,tools/bench,tests/e2e,tests/golden/tiny,tests/golden/demo,models/demo}
 cp tools/gpu.sh "$tree/tools/"
 cp tools/bench/targets.tsv "$tree/tools/bench/"
 echo v1-2-gabc >"$tree/SOURCE"
@@ -27,10 +27,17 @@ shift 4 # --tool X --error-exitcode 99
 exec "$@"
 END
 program bin/rxt <<'END'
+if [[ $* == *--parity* ]]; then
+    for i in {1..14}; do
+        echo '{"turn":'$i',"tokens":10,"wrong":0,"close":'$((i / 14))',"kl":'$i'e-5,"memory":'$i'e-3,"good":true}'
+    done
+fi
 [[ $1 == bench ]] || exit 0
-b='"kv_build_ms":0.06,"kv_build_gb_s":7'
+b='"kv_build_ms":0.06,"kv_build_gb_s":7,"expert_coverage":0.19'
 echo '{"model":"x","ready_ms":3,"batches":[{"batch":1,"time_per_token_ms":0.3,'"$b"'},' \
     '{"batch":8,"time_per_token_ms":0.5,'"$b"'}],"batch":1,"time_per_token_ms":0.3}'
+[[ $* != *--packed* ]] || echo '{"packed":16,"longest":256,"encoder_100_ms":3.2,"encoder_60_gain":1.8}'
+[[ $* != *--beside* ]] || echo '{"beside":32,"updates":7,"token_beside_p99_share":1.21}'
 END
 for name in hop cluster ingest dram_sms mma_rate clusters_active; do
     program bin/bench_$name <<END
@@ -42,6 +49,12 @@ program bin/test_gate <<'END'
 [[ $RXT_TEST_BACKEND == cuda-f32 ]]
 END
 program bin/test_invariance </dev/null
+program bin/rxtd </dev/null
+cat >"$tree/tests/e2e/device.py" <<'END'
+import os, sys
+print("device.py", *sys.argv[1:], file=open(os.environ["TREE"] + "/calls", "a"))
+assert os.environ["RXTD"].endswith("bin/rxtd") and os.path.exists(os.environ["RXT"])
+END
 printf 'kernels.gate test_gate RXT_TEST_BACKEND=cuda-f32\nrxt.invariance test_invariance\n' >"$tree/bin/gpu_tests"
 
 # gpu ARGUMENT...: a run on that machine; its exit code is left in $code.
@@ -72,9 +85,20 @@ seconds_sanitizer * - - *
 golden_run 2 - - -
 golden_failed 0 - - -
 seconds_golden * - - *
+parity_tokens 140 - - -
+parity_wrong 0 - - -
+parity_close 1 - - -
+parity_kl 14e-5 - - -
+parity_memory_1 1e-3 - - -
+parity_memory_14 14e-3 - 0.02 0.700
+seconds_parity * - - *
 invariance_run 1 - - -
 invariance_failed 0 - - -
 seconds_invariance * - - *
+server_failed 0 - - -
+seconds_server * - - *
+faults_failed 0 - - -
+seconds_faults * - - *
 END
 for name in hop cluster ingest dram_sms mma_rate clusters_active; do
     printf '%s_us\t0.9\t-\t0.6\t1.500\n# %s_us: go on\n%s_alone\t5\t-\t-\t-\n' $name $name $name
@@ -84,31 +108,42 @@ seconds_micro * - - *
 demo-15m.b1.time_per_token_ms 0.3 0.020 0.080 3.750
 demo-15m.b1.tokens_s 3333 - - -
 demo-15m.b1.kv_build_ms 0.06 - - -
+demo-15m.b1.expert_coverage 0.19 - - -
 demo-15m.b8.time_per_token_ms 0.5 - - -
 demo-15m.b8.tokens_s 16000 - 50000 0.320
 demo-15m.b8.kv_build_ms 0.06 - - -
+demo-15m.b8.expert_coverage 0.19 - - -
 beta-3b.b1.time_per_token_ms 0.3 0.081 0.60 0.500
 beta-3b.b1.tokens_s 3333 - - -
 beta-3b.b1.kv_build_ms 0.06 0.029 0.12 0.500
+beta-3b.b1.expert_coverage 0.19 - - -
 beta-3b.b8.time_per_token_ms 0.5 - - -
 beta-3b.b8.tokens_s 16000 22500 8400 1.905
 beta-3b.b8.kv_build_ms 0.06 - - -
+beta-3b.b8.expert_coverage 0.19 - - -
+beta-3b.encoder_100_ms 3.2 - - -
+beta-3b.encoder_60_gain 1.8 1.67 1.5 1.200
+beta-3b.token_beside_p99_share 1.21 1 1.10 1.100
 seconds_table * - - *
 seconds * - 540 *
 steps_failed 0 - - -
 END
 {
     printf '# card: Made-up H200\n# driver: 580.1\n# date\n# source: v1-2-gabc\n'
-    echo '# command: tools/gpu.sh tests sanitizer golden invariance micro table'
+    echo '# command: tools/gpu.sh tests sanitizer golden parity invariance server faults micro table'
     cat "$tree/want"
 } >"$tree/whole"
 mv "$tree/whole" "$tree/want"
 record | same
 # Golden folders run in float32 at 1e-4; a conversation with its model.
-grep -F 'verify' "$tree/calls" | tail -2 >"$tree/got"
+grep -E 'verify|device' "$tree/calls" | tail -6 >"$tree/got"
 cat >"$tree/want" <<'END'
 rxt verify tests/golden/demo/ --model models/demo --backend cuda --dtype f32 --tolerance 1e-4
 rxt verify tests/golden/tiny/ --backend cuda --dtype f32 --tolerance 1e-4
+rxt verify tests/golden/demo-15m --parity --model models/demo-15m --backend cuda --dtype bf16 --json
+device.py server --dtype bf16 --sessions 32 --turns 6 --model models/demo-15m
+device.py server --dtype f32 --sessions 32 --turns 6 --model models/demo-15m
+device.py faults --sessions 16 --turns 8 --model models/demo-15m
 END
 same <"$tree/got"
 
@@ -116,9 +151,10 @@ same <"$tree/got"
 program bin/test_gate <<<'exit 1'
 program bin/bench_ingest <<<'exit 1'
 program bin/rxt <<<'[[ $* != *golden/tiny* ]]'
+rm "$tree/tests/e2e/device.py"
 gpu
 [[ $code -eq 1 ]]
-grep -qF 'failed: tests sanitizer golden micro table' "$tree/log"
+grep -qF 'failed: tests sanitizer golden parity server faults micro table' "$tree/log"
 record | grep -E '_failed|ingest|dram_sms_us' | tr '\t' ' ' >"$tree/got"
 cat >"$tree/want" <<'END'
 tests_failed 1 - - -
@@ -126,9 +162,11 @@ memcheck_failed 1 - - -
 synccheck_failed 1 - - -
 golden_failed 1 - - -
 invariance_failed 0 - - -
+server_failed 2 - - -
+faults_failed 1 - - -
 dram_sms_us 0.9 - 0.6 1.500
 # dram_sms_us: go on
-steps_failed 5 - - -
+steps_failed 8 - - -
 END
 same <"$tree/got"
 

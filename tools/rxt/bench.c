@@ -2,8 +2,10 @@
  *
  * Medians of many rounds; the ceilings are measured before and after, on the same threads, since
  * machines are shared and clocks move. Bytes and flops are those the ops themselves count. */
+#include "tools/rxt/bench_beside.h"
 #include "tools/rxt/bench_front.h"
 #include "tools/rxt/bench_images.h"
+#include "tools/rxt/bench_packed.h"
 #include "tools/rxt/cli.h"
 
 #include "kernels/base/clock.h"
@@ -15,7 +17,7 @@
 
 static struct {
     const char *shape, *batch, *query, *turn;
-    int32_t rounds_ms;
+    int32_t rounds_ms, packed, beside;
     uint64_t seed;
     bool json, front, images;
 } opt = {.query = "16", .turn = "32", .rounds_ms = 700, .seed = 1};
@@ -30,6 +32,11 @@ static const struct option options[] = {
     {"seed", OPTION_SEED, &opt.seed, "N", "of random weights and tokens"},
     {"json", OPTION_FLAG, &opt.json, NULL, "one object"},
     {"front", OPTION_FLAG, &opt.front, NULL, "only the front of the server, without a model"},
+    {"packed", OPTION_INT, &opt.packed, "T",
+     "also the encoder over 16 interactions, the longest of T tokens, the mean 0.6 and 0.25 of it"},
+    {"beside", OPTION_INT, &opt.beside, "B",
+     "also the time per token at batch B beside updates of --turn tokens (five times "
+     "--milliseconds)"},
     {"images", OPTION_FLAG, &opt.images, NULL,
      "only what images of one session cost others (ten times --milliseconds each)"},
     OPTION_MORE(model_options),
@@ -201,6 +208,7 @@ struct figure {
     int32_t tokens;
     bool by_cache; /* its floor is bytes, not flops */
     double ms, gb_s, gflop_s;
+    double coverage; /* of the experts of a mixture, by one step of decode; 0 = not asked */
     uint64_t steps, replayed; /* of a device, see kernels/base/count.h */
 };
 enum { MAX_FIGURES = 2 * MAX_LIST + 2 };
@@ -235,6 +243,23 @@ static enum rxt_status measure(struct rig *r, struct figure *f)
     return RXT_OK;
 }
 
+/* What share of the experts a step reads, the mean of some steps that are not timed: a device waits
+ * for every mixture then. */
+static enum rxt_status measure_coverage(struct rig *r, struct figure *f)
+{
+    struct count before = count_read();
+    enum rxt_status st = RXT_OK;
+    count_experts_want(true);
+    for (int i = 0; i < 16 && st == RXT_OK; i++)
+        st = f->round(r, f->tokens);
+    count_experts_want(false);
+    struct count after = count_read();
+    if (after.experts > before.experts)
+        f->coverage = (double)(after.experts_read - before.experts_read) /
+                      (double)(after.experts - before.experts);
+    return st;
+}
+
 static size_t resident_bytes(void)
 {
     unsigned long kb = 0;
@@ -251,8 +276,11 @@ static size_t resident_bytes(void)
 static void print_figure(const struct figure *f, int32_t batch, const struct backend_ceiling *c)
 {
     double share = f->by_cache ? f->gb_s * 1e9 / c->cache_bytes_s : f->gflop_s * 1e9 / c->flops;
-    printf("%-28s %3d %10.3f ms %9.1f GB/s %9.1f GFLOP/s   %3.0f %% of the %s ceiling\n", f->name,
+    printf("%-28s %3d %10.3f ms %9.1f GB/s %9.1f GFLOP/s   %3.0f %% of the %s ceiling", f->name,
            batch, f->ms, f->gb_s, f->gflop_s, 100 * share, f->by_cache ? "cache" : "flop");
+    if (f->coverage > 0)
+        printf(", %.1f %% of the experts read", 100 * f->coverage);
+    printf("\n");
 }
 
 static json_t *figures_json(const struct figure *f, size_t n, int32_t batch)
@@ -266,6 +294,8 @@ static json_t *figures_json(const struct figure *f, size_t n, int32_t batch)
         (void)json_object_set_new(o, key, json_real(f[i].gflop_s));
         (void)snprintf(key, sizeof key, "%s_ms", f[i].key);
         (void)json_object_set_new(o, key, json_real(f[i].ms));
+        if (f[i].coverage > 0)
+            (void)json_object_set_new(o, "expert_coverage", json_real(f[i].coverage));
         if (f[i].steps == 0)
             continue;
         (void)snprintf(key, sizeof key, "%s_replayed", f[i].key);
@@ -311,6 +341,8 @@ static enum rxt_status run_batch(const struct rxt_model *m, int32_t batch,
     enum rxt_status st = rig_open(&r, m, batch);
     for (int i = 0; i < n && st == RXT_OK; i++) {
         st = measure(&r, &figures[i]);
+        if (st == RXT_OK && figures[i].round == one_token)
+            st = measure_coverage(&r, &figures[i]);
         if (st == RXT_OK && !opt.json)
             print_figure(&figures[i], batch, c);
     }
@@ -419,6 +451,17 @@ static int32_t longest(const struct list *l)
     return most;
 }
 
+static enum rxt_status run(const struct rxt_model *m, struct rxt_error *err)
+{
+    double seconds = (double)opt.rounds_ms / 1000;
+    if (opt.images)
+        return bench_images(m, opt.json, 10 * seconds, err);
+    TRY(bench(m));
+    if (opt.packed)
+        TRY(bench_packed(m, opt.packed, opt.json, seconds));
+    return opt.beside ? bench_beside(m, opt.beside, turns.v[0], opt.json, 5 * seconds) : RXT_OK;
+}
+
 int command_bench(int argc, char **argv)
 {
     struct command_line line = {
@@ -437,13 +480,19 @@ int command_bench(int argc, char **argv)
         !parse_list(&queries, "query", opt.query, MAX_ROWS) ||
         !parse_list(&turns, "turn", opt.turn, MAX_ROWS))
         return EXIT_USAGE;
-    if (opt.rounds_ms < 1) {
-        (void)fprintf(stderr, "rxt: --milliseconds is 1 or more\n");
+    if (opt.rounds_ms < 1 || opt.packed < 0 || opt.packed > MAX_ROWS / 16 || opt.beside < 0 ||
+        opt.beside > MAX_BATCH) {
+        (void)fprintf(stderr,
+                      "rxt: --milliseconds is 1 or more, --packed 1 to %d, --beside 1 to "
+                      "%d\n",
+                      MAX_ROWS / 16, MAX_BATCH);
         return EXIT_USAGE;
     }
     int32_t needed = longest(&queries) + ANSWER_TOKENS;
     if (longest(&turns) > needed)
         needed = longest(&turns);
+    if (opt.packed > needed)
+        needed = opt.packed;
     struct rxt_error err = {0};
     struct rxt_model *m = NULL;
     enum rxt_status st;
@@ -467,7 +516,7 @@ int command_bench(int argc, char **argv)
                       "the benchmark needs turns of %d tokens, here %d are allowed", needed,
                       rxt_model_info(m)->max_seq_len);
     if (st == RXT_OK)
-        st = opt.images ? bench_images(m, opt.json, (double)opt.rounds_ms / 100, &err) : bench(m);
+        st = run(m, &err);
     rxt_model_close(&m);
     return st == RXT_OK ? 0 : complain(st, &err);
 }

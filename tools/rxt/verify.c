@@ -1,5 +1,7 @@
 /* rxt verify: compare a model with recorded outputs of the reference. */
 #include "tools/rxt/cli.h"
+#include "tools/rxt/replica.h"
+#include "tools/rxt/verify_parity.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -10,7 +12,7 @@
 
 static struct {
     double tolerance, margin;
-    bool json;
+    bool json, parity;
 } opt = {.margin = 1e-3};
 
 static const struct option options[] = {
@@ -18,88 +20,12 @@ static const struct option options[] = {
      "max abs error (default: 2e-5, with CUDA 1e-4)"},
     {"margin", OPTION_REAL, &opt.margin, "X",
      "greedy tokens count where the top-1 margin is above (default: 1e-3)"},
+    {"parity", OPTION_FLAG, &opt.parity, NULL,
+     "a conversation: beside the CPU in f32 instead of what was recorded"},
     {"json", OPTION_FLAG, &opt.json, NULL, "one object a turn"},
     OPTION_MORE(model_options),
     {0},
 };
-
-/* What one turn needs; made once for the model. */
-struct one {
-    const struct rxt_model *model;
-    struct rxt_worker *worker;
-    struct rxt_read *read;
-    struct rxt_slot *slot;
-    struct stm *memory;
-    struct stm_pool *pool;
-    float *logits; /* [max_seq_len, V] */
-};
-
-static enum rxt_status open_one(struct one *o, const struct rxt_model *m)
-{
-    const struct rxt_info *info = rxt_model_info(m);
-    const struct rxt_worker_config cfg = {.work = RXT_WORK_ALL};
-    struct stm_config stm = rxt_model_stm(m, DTYPE_F32);
-    o->model = m;
-    TRY(rxt_worker_create(&o->worker, m, &cfg));
-    TRY(rxt_read_create(&o->read, m));
-    TRY(rxt_slot_create(&o->slot, m));
-    TRY(stm_create(&o->memory, rxt_worker_lane(o->worker), &stm, info->stm_init, 1));
-    TRY(stm_pool_create(&o->pool, rxt_model_backend(m), &stm, 1));
-    o->logits = malloc((size_t)info->max_seq_len * (size_t)info->n_vocab * sizeof *o->logits);
-    return o->logits ? RXT_OK : RXT_ENOMEM;
-}
-
-static void close_one(struct one *o)
-{
-    free(o->logits);
-    stm_pool_destroy(&o->pool);
-    stm_destroy(&o->memory);
-    rxt_slot_destroy(&o->slot);
-    rxt_read_destroy(&o->read);
-    rxt_worker_destroy(&o->worker);
-}
-
-/* Runs n rows from position `start` and leaves all their logits in o->logits. */
-static enum rxt_status forward(struct one *o, const int32_t *ids, int32_t n, int32_t start)
-{
-    const int32_t offset[2] = {0, n};
-    const struct rxt_read *read = o->read;
-    const struct rxt_batch b = {
-        .rows = {.n_seq = 1, .offset = offset, .start = &start},
-        .ids = ids,
-        .slot = &o->slot,
-        .read = &read,
-    };
-    return rxt_forward_all(o->worker, &b, o->logits);
-}
-
-static enum rxt_status update(struct one *o, const int32_t *ids, int32_t n)
-{
-    const int32_t offset[2] = {0, n};
-    const struct ragged rows = {.n_seq = 1, .offset = offset};
-    struct stm_spare *spare = stm_spare_take(o->pool);
-    enum rxt_status st = rxt_update(o->worker, &o->memory, &spare, &rows, ids, NULL);
-    if (st == RXT_OK)
-        st = stm_commit(o->memory, spare, stm_version(o->memory));
-    stm_spare_give(o->pool, &spare);
-    return st;
-}
-
-static int32_t argmax(const float *x, int32_t n, float *margin)
-{
-    int32_t best = 0;
-    float second = -INFINITY;
-    for (int32_t i = 1; i < n; i++) {
-        if (x[i] > x[best]) {
-            second = x[best];
-            best = i;
-        } else if (x[i] > second) {
-            second = x[i];
-        }
-    }
-    *margin = x[best] - second;
-    return best;
-}
 
 static double max_error(const float *got, const float *want, size_t n)
 {
@@ -110,21 +36,6 @@ static double max_error(const float *got, const float *want, size_t n)
             worst = isnan(e) ? INFINITY : e;
     }
     return worst;
-}
-
-/* The published memory as float32 [L,S,D]; free() it. */
-static float *memory_values(struct one *o)
-{
-    const struct stm_config *cfg = stm_config_of(o->memory);
-    size_t layer = (size_t)cfg->n_slot * (size_t)cfg->embed_dim;
-    float *x = calloc(layer * (size_t)cfg->n_layer, sizeof *x);
-    for (int i = 0; x && i < cfg->n_layer; i++)
-        if (lane_download(rxt_worker_lane(o->worker), x + (size_t)i * layer,
-                          stm_read(o->memory, i).data, layer * sizeof *x) != RXT_OK) {
-            free(x);
-            return NULL;
-        }
-    return x;
 }
 
 /* ---- golden folders: expected.safetensors ------------------------------------------------ */
@@ -149,14 +60,14 @@ static enum rxt_status check_dims(const char *what, size_t got, size_t want, str
     return rxt_fail(err, RXT_ESHAPE, "%s has %zu values, this model makes %zu", what, got, want);
 }
 
-static enum rxt_status check_greedy(struct one *o, const struct rxt_array *ids,
+static enum rxt_status check_greedy(struct replica *o, const struct rxt_array *ids,
                                     const struct rxt_array *greedy, struct turn_errors *e)
 {
     int32_t vocab = rxt_model_info(o->model)->n_vocab, at = (int32_t)ids->n;
     const float *last = o->logits + (ids->n - 1) * (size_t)vocab;
     for (size_t i = 0; i < greedy->n; i++) {
         float margin;
-        int32_t id = argmax(last, vocab, &margin);
+        int32_t id = replica_argmax(last, vocab, &margin);
         e->greedy_n++;
         if (id != greedy->i32[i]) {
             if ((double)margin > opt.margin)
@@ -165,13 +76,24 @@ static enum rxt_status check_greedy(struct one *o, const struct rxt_array *ids,
                 e->greedy_close++;
             return RXT_OK; /* from here on the texts differ */
         }
-        TRY(forward(o, &id, 1, at++));
+        TRY(replica_forward(o, &id, 1, at++));
         last = o->logits;
     }
     return RXT_OK;
 }
 
-static enum rxt_status golden_turn(struct one *o, const struct rxt_tensors *t, int turn,
+/* A row in any dtype as float32. */
+static enum rxt_status row_values(struct lane *ln, struct tensor row, float *out)
+{
+    size_t n = (size_t)row.cols, size = dtype_bytes(row.dtype);
+    char *raw = (char *)out + n * (sizeof *out - size); /* at its end: widened from the front */
+    TRY(lane_download(ln, raw, row.data, n * size));
+    for (size_t i = 0; i < n; i++)
+        out[i] = dtype_value(raw, row.dtype, i);
+    return RXT_OK;
+}
+
+static enum rxt_status golden_turn(struct replica *o, const struct rxt_tensors *t, int turn,
                                    struct turn_errors *e, struct rxt_error *err)
 {
     const struct rxt_info *info = rxt_model_info(o->model);
@@ -197,7 +119,7 @@ static enum rxt_status golden_turn(struct one *o, const struct rxt_tensors *t, i
 
     TRY(stm_import(o->memory, ln, (uint64_t)turn - 1, before.f32, memory_n * sizeof(float)));
     TRY(rxt_read_build(o->read, o->worker, o->memory));
-    TRY(forward(o, ids.i32, (int32_t)n, 0));
+    TRY(replica_forward(o, ids.i32, (int32_t)n, 0));
     e->logits = max_error(o->logits, logits.f32, logits.n);
     TRY(check_greedy(o, &ids, &greedy, e));
 
@@ -210,8 +132,7 @@ static enum rxt_status golden_turn(struct one *o, const struct rxt_tensors *t, i
     enum rxt_status st = rxt_memorize(o->worker, &rows, ids.i32, &ed);
     for (int32_t i = 0; i < info->n_layer && st == RXT_OK; i++) {
         for (size_t r = 0; r < n && st == RXT_OK; r++)
-            st = lane_download(ln, row + r * width, (float *)ed[i].data + r * (size_t)ed[i].stride,
-                               width * sizeof *row);
+            st = row_values(ln, tensor_rows(ed[i], (int32_t)r, 1), row + r * width);
         if (st == RXT_OK)
             e->encoded =
                 fmax(e->encoded, max_error(row, encoded.f32 + (size_t)i * n * width, n * width));
@@ -219,8 +140,8 @@ static enum rxt_status golden_turn(struct one *o, const struct rxt_tensors *t, i
     free(row);
     if (st != RXT_OK)
         return st;
-    TRY(update(o, ids.i32, (int32_t)n));
-    float *values = memory_values(o);
+    TRY(replica_update(o, ids.i32, (int32_t)n));
+    float *values = replica_memory(o);
     if (!values)
         return RXT_ENOMEM;
     e->memory = max_error(values, after.f32, memory_n);
@@ -250,7 +171,7 @@ static bool report_turn(int turn, const struct turn_errors *e)
     return good;
 }
 
-static enum rxt_status verify_golden(struct one *o, const char *path, bool *good,
+static enum rxt_status verify_golden(struct replica *o, const char *path, bool *good,
                                      struct rxt_error *err)
 {
     struct rxt_tensors *t = NULL;
@@ -271,22 +192,6 @@ static enum rxt_status verify_golden(struct one *o, const char *path, bool *good
 }
 
 /* ---- conversations: conversation.json ---------------------------------------------------- */
-
-/* The numbers of an array, which must be ids of the model; gives how many, -1 if they are not, or
- * more than cap. */
-static int32_t copy_ids(const json_t *array, int32_t n_vocab, int32_t *out, int32_t cap)
-{
-    size_t n = json_array_size(array);
-    if (!json_is_array(array) || n > (size_t)cap)
-        return -1;
-    for (size_t i = 0; i < n; i++) {
-        json_int_t id = json_integer_value(json_array_get(array, i));
-        if (!json_is_integer(json_array_get(array, i)) || id < 0 || id >= n_vocab)
-            return -1;
-        out[i] = (int32_t)id;
-    }
-    return (int32_t)n;
-}
 
 struct fingerprint {
     double rms, sum, first, last; /* differences */
@@ -313,7 +218,7 @@ static double worst_of(const float *x, const json_t *want)
     return worst;
 }
 
-static enum rxt_status compare_memory(struct one *o, const json_t *turn, struct fingerprint *d,
+static enum rxt_status compare_memory(struct replica *o, const json_t *turn, struct fingerprint *d,
                                       struct rxt_error *err)
 {
     size_t n = stm_bytes(stm_config_of(o->memory)) / sizeof(float);
@@ -323,7 +228,7 @@ static enum rxt_status compare_memory(struct one *o, const json_t *turn, struct 
     if (!are_numbers(first, n) || !are_numbers(last, n))
         return rxt_fail(err, RXT_EFORMAT, "stm_first and stm_last must be 1 to %zu numbers each",
                         n);
-    float *x = memory_values(o);
+    float *x = replica_memory(o);
     if (!x)
         return RXT_ENOMEM;
     for (size_t i = 0; i < n; i++) {
@@ -345,34 +250,34 @@ static enum rxt_status compare_memory(struct one *o, const json_t *turn, struct 
 static const struct fingerprint fingerprint_limit = {1e-4, 1, 1e-4, 1e-4};
 
 /* Replays the ids of a turn: *wrong = answers that are not the greedy choice. */
-static enum rxt_status replay_turn(struct one *o, const int32_t *ids, int32_t n_query,
+static enum rxt_status replay_turn(struct replica *o, const int32_t *ids, int32_t n_query,
                                    int32_t n_answer, int32_t *wrong)
 {
     int32_t vocab = rxt_model_info(o->model)->n_vocab;
     TRY(rxt_read_build(o->read, o->worker, o->memory));
-    TRY(forward(o, ids, n_query, 0));
+    TRY(replica_forward(o, ids, n_query, 0));
     const float *last = o->logits + (size_t)(n_query - 1) * (size_t)vocab;
     for (int32_t i = 0; i < n_answer; i++) {
         float margin;
-        *wrong += argmax(last, vocab, &margin) != ids[n_query + i];
-        TRY(forward(o, ids + n_query + i, 1, n_query + i));
+        *wrong += replica_argmax(last, vocab, &margin) != ids[n_query + i];
+        TRY(replica_forward(o, ids + n_query + i, 1, n_query + i));
         last = o->logits;
     }
-    return update(o, ids, n_query + n_answer);
+    return replica_update(o, ids, n_query + n_answer);
 }
 
-static enum rxt_status conversation_turn(struct one *o, const json_t *turn, int number, bool *good,
-                                         struct rxt_error *err)
+static enum rxt_status conversation_turn(struct replica *o, const json_t *turn, int number,
+                                         bool *good, struct rxt_error *err)
 {
     const struct rxt_info *info = rxt_model_info(o->model);
     int32_t max = info->max_seq_len, vocab = info->n_vocab, wrong = 0, n_answer = -1;
     int32_t *ids = malloc((size_t)max * sizeof *ids);
     if (!ids)
         return RXT_ENOMEM;
-    int32_t n_query = copy_ids(json_object_get(turn, "query_ids"), vocab, ids, max);
+    int32_t n_query = replica_ids(json_object_get(turn, "query_ids"), vocab, ids, max);
     if (n_query > 0)
         n_answer =
-            copy_ids(json_object_get(turn, "answer_ids"), vocab, ids + n_query, max - n_query);
+            replica_ids(json_object_get(turn, "answer_ids"), vocab, ids + n_query, max - n_query);
     enum rxt_status st = n_answer < 0 ? rxt_fail(err, RXT_EFORMAT,
                                                  "turn %d: query_ids and answer_ids must be token "
                                                  "ids of the model, together at most %d",
@@ -406,16 +311,11 @@ static enum rxt_status conversation_turn(struct one *o, const json_t *turn, int 
     return RXT_OK;
 }
 
-static enum rxt_status verify_conversation(struct one *o, const char *path, bool *good,
+static enum rxt_status verify_conversation(struct replica *o, const char *path, bool *good,
                                            struct rxt_error *err)
 {
-    json_error_t where;
-    json_t *turns = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
-    if (!json_is_array(turns) || json_array_size(turns) == 0) {
-        json_decref(turns);
-        return rxt_fail(err, RXT_EFORMAT, "%.140s is not a JSON array of turns: %.60s", path,
-                        where.text);
-    }
+    json_t *turns = NULL;
+    TRY(replica_turns(&turns, path, err));
     enum rxt_status st = RXT_OK;
     for (size_t i = 0; i < json_array_size(turns) && st == RXT_OK; i++)
         st = conversation_turn(o, json_array_get(turns, i), (int)i + 1, good, err);
@@ -434,18 +334,25 @@ static enum rxt_status verify(const struct app *a, void *arg, int *code, struct 
 {
     const struct folder *f = arg;
     struct backend *be = rxt_model_backend(a->model);
-    struct one o = {0};
+    struct replica o = {0};
     bool good = true;
+    if (opt.parity) {
+        if (!f->conversation)
+            return rxt_fail(err, RXT_EINVAL, "--parity wants a folder with a conversation.json");
+        enum rxt_status st = verify_parity(a->model, f->conversation, opt.json, &good, err);
+        *code = good ? 0 : 1;
+        return st;
+    }
     if (opt.tolerance == 0)
         opt.tolerance = strcmp(backend_name(be), "cpu") == 0 ? 2e-5 : 1e-4;
     if (!opt.json)
         printf("%s on %s, tolerance %.0e\n", rxt_model_info(a->model)->name, backend_describe(be),
                opt.tolerance);
-    enum rxt_status st = open_one(&o, a->model);
+    enum rxt_status st = replica_open(&o, a->model);
     if (st == RXT_OK)
         st = f->expected ? verify_golden(&o, f->expected, &good, err)
                          : verify_conversation(&o, f->conversation, &good, err);
-    close_one(&o);
+    replica_close(&o);
     *code = good ? 0 : 1;
     return st;
 }
@@ -454,11 +361,17 @@ int command_verify(int argc, char **argv)
 {
     struct command_line line = {
         .usage = "rxt verify DIR [OPTIONS]",
-        .about = "Runs a golden folder (config.json, model.safetensors, expected.safetensors) or a "
-                 "recorded\n"
-                 "conversation (conversation.json, with --model) and prints per turn the largest "
-                 "absolute\n"
-                 "errors and the greedy tokens that differ. Exit code 0 only within the tolerance.",
+        .about =
+            "Runs a golden folder (config.json, model.safetensors, expected.safetensors) or a "
+            "recorded\n"
+            "conversation (conversation.json, with --model) and prints per turn the largest "
+            "absolute\n"
+            "errors and the greedy tokens that differ. Exit code 0 only within the tolerance.\n"
+            "--parity plays the queries of a conversation on the backend and on the CPU in f32: "
+            "the\n"
+            "tokens must be equal where the CPU's choice is clear (0.1 standard deviations of "
+            "its\n"
+            "logits), the memories within 2e-2 after 14 turns.",
         .options = options,
         .min_args = 1,
         .max_args = 1,

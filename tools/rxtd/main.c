@@ -36,6 +36,7 @@ static bool on_reload(void *arg, struct server_config *out, struct bridge_limits
 /* ---- the end ----------------------------------------------------------------------------- */
 
 #define EXIT_GIVEN_UP 3
+#define EXIT_DEVICE 4
 #define CLOSE_S 5 /* for what a drain leaves to do, or a second signal */
 
 static volatile sig_atomic_t asked; /* to end */
@@ -166,9 +167,15 @@ int main(int argc, char **argv)
         server_stop(server);
     server_catch_faults(STDERR_FILENO);
     server_run(server);
+    const char *failure = server_failure(server);
+    if (failure)
+        (void)fprintf(stderr,
+                      "rxtd: the device failed: %s. This process can serve no more; what reported "
+                      "DONE is in the journal. Start it again.\n",
+                      failure);
     catch_signals(on_late_signal);
     (void)alarm(server_left_ms(server) / 1000 + 1 + CLOSE_S);
     server_close(&server);
     rxt_model_close(&model);
-    return 0;
+    return failure ? EXIT_DEVICE : 0;
 }
