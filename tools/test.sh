@@ -2,9 +2,10 @@
 # Installs what is missing, builds, and runs everything that guards the tree.
 # usage: tools/test.sh           release build with all tests, address and undefined sanitizers with
 #                                the fast ones, thread sanitizer with the threaded ones, 10 s a fuzzer
-#        tools/test.sh --full    all tests under all sanitizers and with clang, 60 s a fuzzer,
-#                                clang-format, clang-tidy, line coverage of the parsers; tests that
-#                                read RXT_FULL (kill loops) run at full length, in the release build
+#        tools/test.sh --full    all tests under gcc's sanitizers, the bridge's with the bundled model,
+#                                and the fast ones under clang's; 60 s a fuzzer; clang-format,
+#                                clang-tidy, line coverage of the parsers; tests that read RXT_FULL
+#                                (kill loops, all mutations) at full length, in the release build
 # A stage that fails does not stop the others; logs lie in build/test/.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -40,6 +41,7 @@ stage() {
     echo "== $name"
     "$@" 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
+    echo "== $name took $((SECONDS - start)) s, status $status"
     totals=$(grep -E '^[0-9]+% tests passed, [0-9]+ tests failed out of [0-9]+$' "$log")
     if [[ $totals =~ ^([0-9]+)%\ tests\ passed,\ ([0-9]+)\ tests\ failed\ out\ of\ ([0-9]+)$ ]]; then
         percent=${BASH_REMATCH[1]} failed=${BASH_REMATCH[2]} of=${BASH_REMATCH[3]}
@@ -131,8 +133,8 @@ cuda() {
         else
             if [[ $full -eq 1 ]]; then
                 stage "cuda build" build cuda
-            else # the programs; the tests of kernels are built for the emulator
-                stage "cuda build" build cuda kernels gpu_benches rxt_cli
+            else # the tests of kernels are built for the emulator
+                stage "cuda build" build cuda kernels gpu_benches
             fi
             summary+=("CUDA was compiled, not run: no GPU found")
         fi
@@ -148,9 +150,10 @@ fi
 stage "python oracles" make_venv
 if [[ $full -eq 1 ]]; then
     stage "format and lint" tools/lint.sh
+    export RXT_TEST_MODEL=bundled
     stage "thread sanitizer" build_and_test tsan tsan
     stage "address and undefined sanitizer" build_and_test dev dev
-    stage "address and undefined sanitizer, clang" build_and_test fuzz fuzz
+    stage "address and undefined sanitizer, clang" build_and_test fuzz fuzz-fast fast_tests
 else
     stage "thread sanitizer" build_and_test tsan tsan-threads threads_tests
     stage "address and undefined sanitizer" build_and_test dev dev-fast fast_tests
@@ -172,5 +175,9 @@ for log in "${failed_logs[@]}"; do
 done
 echo "== summary"
 printf '%s\n' "${summary[@]}"
-echo "$n_passed passed, $n_failed failed, $n_skipped skipped"
+[[ $full -eq 1 ]] || echo "left to --full: slow tests under the sanitizers; the bridge's tests there" \
+    "with the bundled model; clang's sanitizers; 60 s a fuzzer; format, lint and parser coverage;" \
+    "programs and tests of the CUDA build; kill loops, mutations, the tokenizer's corpus" \
+    "and other tests at the length of RXT_FULL"
+echo "$n_passed passed, $n_failed failed, $n_skipped skipped in $SECONDS s"
 [[ $n_failed -eq 0 ]]

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/attend_impl.h"
 #include "kernels/cpu/math_impl.h"
+#include "kernels/cpu/tsan_impl.h"
 
 #include <math.h>
 
@@ -268,15 +269,16 @@ SIMD_INLINE void weigh_by_width(float *part, const float *p, const float *v, int
 #undef WEIGH
 }
 
-static void score(float *s, const float *q, const float *k, int32_t dim, int32_t n_vec, int n_row)
+static WITHOUT_TSAN void score(float *s, const float *q, const float *k, int32_t dim, int32_t n_vec,
+                               int n_row)
 {
 #define SCORE(rows) score_rows(s, q, k, dim, n_vec, rows)
     FOR_ROWS(n_row, SCORE)
 #undef SCORE
 }
 
-static void weigh(float *part, const float *p, const float *v, int32_t width, const int32_t *n,
-                  int n_row, int shift)
+static WITHOUT_TSAN void weigh(float *part, const float *p, const float *v, int32_t width,
+                               const int32_t *n, int n_row, int shift)
 {
     if (shift == 0)
         weigh_by_width(part, p, v, width, n, n_row, 0);
@@ -387,6 +389,11 @@ void SIMD(attend)(const void *arg, int32_t first, int32_t last, void *scratch)
     for (; at.item < last; piece_next(&at, &job->pieces)) {
         struct kv_head from = job->head_of(job->arg, at.seq, at.head);
         take_queries(b, job, &at, from.n_key);
+#ifdef TELLS_TSAN
+        int32_t dim = job->heads.dim, n_key = b->limit[b->n - 1];
+        __tsan_read_range(from.k, (size_t)(kv_room(n_key) * dim) * sizeof *from.k);
+        __tsan_read_range(from.v, (size_t)(n_key * kv_width(dim)) * sizeof *from.v);
+#endif
         int r0 = 0;
         for (int32_t key = 0; key < b->limit[b->n - 1]; key += KEYS) {
             while (b->limit[r0] <= key)

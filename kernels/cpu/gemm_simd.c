@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/gemm_impl.h"
 #include "kernels/cpu/math_impl.h"
+#include "kernels/cpu/tsan_impl.h"
 
 #define MAX_VECS (PANEL / VEC)
 
@@ -95,8 +96,8 @@ SIMD_INLINE void panel_any(struct sums *s, const float *const *x, const char *w,
     }
 }
 
-static void multiply(struct sums *s, const float *const *x, const struct packed *w, int32_t panel,
-                     int n_row)
+static WITHOUT_TSAN void multiply(struct sums *s, const float *const *x, const struct packed *w,
+                                  int32_t panel, int n_row)
 {
     int width = panel_width(w, panel);
     const char *at = w->data + (size_t)panel * PANEL * (size_t)w->k * dtype_bytes(w->dtype);
@@ -135,8 +136,8 @@ SIMD_INLINE void finish_gated(float *out, const float *c, const float *bias, int
     }
 }
 
-static void finish(const struct gemm_job *job, const struct gemm_group *g, int32_t panel,
-                   const struct sums *s, int32_t row, int n_row)
+static WITHOUT_TSAN void finish(const struct gemm_job *job, const struct gemm_group *g,
+                                int32_t panel, const struct sums *s, int32_t row, int n_row)
 {
     const struct packed *w = g->w;
     const float *bias = w->bias + (size_t)panel * PANEL;
@@ -165,14 +166,11 @@ static void fetch_row(const float *x, int32_t k)
         __builtin_prefetch(x + i);
 }
 
-#ifdef GEMM_TELLS_TSAN
-/* The loops above are built without the thread sanitizer, which takes ten times as long as they do:
- * it hears here what a block reads and writes. */
-void __tsan_read_range(const void *at, size_t bytes);
-void __tsan_write_range(void *at, size_t bytes);
-
+#ifdef TELLS_TSAN
+/* The thread sanitizer hears here what a block reads and writes; its rows of x for the first panel
+ * only, since nothing happens between two panels of one call. */
 static void tell_tsan(const struct gemm_job *job, const struct gemm_group *g, int32_t panel,
-                      int32_t first, int32_t last)
+                      int32_t first, int32_t last, bool first_panel)
 {
     const struct packed *w = g->w;
     size_t width = (size_t)panel_width(w, panel), size = dtype_bytes(w->dtype);
@@ -182,7 +180,8 @@ static void tell_tsan(const struct gemm_job *job, const struct gemm_group *g, in
     __tsan_read_range(w->data + (size_t)panel * PANEL * (size_t)w->k * size, width * size);
     __tsan_read_range(w->bias + (size_t)panel * PANEL, width * sizeof *w->bias);
     for (int32_t row = first; row < last; row++) {
-        __tsan_read_range(row_of(job, row), (size_t)w->k * sizeof *job->x);
+        if (first_panel)
+            __tsan_read_range(row_of(job, row), (size_t)w->k * sizeof *job->x);
         __tsan_write_range(job->out + row * job->out_stride + at, (size_t)n * sizeof *job->out);
     }
 }
@@ -192,9 +191,6 @@ static void block(const struct gemm_job *job, const struct gemm_group *g, int32_
                   int32_t first, int32_t last)
 {
     struct sums s;
-#ifdef GEMM_TELLS_TSAN
-    tell_tsan(job, g, panel, first, last);
-#endif
     const float *x[SIMD_TILE_ROWS];
     for (int32_t row = first; row < last; row += SIMD_TILE_ROWS) {
         int n_row = last - row < SIMD_TILE_ROWS ? last - row : SIMD_TILE_ROWS;
@@ -220,6 +216,10 @@ void SIMD(gemm)(const void *arg, int32_t first, int32_t last, void *scratch)
         int32_t panel = (item - g->first_item) / n_block;
         int32_t from = (item - g->first_item) % n_block * GEMM_BLOCK;
         int32_t to = g->n_row - from < GEMM_BLOCK ? g->n_row : from + GEMM_BLOCK;
+#ifdef TELLS_TSAN
+        int32_t begun = first > g->first_item ? first : g->first_item;
+        tell_tsan(job, g, panel, g->first_row + from, g->first_row + to, item - begun < n_block);
+#endif
         block(job, g, panel, g->first_row + from, g->first_row + to);
     }
 }

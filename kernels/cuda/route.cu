@@ -25,7 +25,7 @@
 
 /* A probability as a number that grows with it: 0 was chosen already, 1 is not a number, which is
  * less than nothing, but can be chosen. */
-__device__ inline uint32_t key_of(float p)
+static __device__ inline uint32_t key_of(float p)
 {
     return p == p ? __float_as_uint(p) + 2u : 1u;
 }

@@ -41,7 +41,7 @@ struct sample_place {
 };
 
 /* Unsigned numbers in the order of the floats. */
-__device__ inline uint32_t key_of(float z)
+static __device__ inline uint32_t key_of(float z)
 {
     uint32_t u = __float_as_uint(z);
     return u & 0x80000000u ? ~u : u | 0x80000000u;

@@ -1,5 +1,7 @@
 #include "tests/bridge/rig.h"
 
+#include "tests/rxt/beta.h"
+
 #define CLOSE_US 30000000u
 
 static void open_bridge(struct rig *r)
@@ -24,31 +26,56 @@ static struct rxt_model *open_model(const char *dir)
     return m;
 }
 
-/* One for all rigs of a program: nothing writes to a model, and packing it takes a sanitizer
- * seconds. */
-static struct rxt_model *bundled;
-static int n_rig;
-
-static void close_bundled(void)
+bool rig_bundled(void)
 {
-    if (n_rig == 0) /* a test that failed leaves its bridge running */
-        rxt_model_close(&bundled);
+#ifdef RXT_SANITIZED
+    const char *model = getenv("RXT_TEST_MODEL");
+    return model && strcmp(model, "bundled") == 0;
+#else
+    return true;
+#endif
 }
 
-static struct rxt_model *bundled_model(void)
+void assert_says(const struct outcome *o, const char *word)
 {
-    if (!bundled) {
-        bundled = open_model(MODEL_DIR);
-        assert_int_equal(atexit(close_bundled), 0);
+    if (rig_bundled())
+        assert_non_null(strstr(o->text, word));
+}
+
+static struct rxt_model *open_small(void)
+{
+    char *dir = test_dir_make();
+    beta_write(dir, 1, false, RIG_MAX_SEQ);
+    struct rxt_model *m = open_model(dir);
+    test_dir_remove(dir);
+    return m;
+}
+
+/* One for all rigs of a program: nothing writes to a model, and packing it takes a sanitizer
+ * seconds. */
+static struct rxt_model *shared;
+static int n_rig;
+
+static void close_shared(void)
+{
+    if (n_rig == 0) /* a test that failed leaves its bridge running */
+        rxt_model_close(&shared);
+}
+
+static struct rxt_model *shared_model(void)
+{
+    if (!shared) {
+        shared = rig_bundled() ? open_model(MODEL_DIR) : open_small();
+        assert_int_equal(atexit(close_shared), 0);
     }
-    return bundled;
+    return shared;
 }
 
 void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg)
 {
     *r = (struct rig){.dir = test_dir_make()};
     (void)snprintf(r->store, sizeof r->store, "%s/store.db", r->dir);
-    r->model = model ? open_model(model) : bundled_model();
+    r->model = model ? open_model(model) : shared_model();
     n_rig++;
     if (cfg)
         r->cfg = *cfg;
@@ -58,7 +85,7 @@ void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg)
 void rig_close(struct rig *r)
 {
     bridge_close(&r->bridge, CLOSE_US);
-    if (r->model != bundled)
+    if (r->model != shared)
         rxt_model_close(&r->model);
     n_rig--;
     test_dir_remove(r->dir);

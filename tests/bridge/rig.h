@@ -1,4 +1,4 @@
-/* A bridge over the bundled model and a store in a temporary folder, and requests in one call. */
+/* A bridge over a model and a store in a temporary folder, and requests in one call. */
 #ifndef RXT_TESTS_BRIDGE_RIG_H
 #define RXT_TESTS_BRIDGE_RIG_H
 
@@ -7,6 +7,7 @@
 #include "tests/lib/test.h"
 
 #define MODEL_DIR "models/demo-15m"
+#define RIG_MAX_SEQ 192 /* of the model, and of the small one */
 
 struct rig {
     struct rxt_model *model;
@@ -16,12 +17,16 @@ struct rig {
     struct bridge_config cfg;
 };
 
-/* model NULL: MODEL_DIR, opened once and kept till the program ends. cfg NULL: defaults. */
+/* model NULL: MODEL_DIR or, under a sanitizer without RXT_TEST_MODEL=bundled, a small random one,
+ * which takes the same way through the bridge without a sanitizer's price for every product. It is
+ * opened once and kept till the program ends. cfg NULL: defaults. */
 void rig_open(struct rig *r, const char *model, const struct bridge_config *cfg);
 void rig_close(struct rig *r);
 void rig_reopen(struct rig *r); /* closes the bridge in order and opens it again on its store */
 
-/* The rig of a file of tests that want no other: over the bundled model. */
+bool rig_bundled(void); /* whether it is MODEL_DIR, which remembers what it was told */
+
+/* The rig of a file of tests that want no other. */
 extern struct rig rig;
 int rig_setup(void **state);
 int rig_teardown(void **state);
@@ -62,6 +67,8 @@ struct outcome {
     int cancel_after; /* cancel at this many tokens; 0 = never */
 };
 void on_outcome(void *outcome, const struct bridge_event *e);
+/* The word is in the text. Of the small model, whose texts are noise, nothing is asked. */
+void assert_says(const struct outcome *o, const char *word);
 
 struct bridge_request request(enum bridge_verb verb, const char *session);
 struct bridge_request question(const char *session, const char *query); /* greedy */

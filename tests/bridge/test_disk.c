@@ -34,7 +34,7 @@ static void full_disk_fails_the_turn_only(void **state)
         struct bridge_request dry = question("full", "What is my name?"); /* reads go on */
         dry.dry_run = true;
         assert_ok(call(&r, &dry, &o));
-        assert_non_null(strstr(o.text, "Anna"));
+        assert_says(&o, "Anna");
         limit_files(RLIM_INFINITY);
         struct bridge_request get = request(BRIDGE_GET, "full");
         assert_ok(call(&r, &get, &o));

@@ -459,9 +459,8 @@ static void a_failing_batch_is_tried_one_by_one(void **state)
     struct outcome o[N] = {{0}}, plain = {0};
     rig_open(&r, NULL, NULL);
     converse(&r, "plain", (const char *const[]){"My name is Anna."}, 1, &plain);
-    int32_t ids[64];
+    int32_t ids[512];
     int32_t n = plain.n_query + plain.n_answer;
-    assert_true(n <= 64);
     memcpy(ids, plain.ids, (size_t)n * sizeof *ids);
     for (int i = 0; i < N; i++) {
         char name[16];

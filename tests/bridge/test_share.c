@@ -106,7 +106,7 @@ static void the_origin_moves_on(void **state)
     struct bridge_request q = question("b", "What is my name?");
     q.dry_run = true;
     assert_ok(call(&r, &q, &b));
-    assert_non_null(strstr(b.text, "Anna"));
+    assert_says(&b, "Anna");
     converse(&r, "b", (const char *const[]){"How are you?"}, 1, &b);
     assert_same_memory(&b, &straight);
     /* A reset leaves what it shares. */
@@ -219,7 +219,7 @@ static void a_busy_session_forks(void **state)
     step_until_final(&r, &again);
     assert_string_equal(a.ran_in, "s");
     assert_string_equal(b.ran_in, "s fork");
-    assert_non_null(strstr(b.text, "Anna"));
+    assert_says(&b, "Anna");
     assert_true(again.memory);
     assert_string_equal(b.info.session, "s fork");
     assert_string_equal(b.info.origin, "s");

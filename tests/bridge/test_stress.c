@@ -237,7 +237,7 @@ static bool fill(struct flight *f)
         f->r.verb = BRIDGE_REMEMBER;
         f->n = (int32_t)draw(40) + 1;
         for (int32_t i = 0; i < f->n; i++)
-            f->ids[i] = (int32_t)draw(500) + 5;
+            f->ids[i] = (int32_t)draw(250) + 10;
         f->r.ids = f->ids;
         f->r.n_ids = (size_t)f->n;
     } else if (what < 84) {

@@ -15,6 +15,8 @@ static void assert_ids(const json_t *want, const int32_t *got, int32_t n)
 static void conversation_of_the_reference(void **state)
 {
     (void)state;
+    if (!rig_bundled())
+        skip();
     json_t *turns = json_load_file("tests/golden/demo-15m/conversation.json", 0, NULL);
     assert_int_equal(json_array_size(turns), 20);
     open_session(&rig, "straight");
@@ -143,7 +145,7 @@ static void dry_run_leaves_nothing(void **state)
     q.dry_run = true;
     assert_ok(call(&rig, &q, &o));
     assert_int_equal(o.last, BRIDGE_DONE);
-    assert_non_null(strstr(o.text, "Anna"));
+    assert_says(&o, "Anna");
     q = request(BRIDGE_GET, "dry");
     assert_ok(call(&rig, &q, &get));
     assert_int_equal(get.info.version, 1);

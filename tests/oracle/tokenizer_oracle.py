@@ -4,7 +4,8 @@
 Makes tokenizer.json files with every setting that rxt/tokenizer_impl.h accepts, and texts of many
 scripts, and demands the same ids in both modes, and the same decoded text.
 
-usage: tokenizer_oracle.py --dump PROGRAM --bundled tokenizer.json [--texts N] [--seed N] [--only X]
+usage: tokenizer_oracle.py --dump PROGRAM --bundled tokenizer.json [--texts N] [--short N] [--seed N]
+                           [--every] [--only X]
 
 Both modes: RXT_SPECIAL is the library as it is, RXT_PLAIN is its encode_special_tokens.
 Left out, and counted: texts that the library normalizes by older tables than Unicode 14.
@@ -371,11 +372,13 @@ def main():
     a.add_argument("--dump", required=True)
     a.add_argument("--bundled", required=True)
     a.add_argument("--texts", type=int, default=2000, help="for each tokenizer, its own")
+    a.add_argument("--short", type=int, help="so many instead, unless RXT_FULL is set")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--every", action="store_true", help="every code point, besides")
     a.add_argument("--only", help="one tokenizer")
     arg = a.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    n_each = arg.short if arg.short and not os.environ.get("RXT_FULL") else arg.texts
     maker = Texts(arg.seed)
     base = learn_all(arg.bundled, maker.many(1500))
     n_texts = n_bad = n_variants = 0
@@ -387,7 +390,7 @@ def main():
             tokenizer, spec = build(how, base, path)
             norm = json.dumps(spec["normalizer"])
             maker.cut = CUT + (FLAG_WORDS if "added" in how else [])
-            made = maker.many(arg.texts)
+            made = maker.many(n_each)
             if arg.every and name in EVERY:
                 made += every_code_point()
             texts = [t for t in made if is_of_unicode_14(norm, t)]
