@@ -15,8 +15,6 @@ static __global__ void broken()
 
 extern "C" cudaError_t fault_kernel(cudaStream_t stream)
 {
-    cudaLaunchConfig_t one = {};
-    one.gridDim = one.blockDim = dim3(1);
-    one.stream = stream;
+    const cudaLaunchConfig_t one = {dim3(1), dim3(1), 0, stream, nullptr, 0};
     return cudaLaunchKernelExC(&one, KERNEL_ENTRY(broken), nullptr);
 }
