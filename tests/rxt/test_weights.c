@@ -20,7 +20,7 @@ struct loaded {
 
 static void load_weights(struct loaded *l, enum dtype storage)
 {
-    struct lane_limits limits = {ROWS, 1, 64, 128, 96, 6, 4};
+    struct lane_limits limits = {ROWS, 1, 64, 128, 96, 6, 4, 1};
     struct backend_config config = {.name = "cpu", .n_thread = 2};
     struct rxt_error err = {{0}};
     if (fixture_open(&l->f) != RXT_OK)
@@ -180,7 +180,7 @@ static void test_half_precision(void **state)
         t->f[i] = f16_to_f32((uint16_t)(i * 127 % 0x7C00));
 
     struct backend_config config = {.name = "cpu", .n_thread = 1};
-    struct lane_limits limits = {ROWS, 1, 64, 128, 96, 6, 4};
+    struct lane_limits limits = {ROWS, 1, 64, 128, 96, 6, 4, 1};
     struct rxt_error err;
     checkpoint_close(&l.f.ck);
     assert_ok(checkpoint_open(&l.f.ck, l.f.dir, &err));
