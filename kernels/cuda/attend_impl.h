@@ -68,9 +68,10 @@ struct attend_job {
     int32_t split, n_seq, n_row;
     bool causal;
     bool chain; /* one split */
-    /* of attend_splits.cu and attend_chain.cu */
+    /* of attend_splits.cu, attend_parts.cu and attend_chain.cu */
     struct tensor k, v; /* rows that are not in their blocks yet; k.data NULL: all are */
     bool in_parts;
+    bool wide, rehearse; /* attend_parts.cu */
     float *partial; /* scratch of partial_floats */
     size_t partial_floats;
     int32_t *arrived; /* [tiles,heads], zeros before and after */
@@ -86,6 +87,8 @@ CUDA_API bool attend_tile_fits(const struct cuda_lane *ln, const struct attend_j
 CUDA_API bool attend_tile_stores(const struct cuda_lane *ln, const struct attend_job *job);
 CUDA_API void attend_chain_launch(struct cuda_lane *ln, struct attend_job *job);
 CUDA_API void attend_splits_launch(struct cuda_lane *ln, struct attend_job *job);
+/* What attend_splits_launch calls for few tiles. */
+CUDA_API void attend_parts_launch(struct cuda_lane *ln, struct attend_job *job);
 
 /* Query heads of a key-value head; heads of the output. */
 static inline PACK_BOTH int32_t attend_group(const struct heads *h)

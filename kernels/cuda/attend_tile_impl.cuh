@@ -158,13 +158,19 @@ __device__ inline void load_values(uint32_t v[DIM / 8][4], struct sums<DIM, TILE
 }
 
 /* The numerators of tile m as the A operands of P V, from its scores; what was summed before fades
- * where a row's maximum rises. */
+ * where a row's maximum rises. Rows 8 to 15 exist if `lower`. */
 template <int DIM, int TILES>
 __device__ inline void numerators(uint32_t p[8][2], struct sums<DIM, TILES> *t, int m,
-                                  const float s[8][4], float scale)
+                                  const float s[8][4], float scale, bool lower = true)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
+        if (r == 1 && !lower) {
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                p[j][1] = 0;
+            return;
+        }
         float high = s[0][2 * r];
 #pragma unroll
         for (int j = 0; j < 8; j++)

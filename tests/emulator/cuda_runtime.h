@@ -21,6 +21,9 @@ struct uint2 {
 struct uint4 {
     uint32_t x, y, z, w;
 };
+struct float2 {
+    float x, y;
+};
 struct float4 {
     float x, y, z, w;
 };
@@ -59,6 +62,10 @@ static inline int32_t __shfl_sync(uint32_t, int32_t v, int from)
 {
     return (int32_t)emulator_exchange((uint32_t)v, (unsigned)from);
 }
+static inline float __shfl_sync(uint32_t, float v, int from)
+{
+    return __uint_as_float((uint32_t)emulator_exchange(__float_as_uint(v), (unsigned)from));
+}
 static inline int32_t __shfl_xor_sync(uint32_t, int32_t v, int mask)
 {
     return (int32_t)emulator_exchange((uint32_t)v, emulated_thread.x % 32 ^ (unsigned)mask);
@@ -89,6 +96,17 @@ static inline uint64_t __shfl_up_sync(uint32_t, uint64_t v, unsigned apart)
 {
     unsigned lane = emulated_thread.x % 32;
     return emulator_exchange(v, lane < apart ? lane : lane - apart);
+}
+static inline unsigned long long __shfl_up_sync(uint32_t, unsigned long long v, unsigned apart)
+{
+    unsigned lane = emulated_thread.x % 32;
+    return emulator_exchange(v, lane < apart ? lane : lane - apart);
+}
+static inline float __shfl_up_sync(uint32_t, float v, unsigned apart)
+{
+    unsigned lane = emulated_thread.x % 32;
+    return __uint_as_float(
+        (uint32_t)emulator_exchange(__float_as_uint(v), lane < apart ? lane : lane - apart));
 }
 static inline uint32_t __shfl_xor_sync(uint32_t, uint32_t v, int mask)
 {
