@@ -393,15 +393,6 @@ __device__ inline void ask_keys(const struct attend_keys *k, int32_t kv_head, in
     }
 }
 
-/* As it is, but the compiler does not know it. */
-__device__ inline int32_t unknown(int32_t i)
-{
-#ifdef __CUDACC__
-    asm volatile("" : "+r"(i));
-#endif
-    return i;
-}
-
 template <int DIM, bool CAUSAL, bool ONE>
 static __global__ void __launch_bounds__(32 * WARPS, DIM < 64 && !ONE ? 3 : 1)
     attend_parts(const __grid_constant__ struct attend_job job)

@@ -91,6 +91,15 @@ __device__ inline void start_and_wait()
     wait_for_previous();
 }
 
+/* As it is, but the compiler does not know it: so a loop keeps one copy of its body. */
+__device__ inline int32_t unknown(int32_t i)
+{
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(i));
+#endif
+    return i;
+}
+
 /* Arguments of an op (cuda_impl.h): n values. */
 template <class V> static inline const V *args_copy(struct cuda_lane *ln, const V *from, size_t n)
 {

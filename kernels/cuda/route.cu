@@ -1,24 +1,26 @@
 /* route.cu - the device side of a mixture: choice, plan, sum (spec 2.6).
  * Shapes   logits [R,E] f32; choices, shares and slots [R,K]; x [R,D].
  * Launch   choice: a warp a row, its E probabilities in registers, 8 rows a block; the block that
- *          is last to arrive plans, an expert or a choice a thread. Sum: a block of 256 a row, 2
- *          values a thread; of 64, 8 values, where rows are not made of pairs.
- * Roofline all small beside the experts' bytes, and bound by latency: a choice costs two warp
- *          reductions for each of K, the plan 5 barriers. Measured before (a block of 1024 that
- *          chose and planned, a sum of 8 values a thread): 9.8 us for a row of 384 experts, 31 for
- *          64 rows, 6.3 for the sum. Predicted: 3, 5 and 2.5.
- * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
- *          shares and results of a row are added by rank, then shared experts by number. The
- *          places of slots depend on the other rows, the results in them do not. Atomics count
- *          and set bits, which come out the same in any order. */
+ *          is last to arrive plans, an expert or a choice a thread. Few choices: one block, a
+ *          thread a choice, which counts those of lower experts, and of lower rows; it goes through
+ *          its code once ahead of the wait, and leaves nothing behind (rehearse). Sum: a block of
+ * 256 a row, 2 values a thread; of 64, 8 values, where rows are not made of pairs. Roofline all
+ * small beside the experts' bytes, and bound by latency: a choice costs two warp reductions for
+ * each of K, the plan 5 barriers. Measured before (a block of 1024 that chose and planned, a sum of
+ * 8 values a thread): 9.8 us for a row of 384 experts, 31 for 64 rows, 6.3 for the sum;
+ * then 9.3, 10.4, 3.1: most of it for 64 KB of code to come out of L2, so that few choices have
+ * their own. Predicted: 3 for a row. Order    softmax sums lane by lane, then warp_sum; the best is
+ * the larger, then the lower index; shares and results of a row are added by rank, then shared
+ * experts by number. The places of slots depend on the other rows, the results in them do not.
+ * Atomics count and set bits, which come out the same in any order. */
 #include "kernels/cuda/moe_impl.h"
 
 #include "kernels/cuda/device_impl.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
-#define FEW_EXPERTS 384  /* 12 a lane */
-#define NEAR_CHOICES 256 /* of one block, kept in shared memory */
+#define FEW_EXPERTS 384 /* 12 a lane */
+#define FEW_CHOICES 128
 #define PLAN_WORDS 32768 /* of bits */
 
 /* ---- choice ---- */
@@ -43,18 +45,24 @@ __device__ inline float warp_max(float v)
 }
 
 /* Softmax of p[n] in memory, in place, by a warp. */
-__device__ inline void softmax(float *p, int32_t n)
+__device__ inline void softmax(float *p, int32_t n, bool real)
 {
     float top = -INFINITY, sum = 0.0f;
     int32_t lane = (int32_t)threadIdx.x % 32;
+#pragma unroll 1
     for (int32_t i = lane; i < n; i += 32)
-        top = max_or_b(p[i], top); /* a NaN is passed over */
+        top = max_or_b(__ldcg(p + i), top); /* a NaN is passed over */
     top = warp_max(top);
+#pragma unroll 1
     for (int32_t i = lane; i < n; i += 32)
-        sum = sum + exp_below(p[i] - top);
+        sum = sum + exp_below(__ldcg(p + i) - top);
     sum = warp_sum(sum);
-    for (int32_t i = lane; i < n; i += 32)
-        p[i] = exp_below(p[i] - top) / sum;
+#pragma unroll 1
+    for (int32_t i = lane; i < n; i += 32) {
+        float part = exp_below(__ldcg(p + i) - top) / sum;
+        if (real)
+            p[i] = part;
+    }
 }
 
 /* A lane's best key and which of its N it is; the first of equal ones. */
@@ -81,9 +89,47 @@ template <int N> __device__ inline struct best best_of(const uint32_t key[N])
     return all;
 }
 
+__device__ inline float reciprocal_near(float v)
+{
+#ifdef __CUDACC__
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(v));
+    return y;
+#else
+    return 1.0f / v;
+#endif
+}
+
+/* The bits of n / sum, n from 0 to 1, for all of a warp: where no remainder can be too small, what
+ * the compiler makes of a division, but for its test of each; else that. */
+template <int N> __device__ inline void divide(uint32_t n[N], float sum)
+{
+    float least = 1.0f; /* of those that are not 0; a NaN among them is one in the sum */
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float p = __uint_as_float(n[j]);
+        least = fminf(least, p == 0.0f ? 1.0f : p);
+    }
+    bool plain = sum >= 1.0f && sum <= 0x1p20f && least >= 0x1p-90f;
+    if (__any_sync(0xFFFFFFFFu, !plain)) {
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            n[j] = __float_as_uint(__uint_as_float(n[j]) / sum);
+        return;
+    }
+    float near = reciprocal_near(sum);
+    float part = fmaf(near, fmaf(-sum, near, 1.0f), near);
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float p = __uint_as_float(n[j]), q = p * part;
+        n[j] = __float_as_uint(fmaf(part, fmaf(-sum, q, p), q));
+    }
+}
+
 /* One row, by a warp; a lane has the experts lane, lane + 32, ..., N of them. near: the choices are
- * left there too, unless it is NULL. */
-template <int N> __device__ inline void route_row(const struct route &r, int32_t row, int32_t *near)
+ * left there too, unless it is NULL. Not real: only there. */
+template <int N>
+__device__ inline void route_row(const struct route &r, int32_t row, int32_t *near, bool real)
 {
     int32_t lane = (int32_t)threadIdx.x % 32;
     const float *logits = r.logits + (int64_t)row * r.n_expert; // logits[row,:]
@@ -91,22 +137,23 @@ template <int N> __device__ inline void route_row(const struct route &r, int32_t
     float top = -INFINITY, sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < N; j++) {
-        float v = lane + 32 * j < r.n_expert ? logits[lane + 32 * j] : -INFINITY;
+        float v = lane + 32 * j < r.n_expert ? __ldcg(logits + lane + 32 * j) : -INFINITY;
         key[j] = __float_as_uint(v);
         top = max_or_b(v, top);
     }
     top = warp_max(top);
 #pragma unroll
-    for (int j = 0; j < N; j++)
-        if (lane + 32 * j < r.n_expert) {
-            float p = exp_below(__uint_as_float(key[j]) - top);
-            key[j] = __float_as_uint(p);
-            sum = sum + p;
-        }
+    for (int j = 0; j < N; j++) { /* without a branch, so that they run side by side */
+        float p = exp_below(__uint_as_float(key[j]) - top);
+        p = lane + 32 * j < r.n_expert ? p : 0.0f;
+        key[j] = __float_as_uint(p);
+        sum = sum + p;
+    }
     sum = warp_sum(sum);
+    divide<N>(key, sum);
 #pragma unroll
     for (int j = 0; j < N; j++)
-        key[j] = lane + 32 * j < r.n_expert ? key_of(__uint_as_float(key[j]) / sum) : 0;
+        key[j] = lane + 32 * j < r.n_expert ? key_of(__uint_as_float(key[j])) : 0;
     struct best own_best = best_of<N>(key);
     float own = 0.0f;
     int32_t chosen = 0;
@@ -135,15 +182,20 @@ template <int N> __device__ inline void route_row(const struct route &r, int32_t
             int32_t at = k / 32 * 32 + lane;
             if (lane <= k % 32) {
                 int64_t to = (int64_t)row * r.top_k + at;
-                r.expert[to] = chosen;                                      // expert[row,k]
-                r.share[to] = k + 1 == r.top_k ? own / (sum + 1e-9f) : own; // share[row,k]
+                float share = k + 1 == r.top_k ? own / (sum + 1e-9f) : own;
+                if (real) {
+                    r.expert[to] = chosen; // expert[row,k]
+                    r.share[to] = share;   // share[row,k]
+                }
                 if (near)
                     near[at] = chosen;
             }
         }
     }
-    for (int32_t k = lane; k < (r.top_k - 1) / 32 * 32; k += 32) { /* before the last 32 */
-        float *share = r.share + (int64_t)row * r.top_k + k;       // share[row,k]
+    int32_t before_last = real ? (r.top_k - 1) / 32 * 32 : 0; /* those before the last 32 */
+#pragma unroll 1
+    for (int32_t k = lane; k < before_last; k += 32) {
+        float *share = r.share + (int64_t)row * r.top_k + k; // share[row,k]
         *share = *share / (sum + 1e-9f);
     }
 }
@@ -180,13 +232,11 @@ struct plan {
     int32_t *count; /* [E]: choices of an expert, then the first slot that is free */
     uint32_t *bits; /* [E,words]: the rows of a piece that chose it */
     int32_t words;
-    const int32_t *near; /* [n_row,top_k]: the choices; NULL: in memory */
 };
 
 /* f(i, expert, row within the piece) of the choices of the rows [row, row + n_row). */
 template <class F>
-__device__ inline void for_choices(const struct route &r, const struct plan &s, int32_t row,
-                                   int32_t n_row, F f)
+__device__ inline void for_choices(const struct route &r, int32_t row, int32_t n_row, F f)
 {
     const int AHEAD = 4; /* under way together */
     int32_t n = n_row * r.top_k;
@@ -198,7 +248,7 @@ __device__ inline void for_choices(const struct route &r, const struct plan &s, 
         for (int a = 0; a < AHEAD; a++) {
             int32_t i = first + a * THREADS;
             if (i < n)
-                e[a] = s.near ? s.near[i] : __ldcg(expert + i);
+                e[a] = __ldcg(expert + i);
         }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
@@ -241,7 +291,7 @@ __device__ inline void plan_slots(const struct route &r, const struct plan &s, u
     for (int32_t i = (int32_t)threadIdx.x; i < r.n_expert * (s.words + 1); i += THREADS)
         s.bits[i] = 0; /* and the counts behind them */
     __syncthreads();
-    for_choices(r, s, 0, r.n_row, [&](int32_t, int32_t e, int32_t in) {
+    for_choices(r, 0, r.n_row, [&](int32_t, int32_t e, int32_t in) {
         atomicAdd(&s.count[e], 1);
         if (in < piece)
             atomicOr(&s.bits[e * s.words + in / 32], 1u << in % 32);
@@ -252,7 +302,7 @@ __device__ inline void plan_slots(const struct route &r, const struct plan &s, u
 #pragma unroll 1
     for (int32_t row = 0;;) {
         int32_t n_row = r.n_row - row < piece ? r.n_row - row : piece;
-        for_choices(r, s, row, n_row, [&](int32_t i, int32_t e, int32_t in) {
+        for_choices(r, row, n_row, [&](int32_t i, int32_t e, int32_t in) {
             int32_t slot = s.count[e];
             const uint32_t *bits = s.bits + e * s.words; // bits[e,:]
             for (int32_t w = 0; w < in / 32; w++)
@@ -271,7 +321,7 @@ __device__ inline void plan_slots(const struct route &r, const struct plan &s, u
                 s.bits[e * s.words + w] = 0;
             }
         __syncthreads();
-        for_choices(r, s, row, r.n_row - row < piece ? r.n_row - row : piece,
+        for_choices(r, row, r.n_row - row < piece ? r.n_row - row : piece,
                     [&](int32_t, int32_t e, int32_t in) {
                         atomicOr(&s.bits[e * s.words + in / 32], 1u << in % 32);
                     });
@@ -306,25 +356,107 @@ static __global__ void __launch_bounds__(THREADS, 1)
 {
     DYNAMIC_SHARED(uint32_t, bits); // [E,words], then count [E]
     __shared__ uint64_t place[WARPS];
-    __shared__ int32_t chosen[NEAR_CHOICES];
-    start_next();
+    start_and_wait();
     int32_t n_warp = (int32_t)gridDim.x * WARPS;
-    bool near = gridDim.x == 1 && r.n_row * r.top_k <= NEAR_CHOICES;
-    wait_for_previous();
 #pragma unroll 1
     for (int32_t row = (int32_t)blockIdx.x * WARPS + (int32_t)threadIdx.x / 32; row < r.n_row;
          row += n_warp) {
-        route_row<N>(r, row, near ? chosen + row * r.top_k : nullptr);
+        route_row<N>(r, row, nullptr, true);
         if (r.shared_logits)
-            softmax(r.shared_logits + (int64_t)row * r.n_shared, r.n_shared);
+            softmax(r.shared_logits + (int64_t)row * r.n_shared, r.n_shared, true);
     }
     if (arrives_last(r.arrived))
-        plan_slots(r, {(int32_t *)bits + r.n_expert * words, bits, words, near ? chosen : nullptr},
-                   place);
+        plan_slots(r, {(int32_t *)bits + r.n_expert * words, bits, words}, place);
+}
+
+/* ---- few choices ---- */
+
+/* How many of value[n] are below v, and equal to it: all, and of the first `before`. n is filled up
+ * to fours with NO_EXPERT, which is neither. */
+#define NO_EXPERT INT32_MAX
+struct counted {
+    int32_t below, same, same_before;
+};
+__device__ inline struct counted count_of(const int4 *value, int32_t n, int32_t v, int32_t before)
+{
+    struct counted c = {};
+#pragma unroll 1
+    for (int32_t i = 0; i < n; i += 4) {
+        int4 four = value[i / 4];
+        const int32_t other[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            c.below += other[j] < v;
+            c.same += other[j] == v;
+            c.same_before += other[j] == v && i + j < before;
+        }
+    }
+    return c;
+}
+
+/* Choice i of all, a thread; an expert has one item, in the thread that is its first. chosen,
+ * first: room for FEW_CHOICES. */
+__device__ inline void plan_few(const struct route &r, const int4 *chosen, int4 *first, bool real)
+{
+    int32_t i = (int32_t)threadIdx.x, n = r.n_row * r.top_k, own = NO_EXPERT;
+    if (i < n)
+        own = ((const int32_t *)chosen)[i];
+    struct counted c = {};
+    if (i < n)
+        c = count_of(chosen, n, own, i);
+    bool leads = i < n && c.same_before == 0;
+    int32_t slot = c.below + c.same_before;
+    if (i < FEW_CHOICES)
+        ((int32_t *)first)[i] = leads ? own : NO_EXPERT;
+    if (i < n && real) {
+        r.slot[i] = slot; // slot[row,k]
+        r.slot_row[slot] = i / r.top_k;
+    }
+    __syncthreads();
+    if (!leads && i > 0)
+        return;
+    struct counted lead = count_of(first, n, leads ? own : NO_EXPERT, 0);
+    if (leads && real)
+        r.item[lead.below] = {own, slot, c.same};
+    lead = count_of(first, n, NO_EXPERT, 0);
+    if (i == 0 && real)
+        *r.n_item = lead.below;
+}
+
+/* Rows, and parts of shared experts, a warp each; at most GEMM_ITEM rows. */
+template <int N>
+static __global__ void __launch_bounds__(THREADS, 1)
+    route_few(const __grid_constant__ struct route r)
+{
+    __shared__ int4 chosen[FEW_CHOICES / 4], first[FEW_CHOICES / 4];
+    start_next();
+    int32_t warp = (int32_t)threadIdx.x / 32, tasks = r.shared_logits ? 2 * r.n_row : r.n_row;
+    if (threadIdx.x < FEW_CHOICES)
+        ((int32_t *)chosen)[threadIdx.x] = NO_EXPERT;
+    __syncthreads();
+#pragma unroll 1
+    for (int32_t pass = unknown(0); pass < 2; pass = unknown(pass + 1)) {
+        bool real = pass == 1;
+        if (real)
+            wait_for_previous();
+#pragma unroll 1
+        for (int32_t task = warp; task < tasks; task += WARPS)
+            if (task < r.n_row)
+                route_row<N>(r, task, (int32_t *)chosen + task * r.top_k, real);
+            else
+                softmax(r.shared_logits + (int64_t)(task - r.n_row) * r.n_shared, r.n_shared, real);
+        __syncthreads();
+        plan_few(r, chosen, first, real);
+        __syncthreads();
+    }
 }
 
 extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
 {
+    if (r->n_row * r->top_k <= FEW_CHOICES && r->n_row <= GEMM_ITEM && r->n_expert <= FEW_EXPERTS) {
+        LAUNCH(route_few<FEW_EXPERTS / 32>, 1, THREADS, 0, ln, *r);
+        return;
+    }
     int32_t words = (r->n_row + 31) / 32, most = PLAN_WORDS / r->n_expert;
     words = words < most ? words : most;
     size_t bytes = (size_t)r->n_expert * (size_t)(words + 1) * sizeof(int32_t);

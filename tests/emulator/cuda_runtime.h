@@ -21,6 +21,9 @@ struct uint2 {
 struct uint4 {
     uint32_t x, y, z, w;
 };
+struct int4 {
+    int32_t x, y, z, w;
+};
 struct float2 {
     float x, y;
 };
