@@ -12,7 +12,7 @@ struct count {
     uint64_t ops;   /* calls of rows of the op table */
     uint64_t flops; /* multiply-add = 2; norms, exp and copies are not counted */
     uint64_t bytes; /* weights, K/V and activations that an op has to read or write once */
-    uint64_t steps, replayed;       /* steps of a device, those started as a graph made before */
+    uint64_t steps, replayed; /* parts of steps of a device, those started as a graph made before */
     uint64_t experts, experts_read; /* routed ones of mixtures, see below: there are, were chosen */
 };
 

@@ -16,11 +16,16 @@
 #define N_KNOWN 64         /* kernels that a lane remembers to have set up */
 #define ALIGN ((size_t)16) /* of parameters and arguments */
 #define TAIL 64            /* launches that one may wait for */
+/* Launches after which an open step starts what is on the list, so that the device has work while
+ * the host goes on: first, and then. A part costs the device a few us, so a small model has one. */
+#define PART_FIRST 64
+#define PART_NEXT 128
 
 static_assert(sizeof(struct launch) % ALIGN == 0 && offsetof(struct launch, at) == 34);
 
 struct step {
     bool open;
+    int part;   /* launches on the list that start; PART_* */
     char *list; /* launches behind one another; without a kernel: put_branch */
     size_t bytes;
     int n_launch;  /* on the list */
@@ -156,9 +161,11 @@ struct launch *launch_add(struct cuda_lane *ln, const void *kernel, struct launc
     for (int i = 0; i < n_param; i++)
         bytes += (size[i] + ALIGN - 1) / ALIGN * ALIGN;
     assert(n_param <= LAUNCH_PARAMS && bytes <= UINT16_MAX);
-    if (bytes > LIST_BYTES - s->bytes) {
+    bool part = s->open && !s->branched && ln->branch == 0 && s->n_launch == s->part;
+    if (part || bytes > LIST_BYTES - s->bytes) {
         enum rxt_status st = step_flush(ln);
         (void)st; /* cuda_done tells */
+        s->part = PART_NEXT;
     }
     struct launch *l = (struct launch *)(void *)(s->list + s->bytes);
     memset(l, 0, bytes);
@@ -377,6 +384,7 @@ void cuda_step_begin(struct lane *l)
     struct cuda_lane *ln = cuda_lane(l);
     assert(!ln->step->open);
     ln->step->open = true;
+    ln->step->part = PART_FIRST;
     enum rxt_status st = cuda_check(ln->be, restart_args(ln));
     (void)st; /* the ops tell */
 }

@@ -7,8 +7,9 @@
  * step that the next such step will use again, and copied to the device before the launches.
  * Pinned memory for them is a ring, so that the host may go on while a copy is under way.
  *
- * A step that needs more than the list or the arguments hold becomes several, cut between two
- * launches or two ops. */
+ * A step of many launches becomes several, so that the device does not wait for the host to put all
+ * of them on the list, and the driver to read it; so does one that needs more than the list or the
+ * arguments hold. It is cut between two launches or two ops. */
 #ifndef RXT_CUDA_STEP_IMPL_H
 #define RXT_CUDA_STEP_IMPL_H
 

@@ -265,6 +265,38 @@ static void decode_steps_are_replayed(void **state)
     layer_close(&plain);
 }
 
+/* A step of more launches than the device should wait for: each part is replayed. */
+static void a_long_step_has_parts(void **state)
+{
+    (void)state;
+    enum { LAYERS = 8, ROUNDS = 4 }; /* about 12 launches each */
+    struct layer step, plain;
+    layer_open(&step);
+    layer_open(&plain);
+    int start[N_SEQ] = {3, 0, 11, 5};
+    struct count before = count_read();
+    for (int r = 0; r < ROUNDS; r++) {
+        float a[N_SEQ * V], b[N_SEQ * V];
+        struct call c = {0};
+        lane_step_begin(step.s.ln);
+        for (int i = 0; i < LAYERS; i++) {
+            c = call_of(i, 3, 1, start);
+            assert_ok(run(&step, &c));
+            assert_ok(run(&plain, &c));
+            for (int k = 0; k < 3; k++)
+                start[c.place[k]]++;
+        }
+        assert_ok(lane_step_end(step.s.ln));
+        logits_of(&step, &c, a);
+        logits_of(&plain, &c, b);
+        for (int i = 0; i < c.n_seq; i++)
+            assert_same_bits(a + (size_t)i * V, b + (size_t)i * V, V, "sequence", i);
+    }
+    assert_steps(&before, 2 * ROUNDS, 2 * (ROUNDS - 2));
+    layer_close(&step);
+    layer_close(&plain);
+}
+
 /* One, two, three, four sequences, one token and several: each is its own graph. */
 static void every_shape_has_a_graph(void **state)
 {
@@ -658,8 +690,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decode_steps_are_replayed),  cmocka_unit_test(every_shape_has_a_graph),
         cmocka_unit_test(steps_follow_each_other),    cmocka_unit_test(a_step_may_wait),
-        cmocka_unit_test(memories_may_lie_elsewhere), cmocka_unit_test(a_long_step_is_cut),
-        cmocka_unit_test(branches_are_the_same_bits), cmocka_unit_test(open_and_empty_steps),
+        cmocka_unit_test(memories_may_lie_elsewhere), cmocka_unit_test(a_long_step_has_parts),
+        cmocka_unit_test(a_long_step_is_cut),         cmocka_unit_test(branches_are_the_same_bits),
+        cmocka_unit_test(open_and_empty_steps),
     };
     const struct CMUnitTest emulated[] = {
         cmocka_unit_test(a_replay_starts_no_kernel),
