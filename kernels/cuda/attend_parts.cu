@@ -19,15 +19,6 @@
 /* Blocks of a launch that goes through its code twice: two for each SM. */
 #define REHEARSE 264
 
-__device__ inline float low_of(uint32_t pair)
-{
-    return __uint_as_float(pair << 16);
-}
-__device__ inline float high_of(uint32_t pair)
-{
-    return __uint_as_float(pair & 0xFFFF0000u);
-}
-
 /* rotate<bf16>, of a pair. */
 __device__ inline uint32_t rotated(uint32_t pair, float cos, float sin)
 {

@@ -32,18 +32,6 @@ __device__ inline float power_of(float n)
     return __uint_as_float((uint32_t)((int32_t)max_or_b(n, -127.0f) + 127) << 23);
 }
 
-/* Two numbers as bf16, the first in the low half. */
-__device__ inline uint32_t pair_of(float low, float high)
-{
-#ifdef __CUDACC__
-    uint32_t w;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(high), "f"(low));
-    return w;
-#else
-    return (uint32_t)bf16_of(low) | (uint32_t)bf16_of(high) << 16;
-#endif
-}
-
 template <int N> __device__ inline void load_words(uint32_t w[N], const bf16 *from)
 {
     if (N % 4 == 0) {

@@ -157,6 +157,27 @@ __device__ inline bf16 bf16_of(float f)
 #endif
 }
 
+/* Two numbers as bf16, the first in the low half. */
+__device__ inline uint32_t pair_of(float low, float high)
+{
+#ifdef __CUDACC__
+    uint32_t w;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(high), "f"(low));
+    return w;
+#else
+    return (uint32_t)bf16_of(low) | (uint32_t)bf16_of(high) << 16;
+#endif
+}
+
+__device__ inline float low_of(uint32_t pair)
+{
+    return __uint_as_float(pair << 16);
+}
+__device__ inline float high_of(uint32_t pair)
+{
+    return __uint_as_float(pair & 0xFFFF0000u);
+}
+
 template <class T> __device__ inline T narrow(float f);
 template <> __device__ inline float narrow<float>(float f)
 {
