@@ -72,7 +72,7 @@ struct attend_job {
     struct tensor k, v; /* rows that are not in their blocks yet; k.data NULL: all are */
     bool in_parts;
     bool wide, rehearse; /* attend_parts.cu */
-    float *partial; /* scratch of partial_floats */
+    float *partial;      /* scratch of partial_floats */
     size_t partial_floats;
     int32_t *arrived; /* [tiles,heads], zeros before and after */
     float scale;
