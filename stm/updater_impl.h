@@ -45,7 +45,7 @@ struct stm_observer {
 /* stm_update, watched by an observer; NULL = by nobody. */
 enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[],
                                     struct stm_spare *const spare[], int n, const struct tensor *ed,
-                                    const struct ragged *rows, bool *bad,
+                                    const struct ragged *rows, struct stm_feed *feed, bool *bad,
                                     struct stm_observer *observer);
 
 #endif
