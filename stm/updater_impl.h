@@ -15,7 +15,7 @@ struct stm_work {
  * one layer. Letters: N memories of the batch, S slots, D embed_dim, T rows of ED of all memories,
  * G layers of a group, C layers under way at once: all of them on a lane with branches, else G.
  * Each of the branches but branch 0 has its own work; layers take turns on them. */
-#define STM_BRANCHES 4
+#define STM_BRANCHES 3
 struct stm_updater {
     struct lane *ln;
     struct backend *be;
