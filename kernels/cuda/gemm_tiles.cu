@@ -3,14 +3,16 @@
  *          of a multiple of 32 inputs.
  * Launch   a block of 8 warps, 2 x 4 of them, for 128 outputs x 128 rows (a warp 64 x 32) or, where
  *          that would leave most SMs idle or there are 8 ranges, 64 x 64 (a warp 32 x 16). Weights
- * and rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that cp.async
- * fills; weights lie there in fragment order too. Of the sums of ranges that are done the first
- * wait in registers, the others in shared memory. Roofline 128 x 128: 256 KB out of L2 for 8.4 M
- * multiply-adds at K 512, 96 KB out of shared memory for 512 MMAs: L2, shared memory (768 clocks a
- * chunk) and mma.sync (845 at 60 % of the peak) are near each other. Predicted: 4096 x 512 x 512 in
- * 7 us, 512 x 512 x 512 in 5. Before (tiles of 128 x 64, weights from L2 into registers): 16.7 and
- * 17, H200. Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the
- * same end. The tree is a binary counter: after range i, as many sums are taken back as i has ones
+ *          and rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that
+ *          cp.async fills; weights lie there in fragment order too. Of the sums of ranges that are
+ *          done the first wait in registers, the others in shared memory.
+ * Roofline 128 x 128: 256 KB out of L2 for 8.4 M multiply-adds at K 512, 96 KB out of shared memory
+ *          for 512 MMAs: L2 (6.2 us a block), shared memory (768 clocks a chunk) and mma.sync (845
+ *          at 60 % of the peak) are near each other. A block took 12.1 us on a full card (H200,
+ *          32768 rows), 15 with the end for keys, when every row waited for its bias; predicted
+ *          now: 9 and 10.
+ * Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the same end.
+ *          The tree is a binary counter: after range i, as many sums are taken back as i has ones
  *          at its end. A tile's size is in none of it. */
 #include "kernels/cuda/gemm_tiles_impl.h"
 
