@@ -28,29 +28,44 @@ static enum rxt_status self_attention(struct rxt_worker *w, struct tensor x,
     return op_linear_add(w->ln, x, context, a->out);
 }
 
-/* ed_view[i] = the residual stream behind layer i, unnormalised. Spec 2.5. */
-static enum rxt_status run_layers(struct rxt_worker *w, const struct ragged *rows,
-                                  const int32_t *ids)
+/* An interaction on its way through the encoder. */
+struct encoding {
+    struct stm_feed base;
+    struct rxt_worker *w;
+    const struct ragged *rows;
+    const int32_t *ids;
+};
+
+/* ed_view[layer] = the residual stream behind the layer, unnormalised. Spec 2.5. */
+static enum rxt_status run_layer(struct stm_feed *base, int layer)
 {
-    const struct stack_weights *e = &w->m->w.encoder;
-    int32_t n = rows->offset[rows->n_seq];
-    for (int32_t i = 0; i < e->n_layer; i++) {
-        struct tensor x = w->ed_view[i] = tensor_rows(w->ed[i], 0, n);
-        if (i == 0)
-            TRY(op_embed(w->ln, x, w->m->w.embedding, ids));
-        else
-            TRY(op_convert(w->ln, x, w->ed_view[i - 1]));
-        TRY(self_attention(w, x, &e->layer[i], rows));
-        TRY(layer_feed_forward(w, x, &e->layer[i]));
-    }
-    return RXT_OK;
+    struct encoding *e = (struct encoding *)base;
+    struct rxt_worker *w = e->w;
+    const struct layer_weights *l = &w->m->w.encoder.layer[layer];
+    struct tensor x = w->ed_view[layer];
+    if (layer == 0)
+        TRY(op_embed(w->ln, x, w->m->w.embedding, e->ids));
+    else
+        TRY(op_convert(w->ln, x, w->ed_view[layer - 1]));
+    TRY(self_attention(w, x, l, e->rows));
+    return layer_feed_forward(w, x, l);
 }
 
-static enum rxt_status encode(struct rxt_worker *w, const struct ragged *rows, const int32_t *ids)
+static struct encoding begin(struct rxt_worker *w, const struct ragged *rows, const int32_t *ids)
 {
-    lane_step_begin(w->ln);
-    enum rxt_status st = run_layers(w, rows, ids);
-    enum rxt_status ended = lane_step_end(w->ln);
+    for (int32_t i = 0; i < w->m->w.encoder.n_layer; i++)
+        w->ed_view[i] = tensor_rows(w->ed[i], 0, rows->offset[rows->n_seq]);
+    return (struct encoding){.base = {run_layer}, .w = w, .rows = rows, .ids = ids};
+}
+
+static enum rxt_status encode(struct encoding *e)
+{
+    struct lane *ln = e->w->ln;
+    enum rxt_status st = RXT_OK;
+    lane_step_begin(ln);
+    for (int32_t i = 0; i < e->w->m->w.encoder.n_layer && st == RXT_OK; i++)
+        st = run_layer(&e->base, i);
+    enum rxt_status ended = lane_step_end(ln);
     return st == RXT_OK ? ended : st;
 }
 
@@ -68,8 +83,9 @@ enum rxt_status rxt_memorize(struct rxt_worker *w, const struct ragged *rows, co
                              const struct tensor **ed)
 {
     TRY(check(w, rows, ids));
+    struct encoding e = begin(w, rows, ids);
     hot_enter();
-    enum rxt_status st = encode(w, rows, ids);
+    enum rxt_status st = encode(&e);
     hot_leave();
     *ed = w->ed_view;
     return st;
@@ -80,12 +96,6 @@ enum rxt_status rxt_update(struct rxt_worker *w, struct stm *const m[],
                            const int32_t *ids, bool *bad)
 {
     TRY(check(w, rows, ids));
-    hot_enter();
-    lane_step_begin(w->ln); /* one: most of the update does not wait for ED */
-    enum rxt_status st = encode(w, rows, ids);
-    if (st == RXT_OK)
-        st = stm_update(w->updater, m, spare, rows->n_seq, w->ed_view, rows, bad);
-    enum rxt_status ended = lane_step_end(w->ln);
-    hot_leave();
-    return st == RXT_OK ? ended : st;
+    struct encoding e = begin(w, rows, ids);
+    return stm_update(w->updater, m, spare, rows->n_seq, w->ed_view, rows, &e.base, bad);
 }

@@ -162,7 +162,7 @@ enum rxt_status stm_probe(struct stm_updater *u, struct stm *m, struct stm_spare
     memset(out, 0, n * sizeof *out);
     enum rxt_status st = open_probe(&p, u);
     if (st == RXT_OK)
-        st = stm_update_observed(u, &m, &spare, 1, ed, rows, NULL, &p.base);
+        st = stm_update_observed(u, &m, &spare, 1, ed, rows, NULL, NULL, &p.base);
     if (st == RXT_OK || st == RXT_ENONFINITE)
         for (size_t i = 0; i < n; i++)
             conclude(&out[i], u->w->variant);

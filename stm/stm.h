@@ -106,6 +106,11 @@ enum rxt_status stm_updater_create(struct stm_updater **out, struct lane *ln,
                                    int n_memory, int n_token);
 void stm_updater_destroy(struct stm_updater **u); /* NULL-safe */
 
+/* Makes ED layer by layer: called once for each layer, by rising layer, on branch 0, ahead of what
+ * reads ed[layer]. An error ends the update. */
+struct stm_feed {
+    enum rxt_status (*layer)(struct stm_feed *f, int layer);
+};
 /* For each of n memories: spare[i] = memory attention of m[i] over its rows of ED, through the
  * gates; readers still see the published buffer. ed: one tensor [sum T, D] a layer, rows as in
  * `rows`, at least one for each memory; start NULL (every interaction begins at position 0). The
@@ -113,11 +118,12 @@ void stm_updater_destroy(struct stm_updater **u); /* NULL-safe */
  * call. Each result is the same bits as alone. Source: spec 2.7; the values are rounded to the
  * memory's dtype once, at the end. ENONFINITE: at least one result has a NaN or an infinity; bad[i]
  * says which (bad may be NULL), the others are good. ESHAPE, EDEVICE: no result is good. Waits for
- * the lane; allocates nothing. In a step that is open on the lane, ED may still be under way on
- * branch 0; on a lane with branches what does not need it runs beside. */
+ * the lane; allocates nothing. feed (NULL: ED is there, or under way on branch 0 of a step that is
+ * open on the lane) makes ED; on a lane with branches what does not need a layer of it yet runs
+ * beside. */
 enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
                            struct stm_spare *const spare[], int n, const struct tensor *ed,
-                           const struct ragged *rows, bool *bad);
+                           const struct ragged *rows, struct stm_feed *feed, bool *bad);
 
 /* Publishes the spare as version base + 1 if the version is base; the old buffer becomes the
  * spare's, which is then empty. ESTALE if the version is another (S4); ESHAPE; ENONFINITE for a

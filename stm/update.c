@@ -1,8 +1,9 @@
 /* Memory attention, spec 2.7: all reads are of the old memories, results go to the spares. Layers
  * do not wait for each other but where they share a mean, so they go to the branches of the lane in
- * turn; branch 0 is left to what makes ED, which only the last third of a layer reads. The
- * memories of a batch are packed one below the other (rows [N*S]); every op treats a row, a slot or
- * a memory alone, in an order fixed by its shape, so each result is the same bits as alone. */
+ * turn; branch 0 is left to what makes ED, which only the last third of a layer reads: that third
+ * of a layer waits for its own layer of ED alone. The memories of a batch are packed one below the
+ * other (rows [N*S]); every op treats a row, a slot or a memory alone, in an order fixed by its
+ * shape, so each result is the same bits as alone. */
 #include "stm/updater_impl.h"
 
 #include "kernels/base/mem.h"
@@ -15,6 +16,7 @@ struct pass {
     struct ragged slots; /* rows of each memory */
     struct ragged rows;  /* of ED */
     int32_t n_row;       /* N*S */
+    struct stm_feed *feed;
     struct stm_observer *observer;
 };
 
@@ -210,6 +212,15 @@ static enum rxt_status main_step(const struct pass *p, int layer, struct tensor 
     return blend(p, layer, STM_GATE_MAIN, result, x, result);
 }
 
+/* The next layer of ED. */
+static enum rxt_status feed(const struct pass *p, int layer)
+{
+    if (!p->feed)
+        return RXT_OK;
+    lane_branch(p->u->ln, 0, 0);
+    return p->feed->layer(p->feed, layer);
+}
+
 /* Rounds the results of a layer into the spares. What counts is what will be stored: a finite
  * float32 may be beyond bf16. */
 static enum rxt_status scatter(const struct pass *p, int layer)
@@ -241,6 +252,7 @@ static enum rxt_status run(const struct pass *p, const struct tensor *ed)
         for (int l = first; l < last; l++)
             TRY(first_step(p, l));
         for (int l = first; l < last; l++) {
+            TRY(feed(p, l));
             TRY(main_step(p, l, ed[l]));
             TRY(scatter(p, l));
         }
@@ -288,7 +300,7 @@ static enum rxt_status judge(const struct pass *p, bool *bad)
 
 enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[],
                                     struct stm_spare *const spare[], int n, const struct tensor *ed,
-                                    const struct ragged *rows, bool *bad,
+                                    const struct ragged *rows, struct stm_feed *feed, bool *bad,
                                     struct stm_observer *observer)
 {
     if (n <= 0 || n > u->n_memory)
@@ -302,6 +314,7 @@ enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[]
         .slots = {.n_seq = n, .offset = u->slot_offset},
         .rows = *rows,
         .n_row = n * u->cfg.n_slot,
+        .feed = feed,
         .observer = observer,
     };
     if (!fits(&p, ed))
@@ -320,7 +333,7 @@ enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[]
 
 enum rxt_status stm_update(struct stm_updater *u, struct stm *const m[],
                            struct stm_spare *const spare[], int n, const struct tensor *ed,
-                           const struct ragged *rows, bool *bad)
+                           const struct ragged *rows, struct stm_feed *feed, bool *bad)
 {
-    return stm_update_observed(u, m, spare, n, ed, rows, bad, NULL);
+    return stm_update_observed(u, m, spare, n, ed, rows, feed, bad, NULL);
 }

@@ -15,7 +15,7 @@ struct stm_work {
  * one layer. Letters: N memories of the batch, S slots, D embed_dim, T rows of ED of all memories,
  * G layers of a group, C layers under way at once: all of them on a lane with branches, else G.
  * Each of the branches but branch 0 has its own work; layers take turns on them. */
-#define STM_BRANCHES 4
+#define STM_BRANCHES 3
 struct stm_updater {
     struct lane *ln;
     struct backend *be;
@@ -45,7 +45,7 @@ struct stm_observer {
 /* stm_update, watched by an observer; NULL = by nobody. */
 enum rxt_status stm_update_observed(struct stm_updater *u, struct stm *const m[],
                                     struct stm_spare *const spare[], int n, const struct tensor *ed,
-                                    const struct ragged *rows, bool *bad,
+                                    const struct ragged *rows, struct stm_feed *feed, bool *bad,
                                     struct stm_observer *observer);
 
 #endif

@@ -4,8 +4,8 @@
  * together: a ring of 4 blocks of keys and values in shared memory, filled by cp.async. Tiles of 32
  *          rows from ATTEND_WIDE blocks on: half as many reads of shared memory.
  * Roofline one exponential and 4 hd + 32 flop a score; at hd 32 the exponentials bind (16 scores a
- *          clock and SM; 17 by mma.sync at 60 % of its peak). 4096 x 4096, 8 heads: 36 us.
- *          Predicted: 70. Before (no ring, tiles of 16 rows): 122, H200.
+ *          clock and SM; 17 by mma.sync at 60 % of its peak). 4096 x 4096, 8 heads: 36 us. On a
+ *          full card 79, H200, with a branch for each maximum; predicted without: 65.
  * Order    attend_tile_impl.cuh; one split. */
 #include "kernels/cuda/attend_impl.h"
 
@@ -48,7 +48,7 @@ static __global__ void __launch_bounds__(32 * WARPS, DIM <= 32 ? 5 - TILES : 2)
     bool active = p.first < p.s->n_row * p.group;
     int32_t n_key = p.s->n_key;
     const bf16 *from = block_of<bf16>(&p.s->keys, 0, p.kv_head);
-    int64_t step = p.s->keys.block_step / (int64_t)sizeof(bf16);
+    int32_t step = (int32_t)(p.s->keys.block_step / (int64_t)sizeof(bf16));
     struct queries<DIM, TILES> q = {
     };
     struct sums<DIM, TILES> t;
@@ -60,19 +60,25 @@ static __global__ void __launch_bounds__(32 * WARPS, DIM <= 32 ? 5 - TILES : 2)
     clear(&t);
     if (active)
         load_queries<DIM, TILES>(&q, &job, &p, lane);
+    int32_t key = 0;
 #pragma unroll 1
-    for (int32_t key = 0; key < n_key; key += KV_BLOCK, from += step) {
+    for (; key < n_key; key += KV_BLOCK, from += step) {
         int32_t next = key + (STAGES - 1) * KV_BLOCK;
         copies_wait<STAGES - 2>();
         __syncthreads();
         if (next < n_key)
             ring<DIM>::ask(keys + next / KV_BLOCK % STAGES * ring<DIM>::STAGE, from);
         copies_commit();
+        if (key + KV_BLOCK > n_key)
+            break;
         if (active)
-            attend_block<DIM, TILES, false, true>(&t, &q,
-                                                  keys + key / KV_BLOCK % STAGES * ring<DIM>::STAGE,
-                                                  key, n_key, job.scale, lane);
+            attend_block<DIM, TILES, false, true, true>(
+                &t, &q, keys + key / KV_BLOCK % STAGES * ring<DIM>::STAGE, key, n_key, job.scale,
+                lane);
     }
+    if (active && key < n_key) /* a block that is not whole */
+        attend_block<DIM, TILES, false, true>(
+            &t, &q, keys + key / KV_BLOCK % STAGES * ring<DIM>::STAGE, key, n_key, job.scale, lane);
     p = place_of_warp<TILES>(&job); /* once more, instead of registers for it all along */
     if (active)
         finish_tiles<DIM, TILES>(&job, &p, &t, lane);

@@ -184,9 +184,72 @@ __device__ inline void numerators(uint32_t p[8][2], struct sums<DIM, TILES> *t, 
     }
 }
 
+/* What numerators does, with the same bits, for all tiles of a warp: the ways from scores to a
+ * maximum lie side by side, and one branch does all that fades, so that exponentials and products
+ * follow in one piece. */
+template <int DIM, int TILES>
+__device__ inline void numerators_of_all(uint32_t p[TILES][8][2], struct sums<DIM, TILES> *t,
+                                         const float s[TILES][8][4], float scale)
+{
+    float top[TILES][2];
+    bool rises = false;
+#pragma unroll
+    for (int m = 0; m < TILES; m++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float high[8];
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                high[j] = fmaxf(s[m][j][2 * r], s[m][j][2 * r + 1]);
+#pragma unroll
+            for (int apart = 4; apart > 0; apart /= 2)
+#pragma unroll
+                for (int j = 0; j < apart; j++)
+                    high[j] = fmaxf(high[j], high[j + apart]);
+            top[m][r] = high[0];
+        }
+#pragma unroll
+    for (int apart = 1; apart <= 2; apart *= 2)
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                top[m][r] = fmaxf(top[m][r], __shfl_xor_sync(0xFFFFFFFFu, top[m][r], apart));
+#pragma unroll
+    for (int m = 0; m < TILES; m++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            top[m][r] = fmaxf(t->top[m][r], ceilf(top[m][r] * scale));
+            rises = rises || top[m][r] != t->top[m][r];
+        }
+    if (__any_sync(0xFFFFFFFFu, rises))
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                float fade = top[m][r] != t->top[m][r] ? power_of(t->top[m][r] - top[m][r]) : 1.0f;
+                t->top[m][r] = top[m][r];
+                t->l[m][2 * r] = t->l[m][2 * r] * fade;
+                t->l[m][2 * r + 1] = t->l[m][2 * r + 1] * fade;
+#pragma unroll
+                for (int d = 0; d < DIM / 8; d++) {
+                    t->o[m][d][2 * r] = t->o[m][d][2 * r] * fade;
+                    t->o[m][d][2 * r + 1] = t->o[m][d][2 * r + 1] * fade;
+                }
+            }
+#pragma unroll
+    for (int m = 0; m < TILES; m++)
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                p[m][j][r] = pair_of(exp2_of(fmaf(s[m][j][2 * r], scale, -t->top[m][r])),
+                                     exp2_of(fmaf(s[m][j][2 * r + 1], scale, -t->top[m][r])));
+}
+
 /* The block of keys from `first` on, of which the sequence has n (in all). NEAR: in shared memory.
- */
-template <int DIM, int TILES, bool CAUSAL, bool NEAR>
+ * WHOLE: it has all of them, and all rows see them. */
+template <int DIM, int TILES, bool CAUSAL, bool NEAR, bool WHOLE = false>
 __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct queries<DIM, TILES> *q,
                                     const bf16 *block, int32_t first, int32_t n, float scale,
                                     int32_t lane)
@@ -213,7 +276,7 @@ __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct que
         load_values<DIM, TILES, CAUSAL>(v[0], t, q, values, first, n, lane);
         load_values<DIM, TILES, CAUSAL>(v[1], t, q, values, first + 32, n, lane);
     }
-    if (first + KV_BLOCK > (CAUSAL ? q->least : n)) {
+    if (!WHOLE && first + KV_BLOCK > (CAUSAL ? q->least : n)) {
 #pragma unroll
         for (int j = 0; j < 8; j++)
 #pragma unroll
@@ -225,13 +288,17 @@ __device__ inline void attend_block(struct sums<DIM, TILES> *t, const struct que
                         s[m][j][i] = -INFINITY;
             }
     }
+    if (WHOLE)
+        numerators_of_all<DIM, TILES>(p, t, s, scale);
+    else
 #pragma unroll
-    for (int m = 0; m < TILES; m++)
-        numerators<DIM, TILES>(p[m], t, m, s[m], scale);
+        for (int m = 0; m < TILES; m++)
+            numerators<DIM, TILES>(p[m], t, m, s[m], scale);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         if (!EARLY)
-            load_values<DIM, TILES, CAUSAL>(v[h], t, q, values, first + 32 * h, n, lane);
+            load_values<DIM, TILES, CAUSAL>(v[h], t, q, values, first + 32 * h,
+                                            WHOLE ? INT32_MAX : n, lane);
 #pragma unroll
         for (int m = 0; m < TILES; m++)
 #pragma unroll

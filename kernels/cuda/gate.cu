@@ -3,8 +3,8 @@
  * Launch   a warp a row, 4 of them a block, 16 bytes a lane at once where a row lies so. An
  *          elementwise gate per slot is one launch; a gate that mixes slots takes the status of all
  *          first. One number for all slots: a block a memory between the two.
- * Roofline memory-bound: old and new read (twice, the second time from L1), out written. Predicted:
- *          4096 rows of 512 in 4 us. Not timed by itself yet (docs/bench: whole steps).
+ * Roofline memory-bound: old and new read, out written. 4096 rows of 512: 7.1 to 12 us with rows
+ *          read twice, a piece after another (H200). Predicted for gate_quick: 5.
  * Order    a lane sums elements 8 l, ..., 8 l + 7, then those 256 further, then warp_sum; over
  *          slots a thread takes t, t + 128, ..., then block_sum, or a lane l, l + 32, ..., then
  *          warp_sum. bf16 is rounded where tests/ref/gate.c rounds: new + old, status, z, the gate,
@@ -33,7 +33,30 @@ __device__ inline int32_t row_step()
     return (int32_t)gridDim.x * ROWS;
 }
 
-/* The status of row r, not rounded where it is a mean; all lanes get it. */
+/* A lane's part of a status from elements i to i + 7 of a row, and the status of the row, not
+ * rounded where it is a mean; all lanes get that. */
+template <class T>
+__device__ inline void add_status(float *sum, const struct gate &w, const float new_[8],
+                                  const float old[8], int32_t i)
+{
+    float weight[8];
+    if (i >= w.dim)
+        return;
+    if (w.status_w)
+        load8(weight, w.status_w, i, w.dim);
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        float both = rounded<T>(new_[j] + old[j]);
+        *sum = w.status_w ? fmaf(both, weight[j], *sum) : *sum + both;
+    }
+}
+template <class T> __device__ inline float end_status(const struct gate &w, float sum)
+{
+    sum = warp_sum(sum);
+    return w.status_w ? rounded<T>(sum + w.status_b) : sum / (float)w.dim;
+}
+
+/* The status of row r. */
 template <class T> __device__ inline float status_of(const struct gate_job &job, int32_t r)
 {
     const struct gate &w = job.w;
@@ -42,19 +65,12 @@ template <class T> __device__ inline float status_of(const struct gate_job &job,
     float sum = 0.0f;
 #pragma unroll 2
     for (int32_t i = ROW_FIRST; i < w.dim; i += ROW_STEP) {
-        float a[8], b[8], weight[8];
+        float a[8], b[8];
         load8(a, new_, i, w.dim);
         load8(b, old, i, w.dim);
-        if (w.status_w)
-            load8(weight, w.status_w, i, w.dim);
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            float both = rounded<T>(a[j] + b[j]);
-            sum = w.status_w ? fmaf(both, weight[j], sum) : sum + both;
-        }
+        add_status<T>(&sum, w, a, b, i);
     }
-    sum = warp_sum(sum);
-    return w.status_w ? rounded<T>(sum + w.status_b) : sum / (float)w.dim;
+    return end_status<T>(w, sum);
 }
 
 template <class T> static __global__ void gate_status(const __grid_constant__ struct gate_job job)
@@ -147,6 +163,55 @@ template <class T> static __global__ void gate_blend(const __grid_constant__ str
     }
 }
 
+/* gate_blend for rows of QUICK_COLS at most, with the same bits: a row is read once, all of it
+ * under way together. A warp for each. */
+#define QUICK 2 /* pieces of a lane */
+#define QUICK_COLS (QUICK * ROW_STEP)
+
+static __global__ void __launch_bounds__(THREADS, 6)
+    gate_quick(const __grid_constant__ struct gate_job job)
+{
+    start_next();
+    const struct gate &w = job.w;
+    int32_t r = first_row();
+    bool statuses = w.kind == GATE_ELEMENTWISE && w.per_slot;
+    float slot_gate = statuses ? w.g[r % w.n_slot] : 0.0f;
+    wait_for_previous();
+    if (r >= job.out.rows)
+        return;
+    const bf16 *old = (const bf16 *)job.old.data + r * job.old.stride;    // old[r,:]
+    const bf16 *new_ = (const bf16 *)job.new_.data + r * job.new_.stride; // new[r,:]
+    float y[QUICK][8], before[QUICK][8], take = 1.0f, keep = 1.0f;        /* GATE_ADD */
+#pragma unroll
+    for (int c = 0; c < QUICK; c++) {
+        load8(y[c], new_, ROW_FIRST + c * ROW_STEP, w.dim);
+        load8(before[c], old, ROW_FIRST + c * ROW_STEP, w.dim);
+    }
+    if (w.kind != GATE_REPLACE && w.kind != GATE_ADD) {
+        float z, sum = 0.0f;
+        if (statuses) {
+#pragma unroll
+            for (int c = 0; c < QUICK; c++)
+                add_status<bf16>(&sum, w, y[c], before[c], ROW_FIRST + c * ROW_STEP);
+            z = rounded<bf16>(slot_gate * rounded<bf16>(end_status<bf16>(w, sum)));
+        } else {
+            z = gate_input<bf16>(job, r);
+        }
+        float g = rounded<bf16>(w.tanh ? tanh_of(z) : sigmoid_of(z));
+        take = w.tanh ? rounded<bf16>(1.0f + g) : g;
+        keep = rounded<bf16>(1.0f - g);
+    }
+    bf16 *out = (bf16 *)job.out.data + r * job.out.stride; // out[r,:]
+#pragma unroll
+    for (int c = 0; c < QUICK; c++) {
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (w.kind != GATE_REPLACE)
+                y[c][j] = rounded<bf16>(take * y[c][j]) + rounded<bf16>(keep * before[c][j]);
+        store8(out, ROW_FIRST + c * ROW_STEP, w.dim, y[c]);
+    }
+}
+
 template <class T> static void launch(struct cuda_lane *ln, const struct gate_job &job)
 {
     const struct gate &w = job.w;
@@ -156,7 +221,10 @@ template <class T> static void launch(struct cuda_lane *ln, const struct gate_jo
         if (!w.per_slot)
             LAUNCH(gate_memories<T>, grid_rows(job.out.rows / w.n_slot), THREADS, 0, ln, job);
     }
-    LAUNCH(gate_blend<T>, grid, THREADS, 0, ln, job);
+    if (dtype_of<T>::value == DTYPE_BF16 && w.dim <= QUICK_COLS)
+        LAUNCH(gate_quick, (unsigned)(job.out.rows + ROWS - 1) / ROWS, THREADS, 0, ln, job);
+    else
+        LAUNCH(gate_blend<T>, grid, THREADS, 0, ln, job);
 }
 
 extern "C" enum rxt_status cuda_gate(struct lane *lane, struct tensor out, struct tensor old,

@@ -3,14 +3,16 @@
  *          of a multiple of 32 inputs.
  * Launch   a block of 8 warps, 2 x 4 of them, for 128 outputs x 128 rows (a warp 64 x 32) or, where
  *          that would leave most SMs idle or there are 8 ranges, 64 x 64 (a warp 32 x 16). Weights
- * and rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that cp.async
- * fills; weights lie there in fragment order too. Of the sums of ranges that are done the first
- * wait in registers, the others in shared memory. Roofline 128 x 128: 256 KB out of L2 for 8.4 M
- * multiply-adds at K 512, 96 KB out of shared memory for 512 MMAs: L2, shared memory (768 clocks a
- * chunk) and mma.sync (845 at 60 % of the peak) are near each other. Predicted: 4096 x 512 x 512 in
- * 7 us, 512 x 512 x 512 in 5. Before (tiles of 128 x 64, weights from L2 into registers): 16.7 and
- * 17, H200. Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the
- * same end. The tree is a binary counter: after range i, as many sums are taken back as i has ones
+ *          and rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that
+ *          cp.async fills; weights lie there in fragment order too. Of the sums of ranges that are
+ *          done the first wait in registers, the others in shared memory.
+ * Roofline 128 x 128: 256 KB out of L2 for 8.4 M multiply-adds at K 512, 96 KB out of shared memory
+ *          for 512 MMAs: L2 (6.2 us a block), shared memory (768 clocks a chunk) and mma.sync (845
+ *          at 60 % of the peak) are near each other. A block took 12.1 us on a full card (H200,
+ *          32768 rows), 15 with the end for keys, when every row waited for its bias; predicted
+ *          now: 9 and 10.
+ * Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the same end.
+ *          The tree is a binary counter: after range i, as many sums are taken back as i has ones
  *          at its end. A tile's size is in none of it. */
 #include "kernels/cuda/gemm_tiles_impl.h"
 
@@ -164,16 +166,24 @@ __device__ inline void multiply(float *c, const bf16 *stage, int32_t warp_m, int
 
 /* ---- results ---- */
 
-/* Outputs n to n + 7 of a row, y without bias. */
-__device__ inline void finish8(const struct gemm &g, const struct gemm_place &p, int64_t row,
-                               int32_t n, const float y[8])
+/* A thread has the same outputs of every row that it ends, so it asks for their biases once. */
+struct biases {
+    float of[8], of_gate[8]; /* 0 where there is none */
+
+    __device__ biases(const struct gemm &g, const float *bias, int32_t n) : of(), of_gate()
+    {
+        if (bias)
+            load8(of, bias, n, g.w.n);
+        if (bias && g.end == GEMM_HIDDEN && g.gated)
+            load8(of_gate, bias + g.w.n, n, g.w.n);
+    }
+};
+
+/* Outputs n to n + 7 of a row, y without bias; before: what GEMM_ADD adds to. */
+__device__ inline void finish8(const struct gemm &g, void *to, int64_t row, int32_t n,
+                               const float y[8], const float bias[8], const float before[8])
 {
-    float v[8], bias[8] = {}, before[8] = {};
-    if (p.bias)
-        load8(bias, p.bias, n, g.w.n);
-    bf16 *out = (bf16 *)p.out + row * g.out_stride; // out[row,:]
-    if (g.end == GEMM_ADD)
-        load8(before, out, n, g.w.n);
+    float v[8];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         v[i] = y[i] + bias[i];
@@ -183,29 +193,92 @@ __device__ inline void finish8(const struct gemm &g, const struct gemm_place &p,
             v[i] = rounded<bf16>(v[i]);
     }
     if (g.end == GEMM_F32)
-        store8((float *)p.out + row * g.out_stride, n, g.w.n, v);
+        store8((float *)to + row * g.out_stride, n, g.w.n, v);
     else
-        store8(out, n, g.w.n, v);
+        store8((bf16 *)to + row * g.out_stride, n, g.w.n, v); // out[row,:]
 }
 
-/* Hidden units 8 tile to 8 tile + 7 of a row out of a tile's values and gates; zeros beyond. */
-__device__ inline void finish_hidden8(const struct gemm &g, const struct gemm_place &p, int64_t row,
-                                      int32_t tile, const float value[8], const float gate[8])
+/* Hidden units n to n + 7 of a row out of a tile's values and gates; zeros beyond. */
+__device__ inline void finish_hidden8(const struct gemm &g, void *to, int64_t row, int32_t n,
+                                      const float value[8], const float gate[8],
+                                      const struct biases &bias)
 {
-    float v[8], bias[8] = {}, gate_bias[8] = {};
-    int32_t n = 8 * tile;
-    if (p.bias)
-        load8(bias, p.bias, n, g.w.n);
-    if (p.bias && g.gated)
-        load8(gate_bias, p.bias + g.w.n, n, g.w.n);
+    float v[8];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        float a = rounded<bf16>(value[i] + bias[i]);
-        float h = g.gated ? a * rounded<bf16>(act_of(g.act, rounded<bf16>(gate[i] + gate_bias[i])))
-                          : act_of(g.act, a);
+        float a = rounded<bf16>(value[i] + bias.of[i]);
+        float h = g.gated
+                      ? a * rounded<bf16>(act_of(g.act, rounded<bf16>(gate[i] + bias.of_gate[i])))
+                      : act_of(g.act, a);
         v[i] = n + i < g.w.n ? h : 0.0f;
     }
-    store8((bf16 *)p.out + row * g.out_stride, n, n + 8, v); // out[row,n]
+    store8((bf16 *)to + row * g.out_stride, n, n + 8, v); // out[row,n]
+}
+
+template <class S>
+__device__ inline void end_hidden(const struct gemm &g, const struct gemm_place &place,
+                                  const float *out, int32_t m, int32_t row)
+{
+    constexpr int EACH = S::M_TILES; /* pieces of a row */
+    int32_t i = (int32_t)threadIdx.x % EACH, n = 8 * (m + i);
+    if (m + i >= g.w.n_tile)
+        return;
+    const struct biases bias(g, place.bias, n);
+#pragma unroll 1
+    for (int32_t r = (int32_t)threadIdx.x / EACH; r < S::ROWS && row + r < g.n_row;
+         r += BLOCK / EACH) {
+        float y[8], gate[8];
+        load8(y, out + r * S::OUT_STEP + 16 * i, 0, 8);
+        load8(gate, out + r * S::OUT_STEP + 16 * i + 8, 0, 8);
+        finish_hidden8(g, place.out, row + r, n, y, gate, bias);
+    }
+}
+
+/* What GEMM_ADD reads is asked for a few rows at a time. */
+template <class S>
+__device__ inline void end_rows(const struct gemm &g, const struct gemm_place &place,
+                                const float *out, int32_t m, int32_t row)
+{
+    constexpr int EACH = 2 * S::M_TILES, STEP = BLOCK / EACH; /* pieces of a row; rows at once */
+    constexpr int AHEAD = S::ROWS / STEP < 4 ? S::ROWS / STEP : 4;
+    int32_t i = (int32_t)threadIdx.x % EACH, n = m * 16 + 8 * i;
+    const struct biases bias(g, place.bias, n);
+#pragma unroll 1
+    for (int32_t r = (int32_t)threadIdx.x / EACH; r < S::ROWS && row + r < g.n_row;
+         r += AHEAD * STEP) {
+        float before[AHEAD][8] = {};
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++)
+            if (g.end == GEMM_ADD && row + r + k * STEP < g.n_row)
+                load8(before[k], (const bf16 *)place.out + (row + r + k * STEP) * g.out_stride, n,
+                      g.w.n); // out[row,:]
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            float y[8];
+            load8(y, out + (r + k * STEP) * S::OUT_STEP + 8 * i, 0, 8);
+            if (row + r + k * STEP < g.n_row)
+                finish8(g, place.out, row + r + k * STEP, n, y, bias.of, before[k]);
+        }
+    }
+}
+
+/* 8 rows of column o from row r on: in another order for each of the 4 lanes of a column, so that
+ * no bank is hit twice. */
+template <class S>
+__device__ inline void load_column(float y[8], const float *out, int32_t r, int32_t o)
+{
+    int32_t turn = (int32_t)threadIdx.x % 4;
+    float t[8], half[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        t[j] = out[(r + (j + 2 * turn) % 8) * S::OUT_STEP + o];
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        half[j] = turn & 1 ? t[(j + 6) % 8] : t[j];
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        y[j] = turn & 2 ? half[(j + 4) % 8] : half[j];
 }
 
 /* K and V of the block's rows into their blocks of keys, as store_tiles of attend.cu does: a thread
@@ -214,35 +287,45 @@ template <class S>
 __device__ inline void end_keys(const struct gemm &g, const float *bias, const float *out,
                                 int32_t m, int32_t row)
 {
-    const struct attend_keys *keys = &g.keys->keys;
-    int32_t dim = g.key_dim, width = g.w.n / 2;
-#pragma unroll 1
-    for (int32_t at = (int32_t)threadIdx.x; at < S::ROWS * 2 * S::M_TILES; at += BLOCK) {
-        int32_t r = at / (2 * S::M_TILES), o = at % (2 * S::M_TILES) * 8, n = m * 16 + o;
-        if (n >= width || row + r >= g.n_row)
-            continue;
-        float y[8], b[8] = {};
-        bf16 *block = block_of<bf16>(keys, (row + r) / KV_BLOCK, n / dim);
-        load8(y, out + r * S::OUT_STEP + o, 0, 8);
-        if (bias)
-            load8(b, bias, n, g.w.n);
+    constexpr int EACH = 2 * S::M_TILES;
+    const struct attend_keys keys = g.keys->keys;
+    int32_t dim = g.key_dim, width = g.w.n / 2, thread = (int32_t)threadIdx.x;
+    int32_t n = m * 16 + thread % EACH * 8, head = n / dim, d = n % dim;
+    if (n < width) {
+        const struct biases b(g, bias, n);
+#pragma unroll 2
+        for (int32_t r = thread / EACH; r < S::ROWS && row + r < g.n_row; r += BLOCK / EACH) {
+            float y[8];
+            load8(y, out + r * S::OUT_STEP + thread % EACH * 8, 0, 8);
 #pragma unroll
-        for (int j = 0; j < 8; j++)
-            y[j] = y[j] + b[j];
-        store8(block + key_element(dim, (row + r) % KV_BLOCK, n % dim), 0, 8, y);
+            for (int j = 0; j < 8; j++)
+                y[j] = y[j] + b.of[j];
+            store8(block_of<bf16>(&keys, (row + r) / KV_BLOCK, head) +
+                       key_element(dim, (row + r) % KV_BLOCK, d),
+                   0, 8, y);
+        }
     }
 #pragma unroll 1
-    for (int32_t at = (int32_t)threadIdx.x; at < S::ROWS * 2 * S::M_TILES; at += BLOCK) {
-        int32_t o = at / 4 % (16 * S::M_TILES), n = m * 16 + o - width;
-        int32_t r = (at / (64 * S::M_TILES) * 4 + at % 4) * 8;
-        if (n < 0 || n >= width || (row + r) / 32 * 32 >= g.n_row)
+    for (int32_t o = thread / 4; o < 16 * S::M_TILES; o += BLOCK / 4) {
+        n = m * 16 + o - width;
+        if (n < 0 || n >= width)
             continue;
-        float y[8], b = bias ? bias[width + n] : 0.0f;
-        bf16 *values = block_of<bf16>(keys, (row + r) / KV_BLOCK, n / dim) + KV_BLOCK * dim;
+        float b = bias ? bias[width + n] : 0.0f;
+        head = n / dim;
+        d = n % dim;
+#pragma unroll 2
+        for (int32_t r = thread % 4 * 8; r < S::ROWS; r += 32) {
+            if ((row + r) / 32 * 32 >= g.n_row)
+                break;
+            float y[8];
+            load_column<S>(y, out, r, o);
 #pragma unroll
-        for (int j = 0; j < 8; j++)
-            y[j] = row + r + j < g.n_row ? out[(r + j) * S::OUT_STEP + o] + b : 0.0f;
-        store8(values + value_element(DTYPE_BF16, dim, (row + r) % KV_BLOCK, n % dim), 0, 8, y);
+            for (int j = 0; j < 8; j++)
+                y[j] = row + r + j < g.n_row ? y[j] + b : 0.0f;
+            store8(block_of<bf16>(&keys, (row + r) / KV_BLOCK, head) + KV_BLOCK * dim +
+                       value_element(DTYPE_BF16, dim, (row + r) % KV_BLOCK, d),
+                   0, 8, y);
+        }
     }
 }
 
@@ -261,27 +344,12 @@ __device__ inline void end_block(const struct gemm &g, const struct gemm_place &
         out[(warp_row * 8 * NG + 8 * group + lane % 4 * 2 + at % 2) * S::OUT_STEP + o] = c[i];
     }
     __syncthreads();
-    if (g.end == GEMM_KEYS) {
+    if (g.end == GEMM_KEYS)
         end_keys<S>(g, place.bias, out, m, row);
-        return;
-    }
-    bool hidden = g.end == GEMM_HIDDEN;
-    int32_t each = hidden ? S::M_TILES : 2 * S::M_TILES; /* of a row */
-#pragma unroll 1
-    for (int32_t at = (int32_t)threadIdx.x; at < S::ROWS * each; at += BLOCK) {
-        int32_t r = at / each, i = at % each;
-        if (row + r >= g.n_row)
-            break;
-        const float *from = out + r * S::OUT_STEP + (hidden ? 16 : 8) * i;
-        float y[8], gate[8];
-        load8(y, from, 0, 8);
-        if (!hidden) {
-            finish8(g, place, row + r, m * 16 + 8 * i, y);
-        } else if (m + i < g.w.n_tile) {
-            load8(gate, from + 8, 0, 8);
-            finish_hidden8(g, place, row + r, m + i, y, gate);
-        }
-    }
+    else if (g.end == GEMM_HIDDEN)
+        end_hidden<S>(g, place, out, m, row);
+    else
+        end_rows<S>(g, place, out, m, row);
 }
 
 template <int MT, int NG, int STEPS>

@@ -23,17 +23,16 @@ static float *zeros(size_t rows, int32_t cols)
 
 /* ---- keys and values of a memory ---- */
 
-/* What one row reads from a memory of the first n slots of stm. */
-static void read_memory(struct setting *s, struct heads h, const struct weight *kv,
-                        const float *stm, int32_t n, int32_t dim, float *q, float *out)
+/* What one row reads from a memory. */
+static void read_tensor(struct setting *s, struct heads h, const struct weight *kv,
+                        const struct weight *norm, struct tensor old, float *q, float *out)
 {
-    const struct mem_kv_config cfg = {2, h.n_kv, h.dim, n};
+    const struct mem_kv_config cfg = {2, h.n_kv, h.dim, old.rows};
     const int32_t offset[2] = {0, 1};
     const struct chunk row = {0, 0, 1};
     struct mem_kv *mem;
-    struct tensor old = guarded(s->be, stm, n, dim);
     assert_ok(mem_kv_create(&mem, s->be, &cfg));
-    assert_ok(op_mem_kv(s->ln, mem, 1, old, NULL, kv));
+    assert_ok(op_mem_kv(s->ln, mem, 1, old, norm, kv));
     const struct cross_attention a = {
         .out = chunks_zero(s->be, heads_out_cols(h), &row, 1),
         .q = chunks_in(s->be, &q, h.n_q * h.dim, &row, 1),
@@ -45,9 +44,17 @@ static void read_memory(struct setting *s, struct heads h, const struct weight *
     assert_ok(op_cross_attention(s->ln, &a));
     assert_ok(lane_sync(s->ln));
     guarded_take(s->be, a.q, NULL);
-    guarded_take(s->be, old, NULL);
     chunks_out(s->be, a.out, &row, 1, &out);
     mem_kv_destroy(s->be, &mem);
+}
+
+/* Of the first n slots of stm. */
+static void read_memory(struct setting *s, struct heads h, const struct weight *kv,
+                        const float *stm, int32_t n, int32_t dim, float *q, float *out)
+{
+    struct tensor old = guarded(s->be, stm, n, dim);
+    read_tensor(s, h, kv, NULL, old, q, out);
+    guarded_take(s->be, old, NULL);
 }
 
 /* 128 slots and more are put into their blocks by the multiplication itself, 127 by a kernel behind
@@ -85,6 +92,66 @@ static void slots_stored_two_ways(void **state)
             free(q);
             setting_close(&s);
         }
+}
+
+/* ---- the norm of a memory ---- */
+
+static struct tensor memory_of(struct setting *s, enum dtype dtype, const float *from, int32_t rows,
+                               int32_t cols)
+{
+    size_t n = (size_t)rows * (size_t)cols;
+    bf16 *half = calloc(n, sizeof *half);
+    struct tensor t = {backend_alloc(s->be, n * dtype_bytes(dtype)), dtype, rows, cols, cols};
+    assert_non_null(half);
+    assert_non_null(t.data);
+    for (size_t i = 0; i < n; i++)
+        half[i] = bf16_from_f32(from[i]);
+    assert_ok(lane_upload(s->ln, t.data, dtype == DTYPE_BF16 ? (const void *)half : from,
+                          n * dtype_bytes(dtype)));
+    free(half);
+    return t;
+}
+
+/* A memory goes through its norm on the way into K and V, in either dtype, by a kernel of its own
+ * where its rows are short: as if it had been normalised before. */
+static void memories_through_their_norm(void **state)
+{
+    (void)state;
+    enum { N = 130, WIDTH = 64 };
+    static const struct heads h = {2, 2, 32, ACT_NONE};
+    static const int32_t dims[] = {64, 320, 512, 576};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        struct setting s;
+        int32_t dim = dims[i];
+        open_wide(&s, N, 1, N, 576);
+        float *w = random_values((int64_t)2 * WIDTH * dim, 0.05f, 1);
+        float *stm = random_values((int64_t)N * dim, 1.0f, 2), *scale = random_values(dim, 1.0f, 3);
+        float *q = random_values(WIDTH, 1.0f, 4), some[3][WIDTH];
+        for (int32_t j = 0; j < N * dim; j++)
+            stm[j] = bf16_to_f32(bf16_from_f32(stm[j]));
+        const struct host_matrix m = matrix_of(w, 2 * WIDTH, dim);
+        const struct norm_desc d = {.kind = NORM_RMS, .dim = dim, .weight = vector_of(scale, dim)};
+        struct weight *kv, *norm;
+        assert_ok(weight_linear(&kv, s.be, &m, NULL, 1, DTYPE_F32));
+        assert_ok(weight_norm(&norm, s.be, &d));
+        enum dtype act = backend_act_dtype(s.be);
+        struct tensor old[3] = {memory_of(&s, DTYPE_F32, stm, N, dim),
+                                memory_of(&s, DTYPE_BF16, stm, N, dim),
+                                memory_of(&s, act, stm, N, dim)};
+        assert_ok(op_norm(s.ln, old[2], old[2], norm));
+        for (int k = 0; k < 3; k++) {
+            read_tensor(&s, h, kv, k < 2 ? norm : NULL, old[k], q, some[k]);
+            assert_same_bits(some[k], some[0], WIDTH, "norm", dim);
+            backend_free(s.be, old[k].data);
+        }
+        weight_destroy(s.be, &norm);
+        weight_destroy(s.be, &kv);
+        free(w);
+        free(stm);
+        free(scale);
+        free(q);
+        setting_close(&s);
+    }
 }
 
 /* ---- a memory ---- */
@@ -280,9 +347,8 @@ static void tiles_of_two_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slots_stored_two_ways),
-        cmocka_unit_test(splits_of_a_memory),
-        cmocka_unit_test(splits_of_a_turn),
+        cmocka_unit_test(slots_stored_two_ways), cmocka_unit_test(memories_through_their_norm),
+        cmocka_unit_test(splits_of_a_memory),    cmocka_unit_test(splits_of_a_turn),
         cmocka_unit_test(tiles_of_two_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

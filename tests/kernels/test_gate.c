@@ -99,7 +99,7 @@ static void every_gate(void **state)
             bool has_status = kind == GATE_ELEMENTWISE || kind == GATE_LINEAR;
             if (form & 4 && !has_status)
                 continue;
-            int32_t n_slot = form & 1 ? 20 : 7, dim = form & 2 ? 33 : 16;
+            int32_t n_slot = form & 1 ? 20 : 7, dim = form & 1 ? 33 : 304;
             const struct gate_desc d = gate_of(kind, form & 1, form & 2, form & 4, n_slot, dim);
             check(&d);
             gate_free(&d);

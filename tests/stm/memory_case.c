@@ -319,7 +319,7 @@ void batch_open(struct batch *b, struct memory_case *c, const struct inputs *in,
 
 enum rxt_status batch_run(struct batch *b)
 {
-    return stm_update(b->updater, b->m, b->spare, b->n, b->ed.ed, &b->ed.rows, b->bad);
+    return stm_update(b->updater, b->m, b->spare, b->n, b->ed.ed, &b->ed.rows, NULL, b->bad);
 }
 
 void batch_close(struct batch *b)

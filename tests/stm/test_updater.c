@@ -98,17 +98,43 @@ static void too_many_memories_or_rows_are_refused(void **state)
     struct pair *f = *state;
     struct batch *b = &f->b;
     assert_status(RXT_ESHAPE,
-                  stm_update(b->updater, b->m, b->spare, 0, b->ed.ed, &b->ed.rows, NULL));
+                  stm_update(b->updater, b->m, b->spare, 0, b->ed.ed, &b->ed.rows, NULL, NULL));
     assert_status(RXT_ESHAPE,
-                  stm_update(b->updater, b->m, b->spare, 3, b->ed.ed, &b->ed.rows, NULL));
+                  stm_update(b->updater, b->m, b->spare, 3, b->ed.ed, &b->ed.rows, NULL, NULL));
     struct stm_updater *small = NULL;
     int rows = b->ed.offset[2];
     assert_ok(stm_updater_create(&small, b->ln, &f->c.cfg, &f->c.weights, 2, rows));
-    assert_ok(stm_update(small, b->m, b->spare, 2, b->ed.ed, &b->ed.rows, NULL));
+    assert_ok(stm_update(small, b->m, b->spare, 2, b->ed.ed, &b->ed.rows, NULL, NULL));
     stm_updater_destroy(&small);
     assert_ok(stm_updater_create(&small, b->ln, &f->c.cfg, &f->c.weights, 2, rows - 1));
-    assert_status(RXT_ESHAPE, stm_update(small, b->m, b->spare, 2, b->ed.ed, &b->ed.rows, NULL));
+    assert_status(RXT_ESHAPE,
+                  stm_update(small, b->m, b->spare, 2, b->ed.ed, &b->ed.rows, NULL, NULL));
     stm_updater_destroy(&small);
+}
+
+struct counting_feed {
+    struct stm_feed base;
+    int n, fails_at;
+};
+static enum rxt_status count_layer(struct stm_feed *base, int layer)
+{
+    struct counting_feed *f = (struct counting_feed *)base;
+    assert_int_equal(f->n, layer);
+    return f->n++ == f->fails_at ? RXT_ENOMEM : RXT_OK;
+}
+
+static void every_layer_is_fed_once_and_an_error_ends_the_update(void **state)
+{
+    struct pair *f = *state;
+    struct batch *b = &f->b;
+    struct counting_feed feed = {.base = {count_layer}, .fails_at = -1};
+    assert_ok(stm_update(b->updater, b->m, b->spare, 2, b->ed.ed, &b->ed.rows, &feed.base, NULL));
+    assert_int_equal(feed.n, f->c.cfg.n_layer);
+    feed = (struct counting_feed){.base = {count_layer}, .fails_at = f->c.cfg.n_layer - 1};
+    assert_status(RXT_ENOMEM, stm_update(b->updater, b->m, b->spare, 2, b->ed.ed, &b->ed.rows,
+                                         &feed.base, NULL));
+    assert_int_equal(feed.n, f->c.cfg.n_layer);
+    assert_status(RXT_EINVAL, stm_commit(b->m[0], b->spare[0], stm_version(b->m[0])));
 }
 
 static void memories_and_spares_must_fit_each_other(void **state)
@@ -238,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         two(shapes_that_do_not_fit_are_refused),
         two(too_many_memories_or_rows_are_refused),
+        two(every_layer_is_fed_once_and_an_error_ends_the_update),
         two(memories_and_spares_must_fit_each_other),
         two(configs_and_weights_must_agree),
         two(creation_survives_no_memory),
