@@ -385,6 +385,7 @@ static enum rxt_status open_all(struct server *s, const struct bridge_config *br
     s->teller.metrics = &s->metrics;
     atomic_store(&s->step_us, clock_us());
     TRY(front_socket_open(&s->front, &front, err));
+    log_event(LOG_INFO, "backend", "\"is\":\"%s\"", backend_describe(rxt_model_backend(s->model)));
     log_event(LOG_INFO, "listening", "\"turn\":\"%s\",\"state\":\"%s\"", server_turn_endpoint(s),
               server_state_endpoint(s));
     if (!s->cfg.metrics)

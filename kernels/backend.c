@@ -46,16 +46,31 @@ const char *backend_ops_missing(const struct backend_ops *ops)
     return NULL;
 }
 
+/* A device if there is one that can be used, else the CPU. */
+static enum rxt_status create_auto(struct backend **out, const struct backend_config *cfg,
+                                   struct rxt_error *err)
+{
+    struct rxt_error why = {""};
+    enum rxt_status st = cuda_backend_create(out, cfg, &why);
+    if (st == RXT_EUNSUPPORTED || st == RXT_EINVAL) /* none, or not in this dtype */
+        return cpu_backend_create(out, cfg, err);
+    return st == RXT_OK ? RXT_OK : rxt_fail(err, st, "%s", why.text);
+}
+
 enum rxt_status backend_create(struct backend **out, const struct backend_config *cfg,
                                struct rxt_error *err)
 {
     *out = NULL;
     const char *name = cfg->name ? cfg->name : "auto";
-    bool cuda = strcmp(name, "cuda") == 0;
-    if (!cuda && strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0)
-        return rxt_fail(err, RXT_EINVAL, "backend '%s': use cpu, cuda or auto", name);
     struct backend *be;
-    TRY(cuda ? cuda_backend_create(&be, cfg, err) : cpu_backend_create(&be, cfg, err));
+    if (strcmp(name, "auto") == 0)
+        TRY(create_auto(&be, cfg, err));
+    else if (strcmp(name, "cuda") == 0)
+        TRY(cuda_backend_create(&be, cfg, err));
+    else if (strcmp(name, "cpu") == 0)
+        TRY(cpu_backend_create(&be, cfg, err));
+    else
+        return rxt_fail(err, RXT_EINVAL, "backend '%s': use cpu, cuda or auto", name);
     const char *missing = backend_ops_missing(be->ops);
     if (missing) {
         enum rxt_status st =

@@ -72,7 +72,7 @@ struct backend; /* opaque: device, thread pool, kernels */
 struct lane;    /* opaque: an order of ops (a stream) with its scratch memory */
 
 struct backend_config {
-    const char *name; /* "cpu", "cuda" or "auto" (NULL), which is cpu for now */
+    const char *name; /* "cpu", "cuda" or "auto" (NULL): cuda if a device is there */
     int n_thread;     /* CPU compute threads, the caller's included; 0 = all of the process */
     enum dtype dtype; /* what cuda computes in, F32 or BF16; the CPU always in F32 */
 };

@@ -30,6 +30,14 @@ static void names(void **state)
     assert_int_equal(strncmp(backend_bit_class(be), want, strlen(want)), 0);
     assert_non_null(strstr(backend_describe(be), dtype_name(test_dtype())));
     backend_destroy(&be);
+    const struct backend_config automatic = {.name = "auto", .dtype = test_dtype()};
+    assert_ok(backend_create(&be, &automatic, NULL));
+    assert_string_equal(backend_name(be), "cuda");
+    backend_destroy(&be);
+    const struct backend_config other = {.dtype = DTYPE_F16, .n_thread = 1};
+    assert_ok(backend_create(&be, &other, NULL)); /* what the device cannot */
+    assert_string_equal(backend_name(be), "cpu");
+    backend_destroy(&be);
     const struct backend_config half = {.name = "cuda", .dtype = DTYPE_F16};
     assert_status(RXT_EINVAL, backend_create(&be, &half, &err));
     assert_non_null(strstr(err.text, "f16"));

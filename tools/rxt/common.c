@@ -17,7 +17,7 @@ const struct option model_options[] = {
      "weights in memory: f32 or bf16 (default: as the file)"},
     {"threads", OPTION_INT, &common.threads, "N", "compute threads (default: all processors)"},
     {"backend", OPTION_TEXT, &common.backend, "NAME",
-     "cpu, cuda, or auto (default), which is cpu for now"},
+     "cpu, cuda, or auto (default): cuda if a device is there, else cpu"},
     {"max-seq-len", OPTION_INT, &common.max_seq_len, "N",
      "tokens of one turn, question and answer (default: of the model)"},
     {0},
@@ -102,7 +102,12 @@ enum rxt_status open_model(struct rxt_model **out, struct rxt_error *err)
         .dtype = common.dtype,
         .max_seq_len = common.max_seq_len,
     };
-    return rxt_model_open(out, dir, &opt, err);
+    TRY(rxt_model_open(out, dir, &opt, err));
+    const struct backend *be = rxt_model_backend(*out);
+    if ((!common.backend || strcmp(common.backend, "auto") == 0) &&
+        strcmp(backend_name(be), "cpu") != 0)
+        (void)fprintf(stderr, "rxt: computes on %s\n", backend_describe(be));
+    return RXT_OK;
 }
 
 /* ---- the store -------------------------------------------------------------------------- */

@@ -31,7 +31,7 @@ static const struct option options[] = {
      "words instead of a model, nothing kept: to measure clients"},
     {"null-step-us", OPTION_SEED, &in.null_step_us, "N", "of it: time of a token (default 0)"},
     {"backend", OPTION_TEXT, &in.backend, "NAME",
-     "cpu, cuda, or auto (default), which is cpu for now"},
+     "cpu, cuda, or auto (default): cuda if a device is there, else cpu"},
     {"dtype", OPTION_TEXT, &in.dtype, "TYPE",
      "weights in memory: f32 or bf16 (default: as the file)"},
     {"threads", OPTION_INT, &in.threads, "N", "compute threads (default: all processors)"},
