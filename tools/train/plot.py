@@ -34,7 +34,7 @@ def main(log, picture):
             for axes in (top, bottom):
                 axes.axvline(int(row["step"]), color="gray", linewidth=0.5)
     top.set_ylabel("values with p > 1/2 a token, %")
-    top.legend(loc="lower right", fontsize=8)
+    top.legend(loc="best", fontsize=8)
     top.grid(alpha=0.3)
     bottom.set_ylabel("gradient norm")
     bottom.set_xlabel("step")
