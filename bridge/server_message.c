@@ -3,8 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static void tell(struct teller *t, struct stream *s, uint8_t type, uint16_t flags,
-                 const struct wire_body *body)
+/* candidate: whose tokens the sequence of the message counts. */
+static void tell_of(struct teller *t, struct stream *s, uint8_t type, uint16_t flags,
+                    const struct wire_body *body, int32_t candidate)
 {
     size_t n = 0;
     if (wire_encode(type, body, t->body, sizeof t->body, &n) != RXT_OK) {
@@ -25,6 +26,13 @@ static void tell(struct teller *t, struct stream *s, uint8_t type, uint16_t flag
         return;
     note->type = type;
     note->flags = flags;
+    note->candidate = candidate;
+}
+
+static void tell(struct teller *t, struct stream *s, uint8_t type, uint16_t flags,
+                 const struct wire_body *body)
+{
+    tell_of(t, s, type, flags, body, 0);
 }
 
 /* ---- refusals ---------------------------------------------------------------------------- */
@@ -253,7 +261,7 @@ static void tell_done(const struct told *told, const struct bridge_event *e)
         break;
     }
     uint16_t flags = (uint16_t)((e->final ? WIRE_FINAL : 0) | (e->stored ? WIRE_STORED : 0));
-    tell(told->teller, told->stream, WIRE_DONE, flags, &b);
+    tell_of(told->teller, told->stream, WIRE_DONE, flags, &b, e->candidate);
 }
 
 static void tell_memory(const struct told *told, const struct bridge_event *e)
@@ -265,7 +273,7 @@ static void tell_memory(const struct told *told, const struct bridge_event *e)
     b.stm_hash = wire_bytes(e->info->stm_hash, sizeof e->info->stm_hash);
     b.lag_us = e->usage.lag_us;
     b.memory_us = e->usage.memory_us;
-    tell(told->teller, told->stream, WIRE_MEMORY, WIRE_FINAL, &b);
+    tell_of(told->teller, told->stream, WIRE_MEMORY, WIRE_FINAL, &b, e->candidate);
 }
 
 static void tell_memory_failed(const struct told *told, const struct bridge_event *e)

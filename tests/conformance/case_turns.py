@@ -236,7 +236,7 @@ def candidates(s):
     peer = s.peer()
     peer.open("s")
     before = peer.call("GET", {"session": "s"})["info"]
-    body = {"session": "s", "query": "Tell me a story.", "n": 3, "temperature": 1.3, "seed": 4,
+    body = {"session": "s", "query": "What did you do today?", "n": 3, "temperature": 1.3, "seed": 4,
             "max_tokens": 9}
     id = peer.send("TURN", body)
     while (m := peer.expect_any(id)).name != "UNDECIDED":
