@@ -105,7 +105,7 @@ static void values_after(const struct rig *r, const struct outcome *turn, float 
     const struct rxt_session_options opt = {.seed = 7};
     assert_ok(rxt_session_create(&s, r->model, &opt, NULL));
     assert_ok(rxt_session_absorb(s, turn->ids, (size_t)(turn->n_query + turn->n_answer), NULL));
-    const struct tensor layer = stm_read(rxt_session_memory(s), 2);
+    const struct tensor layer = stm_read(rxt_session_memory(s), 1);
     assert_ok(lane_download(rxt_session_lane(s), values, layer.data, 16 * sizeof *values));
     rxt_session_destroy(&s);
 }
