@@ -1,5 +1,6 @@
 #include "bridge/server_event_impl.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -105,9 +106,33 @@ static void tell_accepted(const struct told *told, const struct bridge_event *e)
     tell(told->teller, told->stream, WIRE_ACCEPTED, 0, &b);
 }
 
+#define TEXT_MAX ((size_t)2 * RXT_PIECE_MAX) /* of one id, and of what was held back */
+
+/* A str has no U+0000 (PROTOCOL, section 5); the model may say it. Gives the bytes of out. */
+static size_t without_nul(char out[3 * TEXT_MAX], const char *text, size_t n)
+{
+    size_t m = 0;
+    for (size_t i = 0; i < n; i++) {
+        static const char instead[] = "\xEF\xBF\xBD"; /* U+FFFD */
+        if (text[i]) {
+            out[m++] = text[i];
+        } else {
+            memcpy(out + m, instead, 3);
+            m += 3;
+        }
+    }
+    return m;
+}
+
 static void tell_token(const struct told *told, int32_t id, const char *text, size_t n,
                        uint16_t flags, int32_t candidate)
 {
+    char room[3 * TEXT_MAX];
+    if (n > 0 && memchr(text, 0, n)) {
+        assert(n <= TEXT_MAX);
+        n = without_nul(room, text, n);
+        text = room;
+    }
     struct note *note = teller_note(told->teller, told->stream, NOTE_TOKEN, text, n);
     if (!note)
         return;
@@ -122,7 +147,7 @@ static void tell_stored(const struct told *told, const struct bridge_event *e)
     struct rxt_text decoder = {0};
     const int32_t *ids = e->ids + e->usage.n_query;
     for (int32_t i = 0; i < e->usage.n_answer; i++) {
-        char text[2 * RXT_PIECE_MAX];
+        char text[TEXT_MAX];
         size_t n = rxt_decode(told->teller->model, &decoder, ids[i], text);
         if (i == e->usage.n_answer - 1)
             n += rxt_decode_end(&decoder, text + n);

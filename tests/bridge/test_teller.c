@@ -1,5 +1,5 @@
 /* Events of the bridge as notes for the front, also when there is no memory for a note. */
-#include "bridge/server_impl.h"
+#include "bridge/server_event_impl.h"
 #include "kernels/base/mem.h"
 #include "tests/bridge/rig.h"
 
@@ -117,10 +117,32 @@ static void test_no_memory_to_refuse(void **state)
     assert_int_equal(teller.n_owed, 1);
 }
 
+/* A str has no U+0000 (PROTOCOL, section 5), whatever the model says. */
+static void test_nul_in_the_answer(void **state)
+{
+    (void)state;
+    static const char want[] = "a\xEF\xBF\xBD"
+                               "b\xEF\xBF\xBD";
+    const struct told told = {.teller = &teller};
+    const struct bridge_event e = {
+        .kind = BRIDGE_TOKEN, .token = 7, .text = "a\0b", .text_bytes = 4};
+    tell_event(&told, &e);
+    teller_flush(&teller);
+    struct mail *mail = mailbox_take(&box);
+    assert_non_null(mail);
+    const struct batch *batch = (const struct batch *)(const void *)mail;
+    const struct note *note = (const struct note *)(const void *)batch->bytes;
+    assert_true(note->kind == NOTE_TOKEN && note->token == 7);
+    assert_int_equal(note->bytes, sizeof want - 1);
+    assert_memory_equal(note + 1, want, sizeof want - 1);
+    mem_free(mail);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_notes),
+        cmocka_unit_test(test_nul_in_the_answer),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_no_memory_to_refuse),
     };
