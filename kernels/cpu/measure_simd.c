@@ -26,7 +26,9 @@ void SIMD(measure_fma)(const void *arg, int32_t first, int32_t last, void *scrat
     (void)arg;
     float *out = scratch;
     for (int j = 0; j < MEASURE_FMA_CHAINS; j += SIMD_FMA_VECS)
-        out[0] = vec_sum(chains(out, (int64_t)(last - first) * MEASURE_FMA_ROUNDS)) < 0; /* 0 */
+        out[0] = vec_sum(chains(out, (int64_t)(last - first) * MEASURE_FMA_ROUNDS)) < 0
+                     ? 1.0F
+                     : 0.0F; /* 0 */
 }
 
 /* Loads, with as little else as possible. */

@@ -24,6 +24,7 @@
 #ifndef RXT_CUDA_PACK_IMPL_H
 #define RXT_CUDA_PACK_IMPL_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,6 +63,7 @@ struct tiles {
 /* n / by without a division, which takes the start of a kernel a while; n < 2^24, n * by < 2^40. */
 static inline uint64_t pack_inverse(int32_t by)
 {
+    assert(by > 0);
     return ((uint64_t)1 << 40) / (uint32_t)by + 1;
 }
 static inline PACK_BOTH int32_t pack_divide(int32_t n, uint64_t inverse)

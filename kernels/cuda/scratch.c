@@ -81,10 +81,11 @@ size_t scratch_need(const struct lane_limits *l, enum dtype act)
 
 size_t args_need_op(const struct lane_limits *l)
 {
-    return 2 * sizeof(int32_t) * (size_t)l->max_rows + 3 * ARGS_SEQ * (size_t)l->max_seq + 256;
+    return 2 * sizeof(int32_t) * (size_t)l->max_rows + (size_t)3 * ARGS_SEQ * (size_t)l->max_seq +
+           256;
 }
 
 size_t args_need(const struct lane_limits *l)
 {
-    return args_need_op(l) + 192 * ARGS_SEQ * (size_t)l->max_seq;
+    return args_need_op(l) + (size_t)192 * ARGS_SEQ * (size_t)l->max_seq;
 }

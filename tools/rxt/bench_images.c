@@ -123,7 +123,8 @@ static enum rxt_status sample_all(struct other *o, const char *session, double s
 static void report(bool json, const char *phase, struct sample *all, int n, int n_other)
 {
     qsort(all, (size_t)n, sizeof *all, by_time);
-    double p50 = (double)all[n / 2].us / 1e3, p99 = (double)all[n * 99 / 100].us / 1e3,
+    const int at50 = n / 2, at99 = n * 99 / 100;
+    double p50 = (double)all[at50].us / 1e3, p99 = (double)all[at99].us / 1e3,
            most = (double)all[n - 1].us / 1e3;
     if (json)
         print_json(json_pack("{ss si si sf sf sf}", "images", phase, "done", n, "of_the_large",
