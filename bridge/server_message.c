@@ -113,12 +113,10 @@ static size_t without_nul(char out[3 * TEXT_MAX], const char *text, size_t n)
 {
     size_t m = 0;
     for (size_t i = 0; i < n; i++) {
-        static const char instead[] = "\xEF\xBF\xBD"; /* U+FFFD */
-        if (text[i]) {
-            out[m++] = text[i];
-        } else {
-            memcpy(out + m, instead, 3);
-            m += 3;
+        out[m++] = text[i] ? text[i] : '\xEF'; /* U+FFFD is EF BF BD */
+        if (!text[i]) {
+            out[m++] = '\xBF';
+            out[m++] = '\xBD';
         }
     }
     return m;

@@ -198,6 +198,7 @@ static struct cudaKernelNodeParams node_of(char *list, size_t at, void **param)
     for (int i = 0; i < l->n_param; i++)
         param[i] = (char *)l + l->at[i];
     return (struct cudaKernelNodeParams){
+        /* NOLINTNEXTLINE(performance-no-int-to-ptr): the runtime's field is not const */
         .func = (void *)(uintptr_t)l->kernel,
         .gridDim = {l->shape.grid[0], l->shape.grid[1], l->shape.grid[2]},
         .blockDim = {l->shape.block, 1, 1},
