@@ -113,11 +113,13 @@ static size_t without_nul(char out[3 * TEXT_MAX], const char *text, size_t n)
 {
     size_t m = 0;
     for (size_t i = 0; i < n; i++) {
-        out[m++] = text[i] ? text[i] : '\xEF'; /* U+FFFD is EF BF BD */
-        if (!text[i]) {
-            out[m++] = '\xBF';
-            out[m++] = '\xBD';
+        if (text[i]) {
+            out[m++] = text[i];
+            continue;
         }
+        out[m++] = '\xEF'; /* U+FFFD */
+        out[m++] = '\xBF';
+        out[m++] = '\xBD';
     }
     return m;
 }
