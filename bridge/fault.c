@@ -1,31 +1,23 @@
 #include "bridge/fault_impl.h"
 
+#include "kernels/base/fault.h"
+
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
-static char fault_name[32];
-static atomic_long fault_left;
+static struct fault_order fault_order;
 static pthread_once_t fault_once = PTHREAD_ONCE_INIT;
 
 static void fault_read(void)
 {
-    const char *spec = getenv("RXT_FAULT");
-    const char *colon = spec ? strchr(spec, ':') : NULL;
-    if (!colon || (size_t)(colon - spec) >= sizeof fault_name)
-        return;
-    memcpy(fault_name, spec, (size_t)(colon - spec));
-    atomic_store(&fault_left, strtol(colon + 1, NULL, 10));
+    fault_order_read(&fault_order, "RXT_FAULT");
 }
 
 void fault_point(const char *point)
 {
     pthread_once(&fault_once, fault_read);
-    if (!fault_name[0] || strcmp(point, fault_name) != 0)
-        return;
-    if (atomic_fetch_sub(&fault_left, 1) == 1)
+    if (fault_due(&fault_order, point))
         (void)raise(SIGKILL);
 }
 

@@ -1,27 +1,19 @@
 #include "kernels/cuda/fault_impl.h"
 
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
+#include "kernels/base/fault.h"
 
-static char fault_name[16];
-static atomic_long fault_left;
+static struct fault_order fault_order;
 static pthread_once_t fault_once = PTHREAD_ONCE_INIT;
 
 static void fault_read(void)
 {
-    const char *spec = getenv("RXT_DEVICE_FAULT");
-    const char *colon = spec ? strchr(spec, ':') : NULL;
-    if (!colon || (size_t)(colon - spec) >= sizeof fault_name)
-        return;
-    memcpy(fault_name, spec, (size_t)(colon - spec));
-    atomic_store(&fault_left, strtol(colon + 1, NULL, 10));
+    fault_order_read(&fault_order, "RXT_DEVICE_FAULT");
 }
 
 static bool is_due(const char *point)
 {
     pthread_once(&fault_once, fault_read);
-    return fault_name[0] && strcmp(point, fault_name) == 0 && atomic_fetch_sub(&fault_left, 1) == 1;
+    return fault_due(&fault_order, point);
 }
 
 cudaError_t fault_error(const char *point)
