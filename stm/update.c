@@ -37,22 +37,26 @@ static struct tensor memories(const struct pass *p, void *data)
     return matrix(p, data, p->n_row, p->u->cfg.embed_dim);
 }
 
+/* Of one layer of the most memories that the updater takes. */
+static size_t layer_bytes(const struct stm_updater *u)
+{
+    return (size_t)u->n_memory * (size_t)u->cfg.n_slot * (size_t)u->cfg.embed_dim *
+           dtype_bytes(backend_act_dtype(u->be));
+}
+
 /* [N*S,D] of the old memories, later X, of layer `layer`. */
 static struct tensor old_of(const struct pass *p, int layer)
 {
-    struct stm_updater *u = p->u;
-    size_t layer_bytes = (size_t)u->n_memory * (size_t)u->cfg.n_slot * (size_t)u->cfg.embed_dim *
-                         dtype_bytes(backend_act_dtype(u->be));
-    return memories(p, (char *)u->old + (size_t)(layer % u->together) * layer_bytes);
+    const struct stm_updater *u = p->u;
+    return memories(p, (char *)u->old + (size_t)(layer % u->together) * layer_bytes(u));
 }
 
 /* [N*S,D] of the mean of the group of a layer. */
 static struct tensor mean_of(const struct pass *p, int layer)
 {
-    struct stm_updater *u = p->u;
-    size_t bytes = (size_t)u->n_memory * (size_t)u->cfg.n_slot * (size_t)u->cfg.embed_dim *
-                   dtype_bytes(backend_act_dtype(u->be));
-    return memories(p, (char *)u->mean + (size_t)(layer % u->together / u->group_size) * bytes);
+    const struct stm_updater *u = p->u;
+    return memories(p, (char *)u->mean +
+                           (size_t)(layer % u->together / u->group_size) * layer_bytes(u));
 }
 
 /* The activations that layer (or group) i works with. */
