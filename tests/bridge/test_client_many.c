@@ -7,15 +7,6 @@
 
 #include <pthread.h>
 
-/* As in test_server.c: libzmq was built without the thread sanitizer. */
-/* NOLINTBEGIN(bugprone-reserved-identifier): the sanitizer names it */
-const char *__tsan_default_suppressions(void) __attribute__((visibility("default")));
-const char *__tsan_default_suppressions(void)
-{
-    return "race:libzmq.so\nrace:libmicrohttpd.so\n";
-}
-/* NOLINTEND(bugprone-reserved-identifier) */
-
 #define FOREVER_US 60000000u
 
 struct pair {

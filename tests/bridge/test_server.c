@@ -13,16 +13,6 @@
 
 #include <zmq.h>
 
-/* The thread sanitizer sees our own threads; libzmq was built without it, so that what passes
- * through its queues looks unordered. */
-/* NOLINTBEGIN(bugprone-reserved-identifier): the sanitizer names it */
-const char *__tsan_default_suppressions(void) __attribute__((visibility("default")));
-const char *__tsan_default_suppressions(void)
-{
-    return "race:libzmq.so\nrace:libmicrohttpd.so\n";
-}
-/* NOLINTEND(bugprone-reserved-identifier) */
-
 struct served {
     struct rxt_model *model;
     struct server *server;
