@@ -6,6 +6,7 @@ import os
 import random
 import struct
 import threading
+from multiprocessing.pool import ThreadPool
 
 import msgpack
 import zmq
@@ -13,7 +14,7 @@ import zmq
 import document
 import rxtp
 from rxtp import FINAL, HEADER, STORED
-from suite import CASES, run_case
+from suite import AT_ONCE, run_case
 
 ASKED = 12  # cases that are asked, the likeliest first, before a mutation counts as not noticed
 SAMPLE = 10  # mutations of a short run
@@ -289,9 +290,11 @@ def run_mutations(seen_by):
         todo = random.Random(int(os.environ.get("RXT_SEED", "1"))).sample(todo, SAMPLE)
     rxtp.WAIT_S = min(WAIT_S, rxtp.WAIT_S)
     stands = {}  # cases that pass with a man in the middle who changes nothing
+    with ThreadPool(AT_ONCE) as pool:
+        found = pool.map(lambda m: noticed(*m, clean, stands), todo, chunksize=1)
     unnoticed = 0
-    for name, change, what in todo:
-        if not noticed(name, change, what, clean, stands):
+    for (name, _, _), was_noticed in zip(todo, found):
+        if not was_noticed:
             unnoticed += 1
             print(f"FAILED: nobody noticed: {name}", flush=True)
     print(f"{len(todo) - unnoticed} of {len(todo)} mutations noticed")

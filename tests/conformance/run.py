@@ -9,11 +9,12 @@ import importlib
 import pathlib
 import sys
 import time
+from multiprocessing.pool import ThreadPool
 
 import document
 from mutations import run_mutations
 from rxtp import Seen
-from suite import CASES, run_case
+from suite import AT_ONCE, CASES, run_case
 
 # Codes that no case brings about, and why.
 UNDRIVEN = {
@@ -61,27 +62,37 @@ def report(name, error):
         print("    " + note.replace("\n", "\n    "))
 
 
+def run_one(c):
+    """(case, what went over the wire, None) or (case, None, what was wrong)."""
+    began = time.monotonic()
+    try:
+        seen = run_case(c)
+    except Exception as e:
+        return c, None, e
+    print(f"passed {c.name} ({time.monotonic() - began:.1f} s)", flush=True)
+    return c, seen, None
+
+
 def run_all(prefixes):
     chosen = [c for c in CASES if not prefixes or c.name.startswith(tuple(prefixes))]
     seen, passed, failed, pending, start = Seen(), [], [], [], time.monotonic()
     seen_by = []
-    for c in chosen:
-        began = time.monotonic()
-        try:
-            seen_by.append((c, run_case(c)))
-        except Exception as e:
-            (pending if c.name in PENDING else failed).append(c)
-            if c.name in PENDING:
-                print(f"pending {c.name}: {PENDING[c.name]}")
-            else:
-                report(c.name, e)
-        else:
+    with ThreadPool(AT_ONCE) as pool:
+        done = pool.map(run_one, chosen, chunksize=1)
+    for c, saw, error in done:
+        if error is None:
             passed.append(c)
-            seen.add(seen_by[-1][1])
+            seen_by.append((c, saw))
+            seen.add(saw)
             if c.name in PENDING:
                 failed.append(c)
                 print(f"FAILED {c.name}: it passes, take it out of PENDING")
-            print(f"passed {c.name} ({time.monotonic() - began:.1f} s)", flush=True)
+        elif c.name in PENDING:
+            pending.append(c)
+            print(f"pending {c.name}: {PENDING[c.name]}")
+        else:
+            failed.append(c)
+            report(c.name, error)
     missing = [] if prefixes else list(undriven(seen, passed))
     for line in missing:
         print("FAILED coverage:", line)

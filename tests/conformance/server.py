@@ -19,10 +19,17 @@ RXTD = os.environ.get("RXTD", "")
 START_S = 60
 
 
+given = set()  # ports; cases run at the same time, and a server takes its ports only when it starts
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in given:
+            given.add(port)
+            return port
 
 
 class Server:

@@ -7,6 +7,7 @@ from rxtp import Seen
 from server import Server
 
 CASES = []
+AT_ONCE = 4  # cases that run at the same time: most of theirs is waiting
 
 
 class Case(NamedTuple):
