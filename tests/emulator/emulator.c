@@ -240,30 +240,34 @@ uint64_t emulator_exchange(uint64_t own, unsigned from)
     return e.given[i / 32 * 32 + from][turn];
 }
 
-static double half_of(uint32_t word, int half)
+/* The two halves of a word. */
+static void unpack(double out[2], uint32_t word)
 {
-    return bf16_to_f32((bf16)(half ? word >> 16 : word & 0xFFFFu));
+    out[0] = bf16_to_f32((bf16)(word & 0xFFFFu));
+    out[1] = bf16_to_f32((bf16)(word >> 16));
 }
 
 /* Lane l holds of A the rows l/4 and l/4 + 8, of B column l/4, both at k = l%4 * 2 + {0,1}, and 8
  * further; of C the rows l/4 and l/4 + 8 at columns l%4 * 2 + {0,1}. */
 void emulator_mma(float c[4], const uint32_t *a, const uint32_t *b, int k)
 {
-    unsigned i = e.now, turn = e.fiber[i].n_exchange++ % 2, lane = i % 32;
+    unsigned i = e.now, turn = e.fiber[i].n_exchange++ % 2, lane = i % 32, warp = i - lane;
     memcpy(e.a[i][turn], a, (size_t)k / 4 * sizeof *a);
     memcpy(e.b[i][turn], b, (size_t)k / 8 * sizeof *b);
     emulator_sync_warp();
-    for (unsigned j = 0; j < 4; j++) {
-        unsigned row = lane / 4 + j / 2 * 8, col = lane % 4 * 2 + j % 2;
-        double sum = c[j];
-        for (int at = 0; at < k; at++) {
-            unsigned warp = i - lane, holds = (unsigned)at % 8 / 2;
-            uint32_t wa = e.a[warp + row % 8 * 4 + holds][turn][row / 8 + (unsigned)at / 8 * 2];
-            uint32_t wb = e.b[warp + col * 4 + holds][turn][at / 8];
-            sum += half_of(wa, at % 2) * half_of(wb, at % 2);
+    double row[2][16], col[2][16];
+    for (unsigned at = 0; at < (unsigned)k; at += 2)
+        for (unsigned j = 0; j < 2; j++) {
+            unsigned holds = at % 8 / 2, part = at / 8;
+            unpack(&row[j][at], e.a[warp + lane / 4 * 4 + holds][turn][j + part * 2]);
+            unpack(&col[j][at], e.b[warp + (lane % 4 * 2 + j) * 4 + holds][turn][part]);
         }
-        c[j] = (float)sum;
-    }
+    double sum[4] = {c[0], c[1], c[2], c[3]};
+    for (int at = 0; at < k; at++)
+        for (int j = 0; j < 4; j++)
+            sum[j] += row[j / 2][at] * col[j % 2][at];
+    for (int j = 0; j < 4; j++)
+        c[j] = (float)sum[j];
 }
 
 /* ---- launches ---- */
