@@ -53,6 +53,7 @@ class SlowServer:
         self._done = {}  # request -> DONE
         self.turns = []  # Turn, as they came
         self.n_dry = 0  # turns that asked for no memory
+        self.late_us = 0  # behind its programme, at most: the machine had no time
         self._sessions = {}  # name -> turns
         self._order = itertools.count()
         self._due = []  # (time, order, what to do)
@@ -82,7 +83,9 @@ class SlowServer:
     def _run(self):
         while not self._stop.is_set():
             while self._due and self._due[0][0] <= now_us():
-                heapq.heappop(self._due)[2]()
+                at_us, _, do = heapq.heappop(self._due)
+                self.late_us = max(self.late_us, now_us() - at_us)
+                do()
             wait_us = self._due[0][0] - now_us() if self._due else 50000
             if self._socket.poll(min(max(wait_us, 0) / 1000, 50)):
                 self._receive()
