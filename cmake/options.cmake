@@ -9,6 +9,7 @@ set(RXT_SANITIZE "" CACHE STRING "value of -fsanitize=, or empty")
 set(RXT_PYTHON "${CMAKE_SOURCE_DIR}/build/venv/bin/python" CACHE FILEPATH
     "python with tools/requirements.txt in it, for the tests against other implementations")
 option(RXT_CUDA "build the CUDA backend (needs nvcc)" OFF)
+set(RXT_CUDA_ARCHITECTURES "90a-real;90-virtual" CACHE STRING "what nvcc compiles for")
 option(RXT_FUZZ "build the libFuzzer targets (needs clang)" OFF)
 option(RXT_COVERAGE "instrument for line coverage (needs clang)" OFF)
 
@@ -50,7 +51,7 @@ if(RXT_CUDA)
   set(CMAKE_CUDA_STANDARD 17)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(CMAKE_CUDA_EXTENSIONS OFF)
-  set(CMAKE_CUDA_ARCHITECTURES 90a-real 90-virtual)
+  set(CMAKE_CUDA_ARCHITECTURES ${RXT_CUDA_ARCHITECTURES})
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/cmake/keep_report.sh
       ${CMAKE_CUDA_COMPILER_LAUNCHER})

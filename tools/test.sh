@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs everything that guards the tree.
 # usage: tools/test.sh           release build with all tests, address and undefined sanitizers with
-#                                the fast ones, thread sanitizer with the threaded ones, 10 s a fuzzer
+#                                the fast ones, thread sanitizer with the threaded ones, 5 s a fuzzer
 #        tools/test.sh --full    all tests under gcc's sanitizers, the bridge's with the bundled model,
 #                                and the fast ones under clang's; 60 s a fuzzer; clang-format,
 #                                clang-tidy, line coverage of the parsers; tests that read RXT_FULL
@@ -21,9 +21,9 @@ case ${1:-} in
 esac
 jobs=$(nproc)
 export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$jobs}
-# Two tests of two threads at a time on two cores: much of their time one waits for the other, and
-# no test reads a clock to pass.
-export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$((2 * jobs))}
+# Three tests of two threads at a time on two cores: much of their time they wait, and no test reads
+# a clock to pass.
+export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$((3 * jobs))}
 logs=build/test
 mkdir -p $logs
 
@@ -128,17 +128,19 @@ cuda() {
         summary+=("CUDA was not compiled: there is no kernels/cuda yet")
     else
         export CUDACXX=$nvcc
+        local preset=cuda
         if nvidia-smi -L >/dev/null 2>&1; then
             stage "cuda gpu" build_and_test cuda cuda-gpu
         else
             if [[ $full -eq 1 ]]; then
                 stage "cuda build" build cuda
             else # the tests of kernels are built for the emulator
-                stage "cuda build" build cuda kernels gpu_benches
+                preset=cuda-check
+                stage "cuda build" build $preset kernels gpu_benches
             fi
             summary+=("CUDA was compiled, not run: no GPU found")
         fi
-        stage "cuda kernels" tools/check_kernels build/cuda
+        stage "cuda kernels" tools/check_kernels build/$preset
     fi
 }
 
@@ -159,7 +161,7 @@ else
     stage "address and undefined sanitizer" build_and_test dev dev-fast fast_tests
 fi
 if compgen -G "tests/fuzz/fuzz_*.c" >/dev/null; then
-    stage "fuzzers" fuzz_all $((full ? 60 : 10))
+    stage "fuzzers" fuzz_all $((full ? 60 : 5))
     [[ $full -eq 0 ]] || stage "parser coverage" tools/coverage.sh
 fi
 cuda
@@ -177,7 +179,7 @@ echo "== summary"
 printf '%s\n' "${summary[@]}"
 [[ $full -eq 1 ]] || echo "left to --full: slow tests under the sanitizers; the bridge's tests there" \
     "with the bundled model; clang's sanitizers; 60 s a fuzzer; format, lint and parser coverage;" \
-    "programs and tests of the CUDA build; kill loops, mutations, the tokenizer's corpus" \
+    "programs, tests and PTX of the CUDA build; kill loops, mutations, the tokenizer's corpus" \
     "and other tests at the length of RXT_FULL"
 echo "$n_passed passed, $n_failed failed, $n_skipped skipped in $SECONDS s"
 [[ $n_failed -eq 0 ]]

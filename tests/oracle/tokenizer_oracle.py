@@ -374,11 +374,14 @@ def main():
     a.add_argument("--texts", type=int, default=2000, help="for each tokenizer, its own")
     a.add_argument("--short", type=int, help="so many instead, unless RXT_FULL is set")
     a.add_argument("--seed", type=int, default=1)
-    a.add_argument("--every", action="store_true", help="every code point, besides")
+    a.add_argument("--every", action="store_true",
+                   help="every code point, besides, for some; for two of them, unless RXT_FULL is set")
     a.add_argument("--only", help="one tokenizer")
     arg = a.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    n_each = arg.short if arg.short and not os.environ.get("RXT_FULL") else arg.texts
+    full = os.environ.get("RXT_FULL")
+    n_each = arg.short if arg.short and not full else arg.texts
+    every = EVERY if full else [EVERY[0], EVERY[-1]]
     maker = Texts(arg.seed)
     base = learn_all(arg.bundled, maker.many(1500))
     n_texts = n_bad = n_variants = 0
@@ -391,7 +394,7 @@ def main():
             norm = json.dumps(spec["normalizer"])
             maker.cut = CUT + (FLAG_WORDS if "added" in how else [])
             made = maker.many(n_each)
-            if arg.every and name in EVERY:
+            if arg.every and name in every:
                 made += every_code_point()
             texts = [t for t in made if is_of_unicode_14(norm, t)]
             ids, bad = compare(name, tokenizer, spec, arg.dump, path, texts)
