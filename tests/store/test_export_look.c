@@ -154,7 +154,7 @@ static void what_is_whole_is_called_so(void **state)
 static struct store_part part_of(const struct bytes *b, size_t i, bool *hidden)
 {
     struct store_part part = {.what = STORE_PART_HEADER};
-    uint64_t n, v;
+    uint64_t n;
     *hidden = false;
     if (i >= b->n - EXPORT_SEAL_BYTES)
         part.what = STORE_PART_SEAL;
@@ -164,12 +164,13 @@ static struct store_part part_of(const struct bytes *b, size_t i, bool *hidden)
         memcpy(&type, b->p + at, 4);
         memcpy(&n, b->p + at + 8, 8);
         size_t field = type == EXPORT_IMAGE ? 16 : 52;
-        memcpy(&v, body + field, 8);
         part.what = type == EXPORT_SESSION ? STORE_PART_SESSION
                     : type == EXPORT_IMAGE ? STORE_PART_IMAGE
                     : type == EXPORT_TURN  ? STORE_PART_TURN
                                            : STORE_PART_END;
-        part.version = type == EXPORT_IMAGE || type == EXPORT_TURN ? v : 0;
+        part.version = 0;
+        if (type == EXPORT_IMAGE || type == EXPORT_TURN)
+            memcpy(&part.version, body + field, sizeof part.version);
         *hidden = type == EXPORT_IMAGE && ((i >= at + 8 && i < at + EXPORT_RECORD_BYTES) ||
                                            i - at - EXPORT_RECORD_BYTES - field < 8);
         at += EXPORT_RECORD_BYTES + n + EXPORT_SUM_BYTES;
