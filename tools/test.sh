@@ -21,8 +21,9 @@ case ${1:-} in
 esac
 jobs=$(nproc)
 export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$jobs}
-# Three tests of two threads at a time on two cores: much of their time they wait, and no test reads
-# a clock to pass.
+# Six tests at a time on two cores, or three of two threads (PROCESSORS): much of their time they
+# wait, and no test reads a clock to pass. ctest fills a slot with the costliest test that fits, so
+# that programs, which wait most, take one and begin first.
 export CTEST_PARALLEL_LEVEL=${CTEST_PARALLEL_LEVEL:-$((3 * jobs))}
 logs=build/test
 mkdir -p $logs
