@@ -103,10 +103,12 @@ static bool sweep(struct writer *w)
     return store_sweep(w->store, &more, NULL) == RXT_OK;
 }
 
-/* One piece of what keeps nobody waiting, a chunk swept or a step: so what is new waits for one. */
+/* One piece of what nobody waits for, so that what is new waits for no more than one. */
 static void run_more(struct writer *w)
 {
-    if (w->n_busy >= SWEEP_EVERY && store_sweep_due(w->store)) {
+    if (store_log_due(w->store)) {
+        (void)store_log_move(w->store, NULL); /* else a later one does it */
+    } else if (w->n_busy >= SWEEP_EVERY && store_sweep_due(w->store)) {
         (void)sweep(w);
     } else if (w->more.first) {
         run_alone(w, take_first(&w->more));

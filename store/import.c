@@ -43,6 +43,7 @@ struct store_import {
     struct store_upload upload[EXPORT_IMAGES_MAX];
     size_t n_upload; /* begun; the last of them perhaps not whole */
     bool in_image;   /* its bytes are next */
+    size_t n_read;   /* of them: in buf, not in the store */
 
     uint8_t *buf; /* a chunk, or ids and texts of a turn */
     size_t buf_bytes;
@@ -239,12 +240,16 @@ static enum rxt_status image(struct store_import *in)
     return RXT_OK;
 }
 
+/* One step reads, the next one writes: each takes about as long. */
 static enum rxt_status image_chunk(struct store_import *in)
 {
-    size_t n = in->left < STORE_CHUNK_BYTES ? (size_t)in->left : STORE_CHUNK_BYTES;
-    TRY(take(in, in->buf, n));
-    TRY(store_image_chunk(in->s, &in->upload[in->n_upload - 1], in->buf, n, in->err));
-    in->left -= n;
+    if (in->n_read == 0) {
+        in->n_read = in->left < STORE_CHUNK_BYTES ? (size_t)in->left : STORE_CHUNK_BYTES;
+        return take(in, in->buf, in->n_read);
+    }
+    TRY(store_image_chunk(in->s, &in->upload[in->n_upload - 1], in->buf, in->n_read, in->err));
+    in->left -= in->n_read;
+    in->n_read = 0;
     if (in->left > 0)
         return RXT_OK;
     in->in_image = false;

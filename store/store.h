@@ -393,6 +393,11 @@ enum rxt_status store_sweep(struct store *s, bool *more, struct rxt_error *err);
 /* Whether a sweep may find something: since the last one that found nothing, this handle has pruned
  * an image of several chunks, or given up an upload or import. */
 bool store_sweep_due(const struct store *s);
+/* Whether the log has grown by a piece that store_log_move would move into the file. Whoever looks
+ * after every few commits keeps each of them short; else one commit in many moves all of it. */
+bool store_log_due(const struct store *s);
+/* Waits for no reader; what one still needs is moved later. Not in a batch or view. */
+enum rxt_status store_log_move(struct store *s, struct rxt_error *err);
 /* Moves the log into the file and empties it. EBUSY: a reader still needs it. Not in a batch. */
 enum rxt_status store_checkpoint(struct store *s, struct rxt_error *err);
 /* A consistent copy of the whole file at `path`, which must not exist (EEXIST), made while others

@@ -28,6 +28,9 @@ struct store {
     int64_t next_upload; /* known once the lease is taken */
     bool sweep_due;      /* an upload or an import may be there that was given up */
 
+    uint32_t log_pages; /* in the log since it began anew */
+    uint32_t log_moved; /* ... when it was moved into the file last */
+
     char *row; /* ids and texts of the row read last */
     size_t row_bytes;
     struct store_stats stats;

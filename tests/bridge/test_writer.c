@@ -2,6 +2,7 @@
 #include "bridge/writer_impl.h"
 #include "tests/store/fixture.h"
 
+#include <sys/stat.h>
 #include <time.h>
 
 enum { CHUNKS = 3 };
@@ -195,6 +196,36 @@ static void many_in_steps_delay_by_one(void **state)
     let_go(fx, &c.w, &back);
 }
 
+/* A chunk a step. */
+static enum rxt_status write_chunks(struct work *w, struct store *s, struct rxt_error *err)
+{
+    static const uint8_t bytes[STORE_CHUNK_BYTES];
+    static struct store_upload u;
+    struct step *step = w->owner;
+    if (step->n_run == 0)
+        TRY(store_image_begin(s, &u, err));
+    w->again = ++step->n_run < step->runs;
+    return store_image_chunk(s, &u, bytes, sizeof bytes, err);
+}
+
+/* No commit has to move much of it into the file: it never grows to more than a few chunks. */
+static void it_moves_the_log_in_pieces(void **state)
+{
+    struct fixture *fx = *state;
+    struct writer *w = NULL;
+    struct mailbox back;
+    struct step large = {.fx = fx, .runs = 24};
+    struct stat log;
+    char path[320];
+    take_over(fx, &w, &back);
+    post(w, &large, write_chunks);
+    wait_for(&back, &large);
+    (void)snprintf(path, sizeof path, "%s-wal", fx->path);
+    assert_int_equal(stat(path, &log), 0);
+    assert_true(log.st_size <= 5 * (off_t)STORE_CHUNK_BYTES);
+    let_go(fx, &w, &back);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +233,7 @@ int main(void)
         store_unit_test(it_sweeps_when_something_always_waits),
         store_unit_test(it_looks_for_nothing_where_nothing_was_left),
         store_unit_test(many_in_steps_delay_by_one),
+        store_unit_test(it_moves_the_log_in_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -216,6 +216,35 @@ static void a_store_of_schema_1(void **state)
     assert_string_equal(x.origin, "");
 }
 
+/* Somebody who looks after the log moves it in pieces; without him it does not grow for ever. */
+static void the_log_is_moved(void **state)
+{
+    struct fixture *fx = *state;
+    static const uint8_t bytes[STORE_CHUNK_BYTES];
+    struct store_upload u;
+    char path[320];
+    struct stat log;
+    snprintf(path, sizeof path, "%s-wal", fx->path);
+    must(fx, store_image_begin(fx->s, &u, &fx->err));
+    for (int moves = 1; moves >= 0; moves--) {
+        int n_due = 0;
+        for (int i = 0; i < 40; i++) {
+            must(fx, store_image_chunk(fx->s, &u, bytes, sizeof bytes, &fx->err));
+            if (moves && store_log_due(fx->s)) {
+                n_due++;
+                must(fx, store_log_move(fx->s, &fx->err));
+                assert_false(store_log_due(fx->s));
+            }
+        }
+        assert_int_equal(stat(path, &log), 0);
+        assert_true(log.st_size <= (moves ? 4 : 20) * (off_t)STORE_CHUNK_BYTES);
+        assert_true(n_due >= 15 * moves);
+    }
+    must(fx, store_batch_begin(fx->s, &fx->err));
+    assert_status(RXT_EINVAL, store_log_move(fx->s, NULL));
+    store_batch_abort(fx->s);
+}
+
 static enum rxt_status open_and_read(void *arg)
 {
     struct fixture *fx = arg;
@@ -267,6 +296,7 @@ int main(void)
         store_unit_test(a_newer_store_is_refused),
         store_unit_test(older_schemas_move_forward),
         store_unit_test(a_store_of_schema_1),
+        store_unit_test(the_log_is_moved),
         store_unit_test(survives_no_memory),
         store_unit_test(statements_search),
     };
