@@ -223,7 +223,7 @@ struct bridge_event { /* lent during the callback */
     uint64_t price_us; /* expected, from the turns so far; 0 = there were none */
     int32_t position;  /* turns that are before it; 0 = it starts now */
 
-    /* TOKEN: complete code points only. candidate: also in DONE of a chosen one */
+    /* TOKEN: complete code points only. candidate: also in what ends a turn after CHOOSE */
     int32_t candidate;
     int32_t token;
     const char *text;
@@ -233,7 +233,7 @@ struct bridge_event { /* lent during the callback */
     enum rxt_finish finish;
     const int32_t *ids; /* query, then answer */
     bool stored;
-    uint64_t read_version, pending_version;
+    uint64_t read_version, pending_version; /* MEMORY_FAILED: read_version stays the newest */
     struct bridge_usage usage;
 
     /* UNDECIDED: on disk, to be chosen from until expires_us have passed (then ERROR, EEXPIRED);

@@ -13,6 +13,8 @@
 #include "bridge/replay_impl.h"
 #include "bridge/writer_impl.h"
 
+#include <stdatomic.h>
+
 #define NEVER_US UINT64_MAX
 
 /* ---- tasks ------------------------------------------------------------------------------ */
@@ -48,7 +50,10 @@ struct task_work {
     struct store_session session; /* in: names and fixed part; out: the row */
     int32_t *found_ids;           /* out of a find: the ids of the stored turn */
     uint64_t max_sessions;        /* of the tenant, when it was sent */
-    int n_try;                    /* of an ERASE, which found the session the first time */
+    bool erased;                  /* ERASE: its rows are gone, at an earlier try */
+    uint64_t busy_us;             /* ERASE: since then a reader of the file is in the way */
+    atomic_bool unwanted;         /* EXPORT: an ERASE of the session has come; for the exporter */
+    size_t unsynced;              /* EXPORT: bytes of the file that may not be on the disk */
     struct store_import *import;  /* under way, from fd into store; all the writer's */
     struct store *store;
     int fd;
@@ -104,6 +109,7 @@ struct task {
     bool fork_searched; /* it was not busy, and no earlier try has been answered in the fork */
     bool has_late;      /* some sink is late */
     bool diff_ready;    /* DIFF: it waits for nothing but others of its kind */
+    bool waits_export;  /* ERASE: until no export keeps the log of the store */
 
     struct answer *answer; /* [n_answer]; verbs with ids use the first */
     int32_t n_answer, n_open;
@@ -261,6 +267,7 @@ struct bridge {
     uint64_t next_deadline_us; /* nothing passes before */
     struct session *retry;
     struct task *oldest, *youngest; /* journaled, not yet committed */
+    int32_t n_export, n_erase;      /* under way */
     bool diff_out;
     const struct tenant *diff_last; /* whose it was; only a name, he may be gone */
 
@@ -447,14 +454,17 @@ bool verb_start(struct task *t);
 bool verb_go(struct task *t); /* its turn has come; false = no room */
 /* Every verb but TURN, REMEMBER and GET is one piece of work for the writer, and DONE after it. */
 void verb_post(struct task *t, work_run run, work_done done, bool alone);
-void verb_finished(struct work *w); /* DONE, or ERROR */
-void verb_opened(struct work *w);   /* the same where the row of its session may be new */
+void verb_finished(struct work *w);  /* DONE, or ERROR */
+void verb_opened(struct work *w);    /* the same where the row of its session may be new */
+void erases_go_on(struct bridge *b); /* no export is under way any more */
 /* On the writer's thread, before a session is made. ELIMIT: the tenant has as many as it may. */
 enum rxt_status verb_check_sessions(const struct task *t, struct store *store,
                                     struct rxt_error *err);
 
 /* transfer.c */
 void export_start(struct task *t);
+/* Who erases a session wants no export of it. */
+void exports_unwanted(struct session *s);
 void import_start(struct task *t);
 
 /* diff.c, list.c; list_prepare: before it is sure that the list is begun */

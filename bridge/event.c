@@ -191,6 +191,8 @@ void event_failed(struct task *t, enum bridge_event_kind kind, enum rxt_status s
     struct bridge_event e = {
         .kind = kind,
         .final = true,
+        .candidate = t->chosen < 0 ? 0 : t->chosen,
+        .read_version = kind == BRIDGE_MEMORY_FAILED ? t->session->version : 0,
         .status = st,
         .error = sentence && *sentence ? sentence : rxt_status_text(st),
         .key = key,

@@ -22,6 +22,7 @@ enum rxt_status front_create(struct front **out, const struct front_hooks *hooks
     link_init(&f->peers);
     link_init(&f->kept);
     link_init(&f->bulks);
+    link_init(&f->line);
     front_set_limits(f, limits);
     *out = f;
     return RXT_OK;
@@ -37,6 +38,7 @@ void front_destroy(struct front **front)
             stream_free(f, f->stream_bucket[i]);
     while (f->peers.next != &f->peers)
         peer_free(f, LINK_OF(f->peers.next, struct peer, all));
+    bulk_line_free(f);
     mem_free(f);
     *front = NULL;
 }
@@ -255,21 +257,21 @@ static void on_repeat(struct received *r, struct stream *s)
 
 static bool may_begin_bulk(struct received *r)
 {
-    const struct front *f = r->f;
-    const struct bulk_counts n = bulk_counts(f, r->p->tenant);
-    bool share = n.tenant < f->limits.max_tenant_bulk;
-    const struct refusal busy = {.code = WIRE_E_BUSY,
-                                 .retry_ms = 1000,
-                                 .detail = share ? "too many exports and imports run"
-                                                 : "this tenant runs as many exports and imports "
-                                                   "as it may"};
+    struct front *f = r->f;
     if (r->h.type == WIRE_IMPORT && r->body.bytes > f->limits.max_import_bytes) {
         refuse(r, WIRE_E_LIMIT, "bytes", "the import has %" PRIu64 " bytes, at most %" PRIu64,
                r->body.bytes, f->limits.max_import_bytes);
         return false;
     }
-    if (share && n.all < f->limits.max_bulk)
+    enum bulk_place place = bulk_place(f, r->p->tenant);
+    if (place == BULK_PLACE)
         return true;
+    const struct refusal busy = {.code = WIRE_E_BUSY,
+                                 .retry_ms = BULK_RETRY_MS,
+                                 .detail = place == BULK_NONE_FREE
+                                               ? "too many exports and imports run"
+                                               : "this tenant runs as many exports and imports "
+                                                 "as it may"};
     peer_refuse(r->f, r->p, r->h.id, &busy);
     return false;
 }

@@ -43,16 +43,79 @@ static bool submit(struct front *f, struct stream *s)
     return true;
 }
 
-struct bulk_counts bulk_counts(const struct front *f, const char *tenant)
+/* ---- places ------------------------------------------------------------------------------ */
+
+/* A tenant in the line. One that could not be noted for want of memory has no turn. */
+struct waiting {
+    struct link link;
+    uint64_t asked_us;
+    char tenant[BRIDGE_NAME_MAX];
+};
+
+static void leave_line(struct waiting *w)
 {
-    struct bulk_counts n = {0};
+    link_drop(&w->link);
+    mem_free(w);
+}
+
+void bulk_line_free(struct front *f)
+{
+    while (f->line.next != &f->line)
+        leave_line(LINK_OF(f->line.next, struct waiting, link));
+}
+
+/* NULL: it is not in the line. *ahead: how many tenants are before it, or all. */
+static struct waiting *find_in_line(struct front *f, const char *tenant, uint32_t *ahead)
+{
+    struct waiting *found = NULL;
+    *ahead = 0;
+    for (struct link *l = f->line.next, *next; l != &f->line && !found; l = next) {
+        struct waiting *w = LINK_OF(l, struct waiting, link);
+        next = l->next;
+        if (f->now_us - w->asked_us > UINT64_C(1000) * BULK_TURN_MS)
+            leave_line(w);
+        else if (strcmp(w->tenant, tenant) == 0)
+            found = w;
+        else
+            ++*ahead;
+    }
+    return found;
+}
+
+static void stand_in_line(struct front *f, const char *tenant, struct waiting *w)
+{
+    if (!w) {
+        w = mem_alloc(sizeof *w);
+        if (!w)
+            return;
+        (void)snprintf(w->tenant, sizeof w->tenant, "%s", tenant);
+        link_add(&f->line, &w->link);
+    }
+    w->asked_us = f->now_us;
+}
+
+enum bulk_place bulk_place(struct front *f, const char *tenant)
+{
+    uint32_t n_all = 0, n_tenant = 0, ahead;
     for (const struct link *l = f->bulks.next; l != &f->bulks; l = l->next) {
         const struct stream *s = LINK_OF(l, const struct stream, bulk_link);
-        n.all++;
-        n.tenant += strcmp(s->tenant, tenant) == 0;
+        n_all++;
+        n_tenant += strcmp(s->tenant, tenant) == 0;
     }
-    return n;
+    if (n_tenant >= f->limits.max_tenant_bulk)
+        return BULK_SHARE_USED;
+    struct waiting *w = find_in_line(f, tenant, &ahead);
+    if (n_all + ahead < f->limits.max_bulk) {
+        if (w)
+            leave_line(w);
+        return BULK_PLACE;
+    }
+    if (n_tenant == 0)
+        stand_in_line(f, tenant, w);
+    return BULK_NONE_FREE;
 }
+
+/* ---- begin ------------------------------------------------------------------------------- */
 
 bool bulk_start(struct front *f, struct stream *s, const struct wire_body *b)
 {

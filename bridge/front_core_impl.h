@@ -92,6 +92,7 @@ struct front {
     struct peer *peer_bucket[FRONT_BUCKETS];
     struct stream *stream_bucket[FRONT_BUCKETS];
     struct link peers, kept, bulks;
+    struct link line; /* tenants that wait for a place of bulks, the first one first */
     struct front_counts counts;
     bool draining;
     uint32_t n_gone;
@@ -158,10 +159,13 @@ void stream_fail(struct front *f, struct stream *s, enum wire_error code, const 
 
 /* front_bulk.c: exports and imports. None of these frees s, or sends but bulk_send. */
 /* How many run: of all, of a tenant. */
-struct bulk_counts {
-    uint32_t all, tenant;
-};
-struct bulk_counts bulk_counts(const struct front *f, const char *tenant);
+enum bulk_place { BULK_PLACE, BULK_NONE_FREE, BULK_SHARE_USED };
+/* Whether one more of the tenant may begin. A free place is for the tenant that was refused first
+ * and holds none; it keeps its turn as long as it asks again within BULK_TURN_MS. */
+#define BULK_RETRY_MS 1000u /* what a refused one is told */
+#define BULK_TURN_MS 3000u
+enum bulk_place bulk_place(struct front *f, const char *tenant);
+void bulk_line_free(struct front *f);
 bool bulk_start(struct front *f, struct stream *s,
                 const struct wire_body *b); /* false: no memory */
 void bulk_receive(struct front *f, struct stream *s, uint32_t sequence, struct wire_text bytes);

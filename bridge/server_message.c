@@ -49,8 +49,8 @@ static enum wire_error error_of(enum bridge_verb verb, enum rxt_status st)
     return wire_error_of(st);
 }
 
-void tell_error(const struct told *told, enum rxt_status st, const char *sentence,
-                uint64_t retry_after_us, const char *key)
+static void tell_error_of(const struct told *told, enum rxt_status st, const char *sentence,
+                          uint64_t retry_after_us, const char *key, int32_t candidate)
 {
     enum wire_error code = error_of(told->verb, st);
     metrics_error(told->teller->metrics, code);
@@ -63,7 +63,13 @@ void tell_error(const struct told *told, enum rxt_status st, const char *sentenc
     b.detail = wire_string(sentence && *sentence ? sentence : rxt_status_text(st));
     if (key)
         b.key = wire_string(key);
-    tell(told->teller, told->stream, WIRE_ERROR, WIRE_FINAL, &b);
+    tell_of(told->teller, told->stream, WIRE_ERROR, WIRE_FINAL, &b, candidate);
+}
+
+void tell_error(const struct told *told, enum rxt_status st, const char *sentence,
+                uint64_t retry_after_us, const char *key)
+{
+    tell_error_of(told, st, sentence, retry_after_us, key, 0);
 }
 
 /* ---- events ------------------------------------------------------------------------------ */
@@ -311,7 +317,7 @@ static void tell_memory_failed(const struct told *told, const struct bridge_even
     b.code = (uint64_t)code;
     b.name = wire_string(wire_error_name(code));
     b.detail = wire_string(e->error);
-    tell(told->teller, told->stream, WIRE_MEMORY_FAILED, WIRE_FINAL, &b);
+    tell_of(told->teller, told->stream, WIRE_MEMORY_FAILED, WIRE_FINAL, &b, e->candidate);
 }
 
 static void tell_cancelled(const struct told *told, const struct bridge_event *e)
@@ -319,7 +325,7 @@ static void tell_cancelled(const struct told *told, const struct bridge_event *e
     struct wire_body b = {0};
     wire_init(WIRE_CANCELLED, &b);
     b.session = wire_string(e->session);
-    tell(told->teller, told->stream, WIRE_CANCELLED, WIRE_FINAL, &b);
+    tell_of(told->teller, told->stream, WIRE_CANCELLED, WIRE_FINAL, &b, e->candidate);
 }
 
 /* The bridge names a deadline without its unit. */
@@ -328,7 +334,7 @@ static void tell_failed(const struct told *told, const struct bridge_event *e)
     char key[32];
     if (e->key)
         (void)snprintf(key, sizeof key, "%s_ms", e->key);
-    tell_error(told, e->status, e->error, e->retry_after_us, e->key ? key : NULL);
+    tell_error_of(told, e->status, e->error, e->retry_after_us, e->key ? key : NULL, e->candidate);
 }
 
 const char *tell_key(const struct bridge_request *r, enum rxt_status st)

@@ -178,6 +178,8 @@ static enum rxt_status place(struct task **task, struct rxt_error *err)
         bridge_activate(b, t->session); /* it may have been made for nothing */
         return place(task, err);
     }
+    if (t->r.verb == BRIDGE_ERASE)
+        exports_unwanted(s);
     enter(t);
     s->tenant->n_task++;
     *s->queue_last = t;

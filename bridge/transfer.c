@@ -9,11 +9,19 @@
 
 /* ---- export ----------------------------------------------------------------------------- */
 
+static const char erased[] = "the session was erased before its export had ended";
+
+/* So much at once goes to the disk: more of it would be in the way of what others sync. */
+#define SYNC_BYTES STORE_CHUNK_BYTES
+
 static enum rxt_status write_all(void *arg, const void *bytes, size_t n)
 {
-    int fd = *(int *)arg;
+    struct task *t = arg;
+    if (atomic_load(&t->write.unwanted))
+        return RXT_ENOTFOUND;
+    t->write.unsynced += n;
     for (const char *p = bytes; n > 0;) {
-        ssize_t done = write(fd, p, n);
+        ssize_t done = write(t->write.fd, p, n);
         if (done < 0 && errno == EINTR)
             continue;
         if (done < 0)
@@ -21,7 +29,10 @@ static enum rxt_status write_all(void *arg, const void *bytes, size_t n)
         p += done;
         n -= (size_t)done;
     }
-    return RXT_OK;
+    if (t->write.unsynced < SYNC_BYTES)
+        return RXT_OK;
+    t->write.unsynced = 0;
+    return fdatasync(t->write.fd) == 0 || errno == EINVAL ? RXT_OK : RXT_EIO; /* EINVAL: a pipe */
 }
 
 /* Under another name until it is whole and on the disk. */
@@ -35,11 +46,14 @@ static enum rxt_status run_export(struct work *w, struct store *store, struct rx
     int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", part, strerror(errno));
-    enum rxt_status st = store_export(store, t->r.tenant, t->r.session, true, write_all, &fd, err);
+    t->write.fd = fd;
+    enum rxt_status st = store_export(store, t->r.tenant, t->r.session, true, write_all, t, err);
     if (st == RXT_OK && fsync(fd) != 0)
         st = rxt_fail(err, RXT_EIO, "cannot sync %.180s: %s", part, strerror(errno));
     if (close(fd) != 0 && st == RXT_OK)
         st = rxt_fail(err, RXT_EIO, "cannot close %.180s: %s", part, strerror(errno));
+    if (atomic_load(&t->write.unwanted))
+        st = rxt_fail(err, RXT_ENOTFOUND, erased);
     if (st == RXT_OK && rename(part, t->r.path) != 0)
         st = rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", t->r.path, strerror(errno));
     if (st != RXT_OK)
@@ -47,10 +61,35 @@ static enum rxt_status run_export(struct work *w, struct store *store, struct rx
     return st;
 }
 
+static void export_done(struct work *w)
+{
+    struct task *t = w->owner;
+    struct bridge *b = t->bridge;
+    verb_finished(w);
+    if (--b->n_export == 0)
+        erases_go_on(b);
+}
+
+/* An export that began beside an ERASE would keep it from its end, and the next one, and so on. */
 void export_start(struct task *t)
 {
+    struct bridge *b = t->bridge;
+    if (atomic_load(&t->write.unwanted)) {
+        task_fail(t, RXT_ENOTFOUND, erased);
+        return;
+    }
+    if (b->n_erase > 0)
+        return;
+    b->n_export++;
     t->work_out = true;
-    bridge_post_export(t->bridge, &t->write.work, run_export, verb_finished, t);
+    bridge_post_export(b, &t->write.work, run_export, export_done, t);
+}
+
+void exports_unwanted(struct session *s)
+{
+    for (struct task *t = s->queue; t; t = t->next)
+        if (t->r.verb == BRIDGE_EXPORT)
+            atomic_store(&t->write.unwanted, true);
 }
 
 /* ---- import ----------------------------------------------------------------------------- */

@@ -237,25 +237,79 @@ static void start_rewind(struct task *t)
 
 /* ---- erase ------------------------------------------------------------------------------ */
 
-/* An export may keep the log from being emptied for long: others commit between the tries. */
-#define ERASE_TRIES (5000 / (int)STORE_ERASE_WAIT_MS)
+/* What reads the file for another program may be in the way so long. */
+#define ERASE_BUSY_US 5000000u
 
 static enum rxt_status run_erase(struct work *w, struct store *store, struct rxt_error *err)
 {
     struct task *t = w->owner;
     struct store_session row;
-    if (t->write.n_try == 0 &&
-        store_session_get(store, t->r.tenant, t->r.session, &row, NULL) == RXT_ENOTFOUND)
-        return store_session_erase(store, t->r.tenant, t->r.session, err);
+    bool there = store_session_get(store, t->r.tenant, t->r.session, &row, NULL) != RXT_ENOTFOUND;
     enum rxt_status st = store_session_erase(store, t->r.tenant, t->r.session, err);
-    w->again = st == RXT_EBUSY && ++t->write.n_try < ERASE_TRIES;
-    return st == RXT_ENOTFOUND ? RXT_OK : st; /* its rows went at an earlier try */
+    t->write.erased |= there;
+    return st == RXT_ENOTFOUND && t->write.erased ? RXT_OK : st;
+}
+
+static void erase_done(struct work *w);
+
+static void post_erase(struct task *t)
+{
+    verb_post(t, run_erase, erase_done, true);
+}
+
+static void start_erase(struct task *t)
+{
+    session_drop(t->session);
+    t->bridge->n_erase++;
+    post_erase(t);
+}
+
+/* Its bytes are still in the log, which a reader keeps from being emptied: an export of ours, that
+ * ends by itself, or another program. Others commit between the tries. */
+static bool erase_again(struct task *t)
+{
+    struct bridge *b = t->bridge;
+    if (b->n_export > 0) {
+        t->waits_export = true;
+        t->write.busy_us = 0;
+        return true;
+    }
+    uint64_t now = b->clock();
+    if (t->write.busy_us == 0)
+        t->write.busy_us = now;
+    if (now - t->write.busy_us >= ERASE_BUSY_US)
+        return false;
+    post_erase(t);
+    return true;
+}
+
+void erases_go_on(struct bridge *b)
+{
+    for (struct task *t = b->all; t; t = t->all_next) {
+        if (!t->waits_export)
+            continue;
+        t->waits_export = false;
+        post_erase(t);
+    }
+}
+
+/* No export began while one was under way. */
+static void erase_ended(struct bridge *b)
+{
+    if (--b->n_erase > 0)
+        return;
+    for (struct task *t = b->all; t; t = t->all_next)
+        if (t->r.verb == BRIDGE_EXPORT && !t->work_out)
+            bridge_activate(b, t->session);
 }
 
 static void erase_done(struct work *w)
 {
     struct task *t = w->owner;
     struct session *s = t->session;
+    if (w->status == RXT_EBUSY && erase_again(t))
+        return;
+    erase_ended(t->bridge);
     if (w->status == RXT_OK) {
         s->row = (struct store_session){0};
         s->held = false;
@@ -320,7 +374,6 @@ static bool start_get(struct task *t)
 
 bool verb_start(struct task *t)
 {
-    struct session *s = t->session;
     if (t->state == TASK_QUEUED)
         task_move(t, TASK_LOADING);
     switch (t->r.verb) {
@@ -339,10 +392,8 @@ bool verb_start(struct task *t)
             schedule_task(t, LIST_BYTES);
         break;
     case BRIDGE_ERASE:
-        if (settled(t)) {
-            session_drop(s);
-            verb_post(t, run_erase, erase_done, true);
-        }
+        if (settled(t))
+            start_erase(t);
         break;
     case BRIDGE_EXPORT:
         if (settled(t))

@@ -4,13 +4,18 @@
 
 #include <pthread.h>
 
+struct queue {
+    struct work *first, **last;
+};
+
 struct writer {
     struct store *store;
     struct mailbox inbox;
     struct mailbox *back;
-    struct work *first, **last; /* taken in, not run; in order */
+    struct queue in;   /* taken in, not run; in order */
+    struct queue more; /* begun, not finished: one step of one of them between what is new */
     bool stopping;
-    int n_busy; /* pieces of work or groups since it last swept, at most SWEEP_EVERY */
+    uint64_t n_busy; /* pieces of work or groups since it last swept */
     pthread_t thread;
 };
 
@@ -25,19 +30,19 @@ static struct work *next_of(struct work *w)
     return (struct work *)w->mail.next;
 }
 
-static void append(struct writer *w, struct work *work)
+static void append(struct queue *q, struct work *work)
 {
     work->mail.next = NULL;
-    *w->last = work;
-    w->last = (struct work **)&work->mail.next;
+    *q->last = work;
+    q->last = (struct work **)&work->mail.next;
 }
 
-static struct work *take_first(struct writer *w)
+static struct work *take_first(struct queue *q)
 {
-    struct work *work = w->first;
-    w->first = next_of(work);
-    if (!w->first)
-        w->last = &w->first;
+    struct work *work = q->first;
+    q->first = next_of(work);
+    if (!q->first)
+        q->last = &q->first;
     return work;
 }
 
@@ -45,7 +50,7 @@ static void finish(struct writer *w, struct work *work)
 {
     if (work->again) {
         work->again = false;
-        append(w, work);
+        append(&w->more, work);
         return;
     }
     mailbox_post(w->back, &work->mail);
@@ -86,7 +91,7 @@ static void take_in(struct writer *w, struct mail *mail)
         if (work->stop)
             w->stopping = true;
         else
-            append(w, work);
+            append(&w->in, work);
     }
 }
 
@@ -98,35 +103,52 @@ static bool sweep(struct writer *w)
     return store_sweep(w->store, &more, NULL) == RXT_OK;
 }
 
-static void ran(struct writer *w)
+/* One piece of what nobody waits for, so that what is new waits for no more than one. */
+static void run_more(struct writer *w)
 {
-    if (w->n_busy < SWEEP_EVERY)
-        w->n_busy++;
-    if (w->n_busy == SWEEP_EVERY && store_sweep_due(w->store))
+    if (store_log_due(w->store)) {
+        (void)store_log_move(w->store, NULL); /* else a later one does it */
+    } else if (w->n_busy >= SWEEP_EVERY && store_sweep_due(w->store)) {
         (void)sweep(w);
+    } else if (w->more.first) {
+        run_alone(w, take_first(&w->more));
+        w->n_busy++;
+    }
+}
+
+static void run_first(struct writer *w)
+{
+    struct work *group[GROUP_MAX];
+    int n = 0;
+    while (w->in.first && !w->in.first->alone && n < GROUP_MAX)
+        group[n++] = take_first(&w->in);
+    if (n > 0)
+        run_group(w, group, n);
+    else
+        run_alone(w, take_first(&w->in));
+    w->n_busy++;
+}
+
+static bool has_work(const struct writer *w)
+{
+    return w->in.first || w->more.first;
 }
 
 static void *run(void *arg)
 {
     struct writer *w = arg;
-    while (w->first || !w->stopping) {
-        if (!w->first && !store_sweep_due(w->store))
+    while (has_work(w) || !w->stopping) {
+        if (!has_work(w) && !store_sweep_due(w->store))
             mailbox_wait(&w->inbox, UINT64_MAX);
         take_in(w, mailbox_take(&w->inbox));
-        if (!w->first) {
+        if (!has_work(w)) {
             if (store_sweep_due(w->store) && !w->stopping && !sweep(w))
                 mailbox_wait(&w->inbox, SWEEP_RETRY_US);
             continue;
         }
-        struct work *group[GROUP_MAX];
-        int n = 0;
-        while (w->first && !w->first->alone && n < GROUP_MAX)
-            group[n++] = take_first(w);
-        if (n > 0)
-            run_group(w, group, n);
-        else
-            run_alone(w, take_first(w));
-        ran(w);
+        while (w->in.first)
+            run_first(w);
+        run_more(w);
     }
     return NULL;
 }
@@ -137,7 +159,8 @@ enum rxt_status writer_create(struct writer **out, struct store **store, struct 
     if (!w)
         return RXT_ENOMEM;
     w->back = back;
-    w->last = &w->first;
+    w->in.last = &w->in.first;
+    w->more.last = &w->more.first;
     if (mailbox_create(&w->inbox) != RXT_OK) {
         mem_free(w);
         return RXT_EIO;

@@ -1,7 +1,8 @@
 /* The store writer: one thread that owns the SQLite connection that writes.
  *
  * The engine posts pieces of work and gets them back when they are durable (or refused). Work that
- * waits is committed as one group: one sync for all of it. Others over handles that only read do
+ * waits is committed as one group: one sync for all of it. Of work in steps, however many pieces
+ * there are of it, one step goes between what is new. Others over handles that only read do
  * what needs no transaction that writes, all of it alone: one page-ins, listings and comparisons,
  * one exports, which wait for the files that they write.
  */
@@ -24,7 +25,7 @@ struct work { /* filled by the engine; owned by the writer from post until it co
     work_done done;
     void *owner; /* the engine's: whose work it is */
     bool alone;  /* not part of a group: reads, and verbs with transactions of their own */
-    bool again;  /* set by run: not finished, put me at the end of the queue */
+    bool again;  /* set by run: not finished, run me again, alone, after what is new */
     bool stop;   /* ends the thread */
     enum rxt_status status;
     struct rxt_error error;

@@ -1,6 +1,8 @@
 /* The reader of exported sessions. Its bytes may come from anywhere: every length is checked before
- * it is used, and the rows become visible in one transaction after the seal. Chunks of images go
- * in before; without their image they are nothing, and a failed import leaves them to the sweep. */
+ * it is used, and the session becomes visible in one transaction after the seal. Chunks of images
+ * and rows of the journal go in before, some at a time; they are nobody's until then, and a failed
+ * import leaves them to the sweep. */
+#include "store/arrival_impl.h"
 #include "store/export_impl.h"
 #include "store/sqlite/seal_impl.h"
 
@@ -15,11 +17,15 @@
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the store's formats are little endian");
 
+/* Of a step: rows are small, and to write so many takes as long as a sync. */
+#define STEP_ROWS 32
+
 struct store_import {
     struct store *s;
     struct store_source from;
     struct rxt_error *err; /* of the call that runs */
     bool started, finished;
+    bool arriving; /* the session's row is in the store, hidden */
     crypto_generichash_state seal;
     XXH3_state_t sum; /* of the record under way */
     uint32_t format;
@@ -37,6 +43,7 @@ struct store_import {
     struct store_upload upload[EXPORT_IMAGES_MAX];
     size_t n_upload; /* begun; the last of them perhaps not whole */
     bool in_image;   /* its bytes are next */
+    size_t n_read;   /* of them: in buf, not in the store */
 
     uint8_t *buf; /* a chunk, or ids and texts of a turn */
     size_t buf_bytes;
@@ -233,12 +240,16 @@ static enum rxt_status image(struct store_import *in)
     return RXT_OK;
 }
 
+/* One step reads, the next one writes: each takes about as long. */
 static enum rxt_status image_chunk(struct store_import *in)
 {
-    size_t n = in->left < STORE_CHUNK_BYTES ? (size_t)in->left : STORE_CHUNK_BYTES;
-    TRY(take(in, in->buf, n));
-    TRY(store_image_chunk(in->s, &in->upload[in->n_upload - 1], in->buf, n, in->err));
-    in->left -= n;
+    if (in->n_read == 0) {
+        in->n_read = in->left < STORE_CHUNK_BYTES ? (size_t)in->left : STORE_CHUNK_BYTES;
+        return take(in, in->buf, in->n_read);
+    }
+    TRY(store_image_chunk(in->s, &in->upload[in->n_upload - 1], in->buf, in->n_read, in->err));
+    in->left -= in->n_read;
+    in->n_read = 0;
     if (in->left > 0)
         return RXT_OK;
     in->in_image = false;
@@ -349,25 +360,38 @@ static enum rxt_status end(struct store_import *in)
     return RXT_OK;
 }
 
-/* In a batch: the rows, and after the seal what makes them a session. */
-static enum rxt_status rows(struct store_import *in)
+/* In a batch: what makes the rows a session, after the seal. */
+static enum rxt_status become_visible(struct store_import *in)
 {
     struct store *s = in->s;
-    TRY(store_session_create(s, &in->session, in->err));
-    while (in->type == EXPORT_TURN) {
-        TRY(turn(in));
-        TRY(next(in));
-    }
-    if (in->type != EXPORT_END)
-        return bad(in, "a record is of unknown type");
     TRY(end(in));
-    for (uint64_t v = in->session.base + 1; v <= in->applied; v++)
-        TRY(store_turn_applied(s, in->session.id, v, in->err));
+    TRY(accept(in));
+    in->session.applied = in->applied;
+    TRY(arrival_finish(s, &in->session, in->err));
     for (size_t i = 0; i < in->n_upload; i++)
         TRY(store_image_commit(s, &in->upload[i], in->session.id, &in->image[i], in->err));
     return content(in,
                    store_session_set_state(s, in->session.id, in->flags, in->held_reason, in->err),
                    "the session's state");
+}
+
+/* In a batch: some rows, and the end if it comes behind them. */
+static enum rxt_status rows(struct store_import *in, bool *whole)
+{
+    uint64_t bytes = 0;
+    if (!in->arriving)
+        TRY(arrival_begin(in->s, &in->session, in->err));
+    for (int n = 0; in->type == EXPORT_TURN; n++) {
+        bytes += in->left;
+        if (n == STEP_ROWS || (n > 0 && bytes > STORE_CHUNK_BYTES))
+            return RXT_OK;
+        TRY(turn(in));
+        TRY(next(in));
+    }
+    if (in->type != EXPORT_END)
+        return bad(in, "a record is of unknown type");
+    *whole = true;
+    return become_visible(in);
 }
 
 static enum rxt_status start(struct store_import *in)
@@ -386,17 +410,18 @@ static enum rxt_status start(struct store_import *in)
     return next(in);
 }
 
-static enum rxt_status finish(struct store_import *in)
+static enum rxt_status some_rows(struct store_import *in)
 {
-    TRY(accept(in));
+    bool whole = false;
     TRY(store_batch_begin(in->s, in->err));
-    enum rxt_status st = rows(in);
+    enum rxt_status st = rows(in, &whole);
     if (st != RXT_OK) {
         store_batch_abort(in->s);
         return st;
     }
     TRY(store_batch_commit(in->s, in->err));
-    in->finished = true;
+    in->arriving = true;
+    in->finished = whole;
     return RXT_OK;
 }
 
@@ -407,16 +432,23 @@ static enum rxt_status step(struct store_import *in)
         return start(in);
     }
     if (in->type != EXPORT_IMAGE)
-        return finish(in);
+        return some_rows(in);
     return in->in_image ? image_chunk(in) : image(in);
 }
 
-/* What was uploaded for nothing is left to store_sweep; what cannot be given up now is swept when
+/* What was written for nothing is left to store_sweep; what cannot be given up now is swept when
  * the lease is taken. */
 static void give_up(struct store_import *in)
 {
+    if (in->n_upload == 0 && !in->arriving)
+        return;
+    if (store_batch_begin(in->s, NULL) != RXT_OK)
+        return;
     for (size_t i = 0; i < in->n_upload; i++)
         (void)store_image_abort(in->s, &in->upload[i], NULL);
+    if (in->arriving)
+        (void)arrival_give_up(in->s, in->session.id, NULL);
+    (void)store_batch_commit(in->s, NULL);
 }
 
 enum rxt_status store_import_begin(struct store_import **out, struct store *s, const char *tenant,

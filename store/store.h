@@ -330,8 +330,8 @@ enum rxt_status store_export(struct store *s, const char *tenant, const char *na
 /* Reads exactly n bytes; EFORMAT when there are not so many. */
 typedef enum rxt_status (*store_read)(void *arg, void *bytes, size_t n);
 /* Whether a session with such a fixed part may come in; asked as soon as that was read, so that
- * nothing of what nobody here can use goes to the disk, and again before the rows are written:
- * meanwhile others may have come. */
+ * nothing of what nobody here can use goes to the disk, and again before it is there: meanwhile
+ * others may have come. */
 typedef enum rxt_status (*store_accept)(void *arg, const struct store_session *x,
                                         struct rxt_error *err);
 struct store_source {
@@ -346,8 +346,8 @@ enum rxt_status store_import(struct store *s, const char *tenant, const char *na
                              const struct store_source *from, struct store_session *out,
                              struct rxt_error *err);
 
-/* The same in steps that write at most STORE_CHUNK_BYTES of an image each, so that journal rows go
- * between them; the last one writes all rows. */
+/* The same in steps that write at most STORE_CHUNK_BYTES of an image or a few rows each, so that
+ * journal rows of others go between them. */
 struct store_import; /* opaque: one under way */
 enum rxt_status store_import_begin(struct store_import **out, struct store *s, const char *tenant,
                                    const char *name, const struct store_source *from,
@@ -387,12 +387,17 @@ enum rxt_status store_export_look(store_read read, void *arg, store_part_found f
 
 /* ---- care ------------------------------------------------------------------------------- */
 
-/* Removes at most one chunk that no image needs, for a writer with nothing else to do. *more =
- * there may be another. */
+/* Removes at most one chunk that no image needs, or some rows of an import that was given up, for a
+ * writer with nothing else to do. *more = there may be another. */
 enum rxt_status store_sweep(struct store *s, bool *more, struct rxt_error *err);
 /* Whether a sweep may find something: since the last one that found nothing, this handle has pruned
- * an image of several chunks, or given an upload up. */
+ * an image of several chunks, or given up an upload or import. */
 bool store_sweep_due(const struct store *s);
+/* Whether the log has grown by a piece that store_log_move would move into the file. Whoever looks
+ * after every few commits keeps each of them short; else one commit in many moves all of it. */
+bool store_log_due(const struct store *s);
+/* Waits for no reader; what one still needs is moved later. Not in a batch or view. */
+enum rxt_status store_log_move(struct store *s, struct rxt_error *err);
 /* Moves the log into the file and empties it. EBUSY: a reader still needs it. Not in a batch. */
 enum rxt_status store_checkpoint(struct store *s, struct rxt_error *err);
 /* A consistent copy of the whole file at `path`, which must not exist (EEXIST), made while others

@@ -68,16 +68,32 @@ enum rxt_status chunk_put(struct store *s, struct store_upload *u, const void *b
     return RXT_OK;
 }
 
-#define NOBODY 0u /* a fence that no writer has: to be swept */
-
-static enum rxt_status orphan_put(struct store *s, int64_t upload, uint64_t fence,
-                                  struct rxt_error *err)
+enum rxt_status orphan_put(struct store *s, int64_t orphan, uint64_t fence, struct rxt_error *err)
 {
     s->sweep_due |= fence == NOBODY;
     struct query q = query_open(s, SQL_ORPHAN_PUT);
-    bind_int(&q, upload);
+    bind_int(&q, orphan);
     bind_u64(&q, fence);
     return query_done(&q, "note an upload", err);
+}
+
+enum rxt_status orphan_check(struct store *s, int64_t orphan, struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_ORPHAN_GET);
+    bind_int(&q, orphan);
+    enum rxt_status st = query_row(&q, "look for an upload", err);
+    bool ours = st == RXT_OK && column_u64(&q, 0) == s->fence;
+    query_close(&q);
+    if (st == RXT_ENOTFOUND || (st == RXT_OK && !ours))
+        return rxt_fail(err, RXT_ENOTFOUND, "upload %" PRId64 " is not open", orphan);
+    return st;
+}
+
+enum rxt_status orphan_delete(struct store *s, int64_t orphan, struct rxt_error *err)
+{
+    struct query q = query_open(s, SQL_ORPHAN_DELETE);
+    bind_int(&q, orphan);
+    return query_done(&q, "finish an upload", err);
 }
 
 enum rxt_status store_image_begin(struct store *s, struct store_upload *u, struct rxt_error *err)
@@ -87,24 +103,10 @@ enum rxt_status store_image_begin(struct store *s, struct store_upload *u, struc
     return tx_end(s, orphan_put(s, u->id, s->fence, err), err);
 }
 
-/* The upload is still ours to fill: not committed, given up or swept. */
-static enum rxt_status upload_check(struct store *s, const struct store_upload *u,
-                                    struct rxt_error *err)
-{
-    struct query q = query_open(s, SQL_ORPHAN_GET);
-    bind_int(&q, u->id);
-    enum rxt_status st = query_row(&q, "look for an upload", err);
-    bool ours = st == RXT_OK && column_u64(&q, 0) == s->fence;
-    query_close(&q);
-    if (st == RXT_ENOTFOUND || (st == RXT_OK && !ours))
-        return rxt_fail(err, RXT_ENOTFOUND, "upload %" PRId64 " is not open", u->id);
-    return st;
-}
-
 static enum rxt_status add(struct store *s, struct store_upload *u, const void *bytes, size_t n,
                            struct rxt_error *err)
 {
-    TRY(upload_check(s, u, err));
+    TRY(orphan_check(s, u->id, err));
     return chunk_put(s, u, bytes, n, err);
 }
 
@@ -122,7 +124,7 @@ enum rxt_status store_image_abort(struct store *s, const struct store_upload *u,
                                   struct rxt_error *err)
 {
     TRY(tx_begin(s, err));
-    enum rxt_status st = upload_check(s, u, err);
+    enum rxt_status st = orphan_check(s, u->id, err);
     if (st == RXT_OK)
         st = orphan_put(s, u->id, NOBODY, err);
     return tx_end(s, st, err);
@@ -130,10 +132,8 @@ enum rxt_status store_image_abort(struct store *s, const struct store_upload *u,
 
 enum rxt_status upload_adopt(struct store *s, const struct store_upload *u, struct rxt_error *err)
 {
-    TRY(upload_check(s, u, err));
-    struct query q = query_open(s, SQL_ORPHAN_DELETE);
-    bind_int(&q, u->id);
-    return query_done(&q, "finish an upload", err);
+    TRY(orphan_check(s, u->id, err));
+    return orphan_delete(s, u->id, err);
 }
 
 /* Key of the last chunk of an upload, or ENOTFOUND. */
@@ -168,25 +168,30 @@ enum rxt_status chunks_give_up(struct store *s, int64_t upload, struct rxt_error
                                        : orphan_put(s, upload, NOBODY, err);
 }
 
+static enum rxt_status upload_sweep(struct store *s, int64_t upload, bool *gone,
+                                    struct rxt_error *err)
+{
+    int64_t key;
+    enum rxt_status st = last_chunk(s, upload, &key, err);
+    *gone = st == RXT_ENOTFOUND;
+    if (st == RXT_OK)
+        return chunk_delete(s, key, err);
+    return *gone ? RXT_OK : st;
+}
+
 static enum rxt_status sweep_one(struct store *s, bool *more, struct rxt_error *err)
 {
     struct query q = query_open(s, SQL_ORPHAN_NEXT);
     bind_u64(&q, s->fence);
     enum rxt_status st = query_row(&q, "look for what to sweep", err);
-    int64_t upload = st == RXT_OK ? column_int(&q, 0) : 0;
+    int64_t orphan = st == RXT_OK ? column_int(&q, 0) : 0;
     query_close(&q);
     *more = st == RXT_OK;
     if (st != RXT_OK)
         return st == RXT_ENOTFOUND ? RXT_OK : st;
-    int64_t key;
-    st = last_chunk(s, upload, &key, err);
-    if (st == RXT_OK)
-        return chunk_delete(s, key, err);
-    if (st != RXT_ENOTFOUND)
-        return st;
-    struct query done = query_open(s, SQL_ORPHAN_DELETE);
-    bind_int(&done, upload);
-    return query_done(&done, "sweep an upload", err);
+    bool gone = false;
+    TRY(orphan < 0 ? arrival_sweep(s, -orphan, &gone, err) : upload_sweep(s, orphan, &gone, err));
+    return gone ? orphan_delete(s, orphan, err) : RXT_OK;
 }
 
 enum rxt_status store_sweep(struct store *s, bool *more, struct rxt_error *err)

@@ -12,15 +12,56 @@
 #define BUSY_MS 5000u
 #define KEEP_IMAGES 2u
 
-/* What every connection gets. 8 MiB of page cache hold the hot pages of thousands of sessions; the
- * log is moved into the file every 512 pages = 16 MiB. */
+/* The log is moved into the file when it has grown by so many pages: a piece of 2 MiB if somebody
+ * looks after that (store_log_due), else by the commit that finds 16 MiB. */
+#define LOG_PIECE_PAGES 64u
+#define LOG_MOST_PAGES 512u
+
+/* What every connection gets. 8 MiB of page cache hold the hot pages of thousands of sessions. */
 static const char pragmas[] = "PRAGMA cache_size = -8192;"
                               "PRAGMA secure_delete = ON;"
                               "PRAGMA foreign_keys = ON;"
                               "PRAGMA cell_size_check = ON;"
                               "PRAGMA trusted_schema = OFF;"
-                              "PRAGMA temp_store = MEMORY;"
-                              "PRAGMA wal_autocheckpoint = 512;";
+                              "PRAGMA temp_store = MEMORY;";
+
+static uint32_t log_grown(const struct store *s)
+{
+    return s->log_pages - s->log_moved;
+}
+
+/* What readers keep from being moved is moved later, by whoever does it next. */
+static int log_move(struct store *s)
+{
+    s->log_moved = s->log_pages;
+    return sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
+/* SQLite calls it after every commit. */
+static int committed(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    struct store *s = arg;
+    (void)db;
+    (void)name;
+    if ((uint32_t)pages < s->log_pages)
+        s->log_moved = 0; /* it began anew, since all of it was moved */
+    s->log_pages = (uint32_t)pages;
+    if (log_grown(s) >= LOG_MOST_PAGES)
+        (void)log_move(s); /* the commit is good, whatever comes of this */
+    return SQLITE_OK;
+}
+
+bool store_log_due(const struct store *s)
+{
+    return log_grown(s) >= LOG_PIECE_PAGES;
+}
+
+enum rxt_status store_log_move(struct store *s, struct rxt_error *err)
+{
+    TRY(must_be_idle(s, "a move of the log", err));
+    int rc = log_move(s);
+    return rc == SQLITE_OK || rc == SQLITE_BUSY ? RXT_OK : sql_fail(s, rc, "move the log", err);
+}
 
 /* Until the schema is known to be ours, a file without SQLite's header is not a damaged store. */
 static enum rxt_status run(struct store *s, const char *sql, struct rxt_error *err)
@@ -62,6 +103,7 @@ static enum rxt_status connect(struct store *s, const struct store_options *opt,
         return sql_fail(s, rc, "open the store", err);
     (void)sqlite3_busy_timeout(s->db, (int)s->busy_ms);
     (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)NULL);
+    (void)sqlite3_wal_hook(s->db, committed, s);
     TRY(run(s, pragmas, err));
     return run(s,
                opt->sync == STORE_SYNC_NORMAL ? "PRAGMA synchronous = NORMAL"

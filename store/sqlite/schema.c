@@ -7,10 +7,12 @@
 
 extern const char store_schema_1[]; /* made of store/schema.sql */
 extern const char store_schema_2[];
+extern const char store_schema_3[];
 
 static const char *const migrations[] = {
     store_schema_1, /* 0 -> 1 */
     store_schema_2, /* 1 -> 2 */
+    store_schema_3, /* 2 -> 3 */
 };
 const struct schema_list schema_current = {migrations, sizeof migrations / sizeof *migrations, 1};
 

@@ -9,7 +9,7 @@
 
 /* Over what is fixed when a session is made: a bit of the seed that flips on the disk would be a
  * different memory for ever. */
-static uint64_t seal_of(const struct store_session *x)
+uint64_t session_seal(const struct store_session *x)
 {
     XXH3_state_t h;
     (void)XXH3_64bits_reset(&h);
@@ -95,7 +95,7 @@ static enum rxt_status session_read(struct query *q, struct store_session *x, st
     x->head = column_count(q, 21, STORE_VERSION_MAX);
     x->used_us = column_int(q, 22);
     TRY(query_check(q, "read a session", err));
-    if (seal != seal_of(x) || !state_sound || x->applied < x->base || x->head < x->applied)
+    if (seal != session_seal(x) || !state_sound || x->applied < x->base || x->head < x->applied)
         return rxt_fail(err, RXT_ECORRUPT, "row of session %s is damaged (store %s)", x->name,
                         q->s->path);
     return RXT_OK;
@@ -111,7 +111,7 @@ static enum rxt_status name_check(const char *name, const char *what, struct rxt
     return RXT_OK;
 }
 
-static enum rxt_status create_check(const struct store_session *x, struct rxt_error *err)
+enum rxt_status session_check(const struct store_session *x, struct rxt_error *err)
 {
     TRY(name_check(x->tenant, "tenant name", err));
     TRY(name_check(x->name, "session name", err));
@@ -150,7 +150,7 @@ enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t
     bind_text(&q, origin ? "" : x->origin);
     bind_u64(&q, x->origin_version);
     bind_int(&q, x->created_us);
-    bind_u64(&q, seal_of(x));
+    bind_u64(&q, session_seal(x));
     bind_int(&q, x->flags);
     bind_u64(&q, x->applied);
     enum rxt_status st = query_done(&q, "make a session", err);
@@ -163,7 +163,7 @@ enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t
 enum rxt_status store_session_create(struct store *s, struct store_session *x,
                                      struct rxt_error *err)
 {
-    TRY(create_check(x, err));
+    TRY(session_check(x, err));
     x->flags = 0;
     x->held_reason[0] = '\0';
     x->head = x->applied = x->base;

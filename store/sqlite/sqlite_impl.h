@@ -26,7 +26,10 @@ struct store {
     int lock_fd;         /* -1, or the open lock file */
     uint64_t fence;      /* 0 = no lease */
     int64_t next_upload; /* known once the lease is taken */
-    bool sweep_due;      /* an upload may be there that nobody names */
+    bool sweep_due;      /* an upload or an import may be there that was given up */
+
+    uint32_t log_pages; /* in the log since it began anew */
+    uint32_t log_moved; /* ... when it was moved into the file last */
 
     char *row; /* ids and texts of the row read last */
     size_t row_bytes;
@@ -120,6 +123,10 @@ enum rxt_status session_by_id(struct store *s, int64_t session, struct store_ses
 /* In a transaction. Writes what moves of a session: flags, held_reason, applied. */
 enum rxt_status session_write(struct store *s, const struct store_session *x,
                               struct rxt_error *err);
+/* EINVAL, ELIMIT: what is fixed when a session is made can not be taken. */
+enum rxt_status session_check(const struct store_session *x, struct rxt_error *err);
+/* Over what is fixed. */
+uint64_t session_seal(const struct store_session *x);
 /* Inserts the row; origin 0 = none. Fills in x->id. In a transaction. */
 enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t origin,
                                struct rxt_error *err);
@@ -166,6 +173,13 @@ enum rxt_status image_share(struct store *s, const struct store_session *from,
 /* In a transaction. The next chunk of an upload. */
 enum rxt_status chunk_put(struct store *s, struct store_upload *u, const void *bytes, size_t n,
                           struct rxt_error *err);
+/* In a transaction. What is not whole belongs to a fence: ours, or NOBODY, and is swept. An upload
+ * goes by its number, a session that arrives by its negative id. orphan_check: it is still ours to
+ * fill, not whole, given up or swept; ENOTFOUND. */
+#define NOBODY 0u
+enum rxt_status orphan_put(struct store *s, int64_t orphan, uint64_t fence, struct rxt_error *err);
+enum rxt_status orphan_check(struct store *s, int64_t orphan, struct rxt_error *err);
+enum rxt_status orphan_delete(struct store *s, int64_t orphan, struct rxt_error *err);
 /* In a transaction. Nobody names the upload any more. */
 enum rxt_status chunks_give_up(struct store *s, int64_t upload, struct rxt_error *err);
 enum rxt_status chunks_stream(struct store *s, const struct store_upload *want, store_write write,
@@ -176,5 +190,11 @@ enum rxt_status upload_adopt(struct store *s, const struct store_upload *u, stru
 /* Sweeps until nothing is left. Outside of a transaction. */
 enum rxt_status sweep_all(struct store *s, struct rxt_error *err);
 enum rxt_status upload_numbers_load(struct store *s, struct rxt_error *err);
+
+/* ---- arrival.c -------------------------------------------------------------------------- */
+
+/* In a transaction. Removes some rows of a session that did not arrive. *gone: they are all away,
+ * and the session with them. */
+enum rxt_status arrival_sweep(struct store *s, int64_t session, bool *gone, struct rxt_error *err);
 
 #endif

@@ -48,9 +48,12 @@
     X(SESSION_BY_ID, SQL_SESSION " WHERE s.id = ?1")                                               \
     X(SESSION_LIST, SQL_SESSION " WHERE s.tenant = ?1 AND s.name > ?2 ORDER BY s.name LIMIT ?3")   \
     X(SESSION_COUNT, "SELECT count(*) FROM session WHERE tenant = ?1")                             \
-    X(SESSION_NEXT, SQL_SESSION " WHERE s.id > ?1 ORDER BY s.id LIMIT 1")                          \
+    X(SESSION_NEXT, SQL_SESSION " WHERE s.id > ?1 AND s.tenant <> '' ORDER BY s.id LIMIT 1")       \
     X(SESSION_STATE, "UPDATE session SET flags = ?2, held_reason = ?3, applied = ?4,"              \
                      " state_seal = session_seal(?2, ?3, ?4, origin, origin_name) WHERE id = ?1")  \
+    X(SESSION_ARRIVE, "UPDATE session SET tenant = ?2, name = ?3, seal = ?4, applied = ?5,"        \
+                      " state_seal = session_seal(flags, held_reason, ?5, origin, origin_name)"    \
+                      " WHERE id = ?1")                                                            \
     X(SESSION_ORPHAN,                                                                              \
       "UPDATE session SET origin = NULL,"                                                          \
       " state_seal = session_seal(flags, held_reason, applied, NULL, origin_name)"                 \

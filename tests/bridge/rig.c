@@ -143,6 +143,7 @@ void on_outcome(void *user, const struct bridge_event *e)
     assert_false(o->final); /* nothing comes after the last event */
     o->final = e->final;
     o->last = e->kind;
+    o->candidate_at_end = e->candidate;
     switch (e->kind) {
     case BRIDGE_ACCEPTED:
         assert_false(o->accepted);
@@ -191,6 +192,8 @@ void on_outcome(void *user, const struct bridge_event *e)
         o->info = *e->info;
         break;
     case BRIDGE_MEMORY_FAILED:
+        o->read_version = e->read_version;
+        [[fallthrough]];
     case BRIDGE_CANCELLED:
     case BRIDGE_ERROR:
         o->status = e->status;

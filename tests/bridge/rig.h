@@ -52,7 +52,7 @@ struct outcome {
     uint64_t retry_after_us;
 
     bool undecided;
-    int32_t n_candidate, candidate;
+    int32_t n_candidate, candidate, candidate_at_end;
     struct {
         int32_t ids[512], n; /* query, then answer */
     } candidates[BRIDGE_CANDIDATES];

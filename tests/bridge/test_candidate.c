@@ -181,6 +181,42 @@ static void a_restart_keeps_the_candidates(void **state)
     assert_same_memory(&c, &given);
 }
 
+/* What ends a turn after CHOOSE is of the chosen one, and says at which version the memory stays.
+ */
+static void a_failure_after_the_choice(void **state)
+{
+    (void)state;
+    for (int updates = 0; updates < 2; updates++) { /* the session is held, or its update fails */
+        struct rig r;
+        struct outcome o = {0}, c = {0}, before = {0};
+        struct session *s = NULL;
+        rig_open(&r, NULL, NULL);
+        converse(&r, "s", (const char *const[]){"hi", "hello"}, 2, &before);
+        stop_clock(&r);
+        struct bridge_request q = several("s", 3, 1);
+        submit(&r, &q, &o);
+        until_undecided(&r, &o);
+        if (updates)
+            fault_arm("update", RXT_EDEVICE, 1000);
+        q = choice("s", 2, 1);
+        submit(&r, &q, &c);
+        assert_true(session_peek(r.bridge, "default", "s", &s));
+        s->held = !updates;
+        while (!o.final || !c.final) {
+            test_now_us += s->retry_us ? 1000000 : 0;
+            if (!bridge_step(r.bridge))
+                bridge_wait(r.bridge, 1000);
+        }
+        fault_arm(NULL, RXT_OK, 0);
+        assert_int_equal(o.last, updates ? BRIDGE_MEMORY_FAILED : BRIDGE_ERROR);
+        assert_int_equal(o.candidate_at_end, 2);
+        assert_int_equal(c.candidate_at_end, 2);
+        if (updates)
+            assert_int_equal(o.read_version, 2);
+        rig_close(&r);
+    }
+}
+
 static void wrong_numbers(void **state)
 {
     (void)state;
@@ -215,6 +251,7 @@ int main(void)
         cmocka_unit_test(others_wait_for_the_choice),
         cmocka_unit_test(who_does_not_choose_remembers_nothing),
         cmocka_unit_test(a_restart_keeps_the_candidates),
+        cmocka_unit_test(a_failure_after_the_choice),
         cmocka_unit_test(wrong_numbers),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);

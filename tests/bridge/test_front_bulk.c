@@ -200,6 +200,57 @@ static void test_share_of_a_tenant(void **state)
     rig_quiet(r);
 }
 
+static void end_import(struct rig *r, const char *route, uint8_t id)
+{
+    struct wire_body b = {0};
+    wire_init(WIRE_CANCEL, &b);
+    b.session = wire_string("new");
+    rig_send_at(r, route, FRONT_STATE, WIRE_CANCEL, id, &b);
+    rig_expect(r, route, WIRE_CANCELLED, id);
+    rig_order(r, ORDER_DROP);
+}
+
+/* A place that gets free is for who was refused first and holds none, not for who is quicker; who
+ * does not ask again loses its turn. */
+static void test_places_in_turn(void **state)
+{
+    struct rig *r = *state;
+    r->limits.stall_ms = 100000;
+    front_set_limits(r->front, &r->limits);
+    hello_state(r, WIRE_ABSENT);
+    rig_hello_at(r, "B", FRONT_STATE, WIRE_ABSENT);
+    for (int asks_again = 0; asks_again < 2; asks_again++) {
+        uint8_t id = (uint8_t)(10 * asks_again);
+        begin_import_of(r, "a", id + 1, 10);
+        rig_expect(r, "a", WIRE_ACCEPTED, id + 1);
+        begin_import_of(r, "a", id + 2, 10);
+        rig_expect(r, "a", WIRE_ACCEPTED, id + 2);
+        begin_import_of(r, "B", id + 3, 10);
+        rig_error(r, "B", id + 3, WIRE_E_BUSY);
+        end_import(r, "a", id + 1);
+        begin_import_of(r, "a", id + 4, 10); /* quicker, but it holds one */
+        rig_error(r, "a", id + 4, WIRE_E_BUSY);
+        end_import(r, "a", id + 2);
+        begin_import_of(r, "a", id + 5, 10); /* it holds none, and there is another place */
+        rig_expect(r, "a", WIRE_ACCEPTED, id + 5);
+        begin_import_of(r, "a", id + 6, 10);
+        rig_error(r, "a", id + 6, WIRE_E_BUSY);
+        if (asks_again) {
+            begin_import_of(r, "B", id + 7, 10);
+            rig_expect(r, "B", WIRE_ACCEPTED, id + 7);
+            end_import(r, "B", id + 7);
+        } else {
+            rig_tick(r, 4000);
+            rig_drop_sent(r); /* PINGs */
+        }
+        begin_import_of(r, "a", id + 8, 10); /* nobody waits any more */
+        rig_expect(r, "a", WIRE_ACCEPTED, id + 8);
+        end_import(r, "a", id + 5);
+        end_import(r, "a", id + 8);
+    }
+    assert_int_equal(front_counts(r->front).streams, 0);
+}
+
 /* The bytes of a stream are kept by nobody: on another connection there is nothing to go on with.
  */
 static void test_no_resume(void **state)
@@ -287,6 +338,7 @@ int main(void)
         RIG_TEST(test_import),
         RIG_TEST(test_import_fails),
         RIG_TEST(test_share_of_a_tenant),
+        RIG_TEST(test_places_in_turn),
         RIG_TEST(test_no_resume),
         RIG_TEST(test_import_stalls),
         RIG_TEST(test_import_waits_for_credit),

@@ -6,6 +6,7 @@
 static struct teller teller;
 static struct mailbox box;
 static struct metrics metrics;
+static int32_t candidate; /* of the last message that was taken */
 
 /* Memory fails from that allocation on; 0 = never. */
 static void order_without(uint64_t memory, enum bridge_verb verb, uintptr_t stream)
@@ -41,6 +42,7 @@ static int take(struct wire_header *h, struct wire_body *b)
             if (note->kind != NOTE_MESSAGE)
                 continue;
             *h = (struct wire_header){.type = note->type, .flags = note->flags};
+            candidate = note->candidate;
             assert_true(note->bytes <= sizeof body);
             memcpy(body, note + 1, note->bytes);
             assert_int_equal(wire_decode(note->type, body, note->bytes, b, &fault), WIRE_OK);
@@ -65,6 +67,28 @@ static void test_notes(void **state)
     step_until_idle(&rig);
     assert_int_equal(take(&h, &b), 2);
     assert_true(h.type == WIRE_DONE && b.info.version == 0);
+}
+
+/* The sequence of an end counts the tokens of the candidate that was chosen. */
+static void test_ends_of_the_chosen_one(void **state)
+{
+    (void)state;
+    static const enum bridge_event_kind end[] = {BRIDGE_MEMORY_FAILED, BRIDGE_CANCELLED,
+                                                 BRIDGE_ERROR};
+    const struct told told = {.teller = &teller, .verb = BRIDGE_TURN};
+    for (size_t i = 0; i < sizeof end / sizeof *end; i++) {
+        struct wire_header h = {0};
+        struct wire_body b = {0};
+        tell_event(&told, &(struct bridge_event){.kind = end[i],
+                                                 .final = true,
+                                                 .session = "s",
+                                                 .candidate = 2,
+                                                 .status = RXT_EHELD,
+                                                 .error = "held"});
+        assert_int_equal(take(&h, &b), 1);
+        assert_int_equal(h.flags, WIRE_FINAL);
+        assert_int_equal(candidate, 2);
+    }
 }
 
 /* One event is owed while there is no memory, and told as a refusal when there is again. */
@@ -142,6 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_notes),
+        cmocka_unit_test(test_ends_of_the_chosen_one),
         cmocka_unit_test(test_nul_in_the_answer),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_no_memory_to_refuse),

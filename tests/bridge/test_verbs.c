@@ -1,8 +1,10 @@
-/* LIST, DIFF and EXPORT. */
+/* LIST, DIFF and EXPORT, and ERASE beside it. */
+#define _GNU_SOURCE /* F_SETPIPE_SZ */
 #include "tests/bridge/rig.h"
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -242,7 +244,122 @@ static void nobody_waits_for_an_erase(void **state)
     assert_true(erase.done);
     q = request(BRIDGE_ERASE, "erased");
     assert_status(RXT_ENOTFOUND, call(&rig, &q, &o));
+
+    /* but not for ever behind another program */
+    assert_ok(store_view_begin(reader, NULL));
+    uint64_t (*clock)(void) = rig.bridge->clock;
+    stop_clock(&rig);
+    q = request(BRIDGE_ERASE, "other");
+    erase = (struct outcome){0};
+    submit(&rig, &q, &erase);
+    for (int i = 0; i < 20; i++)
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    assert_false(erase.final);
+    test_now_us += 5000001;
+    step_until_final(&rig, &erase);
+    assert_status(RXT_EBUSY, erase.status);
+    rig.bridge->clock = clock;
     store_close(&reader);
+}
+
+/* An export of `session` into a pipe that nobody reads from: it holds the log of the store until
+ * the reader that is given back is read or closed. */
+static int begin_export(const char *session, struct outcome *out)
+{
+    char path[400], part[420];
+    (void)snprintf(path, sizeof path, "%s/pipe", rig.dir);
+    (void)snprintf(part, sizeof part, "%s.part", path);
+    assert_int_equal(mkfifo(part, 0600), 0);
+    int reader = open(part, O_RDONLY | O_NONBLOCK), waiting = 0, before = -1;
+    assert_true(reader >= 0);
+    assert_true(fcntl(reader, F_SETPIPE_SZ, 4096) > 0);
+    struct bridge_request q = request(BRIDGE_EXPORT, session);
+    q.path = path;
+    submit(&rig, &q, out);
+    while (waiting == 0 || waiting != before) { /* until the pipe is full */
+        before = waiting;
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 20000);
+        assert_int_equal(ioctl(reader, FIONREAD, &waiting), 0);
+    }
+    assert_false(out->final);
+    return reader;
+}
+
+static void read_all(int reader)
+{
+    char bytes[4096];
+    while (read(reader, bytes, sizeof bytes) > 0)
+        ;
+}
+
+/* However long an export of another session takes, an ERASE behind it ends well; exports that come
+ * later do not go before it. */
+static void an_erase_waits_for_exports(void **state)
+{
+    (void)state;
+    struct outcome out = {0}, erase = {0}, late = {0}, o = {0};
+    char path[400];
+    converse(&rig, "kept", (const char *const[]){"My name is Anna."}, 1, &o);
+    open_session(&rig, "gone");
+    int reader = begin_export("kept", &out);
+    struct bridge_request q = request(BRIDGE_ERASE, "gone");
+    submit(&rig, &q, &erase);
+    (void)snprintf(path, sizeof path, "%s/late", rig.dir);
+    q = request(BRIDGE_EXPORT, "kept");
+    q.path = path;
+    submit(&rig, &q, &late);
+    while (rig.bridge->n_pending > 1) /* it has tried, and waits for the export */
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    uint64_t (*clock)(void) = rig.bridge->clock;
+    stop_clock(&rig);
+    test_now_us += 60000000; /* a reader of another program might not be in the way so long */
+    for (int i = 0; i < 20; i++)
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    assert_false(erase.final);
+    assert_int_equal(rig.bridge->n_pending, 1);
+    while (!erase.final) {
+        read_all(reader);
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    }
+    assert_ok(erase.status);
+    assert_true(erase.done);
+    step_until_final(&rig, &late);
+    assert_ok(late.status);
+    assert_int_equal(close(reader), 0);
+    rig.bridge->clock = clock;
+}
+
+/* Who erases a session wants no export of it: one that runs ends, and so does one that waits. */
+static void an_erase_ends_exports_of_its_session(void **state)
+{
+    (void)state;
+    struct outcome out = {0}, next = {0}, erase = {0}, o = {0};
+    converse(&rig, "secret", (const char *const[]){"My name is Anna."}, 1, &o);
+    int reader = begin_export("secret", &out);
+    struct bridge_request q = request(BRIDGE_EXPORT, "secret");
+    char path[400];
+    (void)snprintf(path, sizeof path, "%s/next", rig.dir);
+    q.path = path;
+    submit(&rig, &q, &next);
+    q = request(BRIDGE_ERASE, "secret");
+    submit(&rig, &q, &erase);
+    while (!erase.final) {
+        read_all(reader);
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    }
+    assert_ok(erase.status);
+    assert_status(RXT_ENOTFOUND, out.status);
+    assert_non_null(strstr(out.error, "erased"));
+    assert_status(RXT_ENOTFOUND, next.status);
+    (void)snprintf(path, sizeof path, "%s/pipe", rig.dir);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(close(reader), 0);
 }
 
 int main(void)
@@ -254,6 +371,8 @@ int main(void)
         cmocka_unit_test(diff_waits_for_no_backlog),
         cmocka_unit_test(nobody_waits_for_an_erase),
         cmocka_unit_test(nobody_waits_for_an_export),
+        cmocka_unit_test(an_erase_waits_for_exports),
+        cmocka_unit_test(an_erase_ends_exports_of_its_session),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }

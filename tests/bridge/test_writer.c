@@ -2,6 +2,7 @@
 #include "bridge/writer_impl.h"
 #include "tests/store/fixture.h"
 
+#include <sys/stat.h>
 #include <time.h>
 
 enum { CHUNKS = 3 };
@@ -141,12 +142,98 @@ static void it_looks_for_nothing_where_nothing_was_left(void **state)
     let_go(fx, &w, &back);
 }
 
+/* Long work in steps, one of which posts what is new. */
+struct crowd {
+    struct writer *w;
+    struct step step[3], new;
+    int n_step, posted, waited; /* steps of all; when the new one was posted; how many it waited */
+};
+
+static enum rxt_status be_new(struct work *w, struct store *s, struct rxt_error *err)
+{
+    struct crowd *c = w->owner;
+    (void)s;
+    (void)err;
+    c->waited = c->n_step - c->posted;
+    return RXT_OK;
+}
+
+static enum rxt_status one_of_many(struct work *w, struct store *s, struct rxt_error *err)
+{
+    struct crowd *c = w->owner;
+    struct step *step = (struct step *)w;
+    (void)s;
+    (void)err;
+    c->n_step++;
+    if (step == &c->step[0] && step->n_run == 10) {
+        c->posted = c->n_step;
+        c->new.work.run = be_new;
+        c->new.work.owner = c;
+        writer_post(c->w, &c->new.work);
+    }
+    w->again = ++step->n_run < 20;
+    return RXT_OK;
+}
+
+static void many_in_steps_delay_by_one(void **state)
+{
+    struct fixture *fx = *state;
+    struct mailbox back;
+    struct crowd c = {0};
+    int n = 0;
+    take_over(fx, &c.w, &back);
+    for (int i = 0; i < 3; i++) {
+        c.step[i].work = (struct work){.run = one_of_many, .owner = &c, .alone = true};
+        writer_post(c.w, &c.step[i].work);
+    }
+    while (n < 4) {
+        mailbox_wait(&back, UINT64_MAX);
+        for (struct mail *mail = mailbox_take(&back); mail; mail = mail->next)
+            n++;
+    }
+    assert_int_equal(c.n_step, 60);
+    assert_int_equal(c.waited, 0);
+    let_go(fx, &c.w, &back);
+}
+
+/* A chunk a step. */
+static enum rxt_status write_chunks(struct work *w, struct store *s, struct rxt_error *err)
+{
+    static const uint8_t bytes[STORE_CHUNK_BYTES];
+    static struct store_upload u;
+    struct step *step = w->owner;
+    if (step->n_run == 0)
+        TRY(store_image_begin(s, &u, err));
+    w->again = ++step->n_run < step->runs;
+    return store_image_chunk(s, &u, bytes, sizeof bytes, err);
+}
+
+/* No commit has to move much of it into the file: it never grows to more than a few chunks. */
+static void it_moves_the_log_in_pieces(void **state)
+{
+    struct fixture *fx = *state;
+    struct writer *w = NULL;
+    struct mailbox back;
+    struct step large = {.fx = fx, .runs = 24};
+    struct stat log;
+    char path[320];
+    take_over(fx, &w, &back);
+    post(w, &large, write_chunks);
+    wait_for(&back, &large);
+    (void)snprintf(path, sizeof path, "%s-wal", fx->path);
+    assert_int_equal(stat(path, &log), 0);
+    assert_true(log.st_size <= 5 * (off_t)STORE_CHUNK_BYTES);
+    let_go(fx, &w, &back);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         store_unit_test(it_sweeps_when_nothing_waits),
         store_unit_test(it_sweeps_when_something_always_waits),
         store_unit_test(it_looks_for_nothing_where_nothing_was_left),
+        store_unit_test(many_in_steps_delay_by_one),
+        store_unit_test(it_moves_the_log_in_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

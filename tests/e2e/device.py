@@ -3,6 +3,7 @@
 parity  rxt verify --parity: bf16 is not f32, and near it; f32 is f32.
 server  Many sessions at the same time; afterwards every memory, and every token of every answer, is
         the one that the journal gives when each session is computed alone in a process of its own.
+idle    Commands that compute nothing leave the device alone; others take it by themselves.
 faults  The device fails, in each of the ways of RXT_DEVICE_FAULT, while turns are remembered and
         under a server with many sessions. Who runs it says so and ends; the next start has all that
         was acknowledged, holds no session, and goes on with the same bits."""
@@ -129,6 +130,25 @@ def check_parity(s):
     print(f"parity: the memory is {far['f32']:.1e} from the CPU's in f32, {far['bf16']:.1e} in bf16")
 
 
+def check_idle(s):
+    """The device that is there is found, unless the command has no use for one."""
+    store, file = s.folder / "idle.db", s.folder / "idle.export"
+
+    def opens_device(*words, text=None):
+        done = subprocess.run([RXT, *map(str, words), "--store", str(store), *s.model[:2]],
+                              input=text, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"rxt {words}: {done.stdout}{done.stderr}"
+        return "computes on cuda" in done.stderr
+
+    assert opens_device("remember", "-", "--session", "a", text=json.dumps({"ids": [1, 2]}) + "\n")
+    for words in (("list",), ("fork", "a", "--to", "b"), ("export", "a", "--file", file),
+                  ("erase", "b"), ("import", "c", "--file", file)):
+        assert not opens_device("session", *words), words
+    for words in (("show", "c"), ("rewind", "c", "--version", 0), ("reset", "a")):
+        assert opens_device("session", *words), words
+    print("idle: no device for list, fork, export, erase, import")
+
+
 # ---- faults ----------------------------------------------------------------------------------------
 
 
@@ -198,7 +218,7 @@ def check_faults(s):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("faults", "parity", "server"))
+    parser.add_argument("part", choices=("faults", "idle", "parity", "server"))
     parser.add_argument("--model", help="default: a small one that is made")
     parser.add_argument("--dtype", default="bf16")
     parser.add_argument("--sessions", type=int, default=6)
@@ -209,7 +229,8 @@ def main():
         folder = pathlib.Path(name)
         (folder / "config").write_text("")
         setup = Setup(args, folder)
-        {"faults": check_faults, "parity": check_parity, "server": check_server}[args.part](setup)
+        {"faults": check_faults, "idle": check_idle, "parity": check_parity,
+         "server": check_server}[args.part](setup)
 
 
 if __name__ == "__main__":

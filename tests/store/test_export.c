@@ -1,6 +1,9 @@
 /* A session as sealed bytes, and a session out of them. */
 #include "tests/store/export_rig.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 static void round_trip(struct fixture *fx, bool history, size_t image_size, uint64_t base)
 {
     struct store_session a = rich_session(fx, image_size), b;
@@ -87,6 +90,128 @@ static void an_import_goes_in_steps(void **state)
         enum rxt_status st = store_session_get(fx->s, "acme", "copy", &x, NULL);
         assert_status(whole ? RXT_OK : RXT_ENOTFOUND, st);
     }
+    free(e.p);
+}
+
+static void is_hidden(struct fixture *fx, const char *name, uint64_t n_sessions)
+{
+    struct store_session x, list[4];
+    size_t n;
+    uint64_t count;
+    assert_status(RXT_ENOTFOUND, store_session_get(fx->s, "acme", name, &x, NULL));
+    must(fx, store_session_count(fx->s, "acme", &count, &fx->err));
+    must(fx, store_session_list(fx->s, "acme", "", list, 4, &n, &fx->err));
+    assert_true(count == n_sessions && n == n_sessions);
+    for (int64_t after = 0; store_session_next(fx->s, after, &x, NULL) == RXT_OK; after = x.id)
+        n--;
+    assert_int_equal(n, 0);
+    assert_status(RXT_ENOTFOUND, store_session_erase(fx->s, "acme", name, NULL));
+}
+
+enum { LONG_JOURNAL = 300 };
+
+static struct store_session long_session(struct fixture *fx)
+{
+    struct store_session a = session_make(fx, "a");
+    for (uint64_t v = 1; v <= LONG_JOURNAL; v++)
+        turn_add(fx, a.id, v);
+    image_add(fx, a.id, LONG_JOURNAL, 700);
+    return session_load(fx, "a");
+}
+
+static int64_t rows_of(struct fixture *fx)
+{
+    return fixture_number(fx, "SELECT count(*) FROM turn");
+}
+
+static void nothing_is_left(struct fixture *fx)
+{
+    assert_int_equal(rows_of(fx), LONG_JOURNAL);
+    assert_int_equal(leftovers(fx), 0);
+    assert_int_equal(fixture_number(fx, "SELECT count(*) FROM session"), 1);
+}
+
+/* No step writes more than a few rows, however many there are, and before the last one nobody sees
+ * any of it. */
+static void many_rows_go_in_steps(void **state)
+{
+    struct fixture *fx = *state;
+    struct store_session a = long_session(fx), b;
+    struct bytes e = export_of(fx, "a", true);
+    const struct store_source from = {.read = supply, .arg = &e};
+    struct store_import *in = NULL;
+    int64_t rows = LONG_JOURNAL;
+    bool more = true;
+    must(fx, store_import_begin(&in, fx->s, "acme", "b", &from, &fx->err));
+    while (more) {
+        is_hidden(fx, "b", 1);
+        must(fx, store_import_step(in, &more, &fx->err));
+        int64_t now = rows_of(fx);
+        assert_true(now - rows <= 64);
+        rows = now;
+    }
+    store_import_end(&in);
+    b = session_load(fx, "b");
+    assert_true(b.head == LONG_JOURNAL && b.applied == LONG_JOURNAL);
+    check_turns(fx, &a, &b);
+    image_check(fx, b.id, LONG_JOURNAL, LONG_JOURNAL, 700);
+    assert_int_equal(leftovers(fx), 0);
+    free(e.p);
+}
+
+static void some_steps(struct store *s, struct bytes *e, struct store_import **in)
+{
+    const struct store_source from = {.read = supply, .arg = e};
+    bool more;
+    assert_ok(store_import_begin(in, s, "acme", "b", &from, NULL));
+    for (int i = 0; i < 8; i++)
+        assert_ok(store_import_step(*in, &more, NULL));
+    assert_true(more);
+}
+
+static void of_an_import_that_is_cut_off_nothing_is_left(void **state)
+{
+    struct fixture *fx = *state;
+    struct store_import *in = NULL;
+    struct store_session x;
+    bool more = true;
+    long_session(fx);
+    struct bytes e = export_of(fx, "a", true);
+
+    some_steps(fx->s, &e, &in); /* given up */
+    assert_true(rows_of(fx) > LONG_JOURNAL + 64);
+    store_import_end(&in);
+    is_hidden(fx, "b", 1);
+    sweep_all_chunks(fx);
+    nothing_is_left(fx);
+
+    store_close(&fx->s); /* its process dies */
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        e.at = 0;
+        fixture_open(fx);
+        some_steps(fx->s, &e, &in);
+        _exit(rows_of(fx) > LONG_JOURNAL + 64 ? 0 : 1);
+    }
+    int status = 0;
+    assert_true(waitpid(child, &status, 0) == child && status == 0);
+    fixture_open(fx);
+    nothing_is_left(fx);
+
+    e.at = 0; /* its name is taken meanwhile */
+    some_steps(fx->s, &e, &in);
+    session_make(fx, "b");
+    enum rxt_status st = RXT_OK;
+    while (st == RXT_OK && more)
+        st = store_import_step(in, &more, &fx->err);
+    assert_status(RXT_EEXIST, st);
+    store_import_end(&in);
+    sweep_all_chunks(fx);
+    must(fx, store_session_get(fx->s, "acme", "b", &x, &fx->err));
+    assert_int_equal(x.head, 0);
+    must(fx, store_session_erase(fx->s, "acme", "b", &fx->err));
+    nothing_is_left(fx);
     free(e.p);
 }
 
@@ -204,6 +329,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         store_unit_test(whom_nobody_can_use_is_not_taken),
         store_unit_test(an_import_goes_in_steps),
+        store_unit_test(many_rows_go_in_steps),
+        store_unit_test(of_an_import_that_is_cut_off_nothing_is_left),
         store_unit_test(with_history),
         store_unit_test(without_history),
         store_unit_test(a_large_image),

@@ -16,7 +16,7 @@ static void a_new_file_is_made(void **state)
     assert_int_equal(st.st_mode & 0777, 0600); /* conversations are private */
     assert_int_equal(fixture_number(fx, "PRAGMA page_size"), 32768);
     assert_int_equal(fixture_number(fx, "PRAGMA application_id"), 0x52585453);
-    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 3);
     assert_int_equal(fixture_number(fx, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
     assert_int_equal(
         fixture_number(fx, "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND "
@@ -105,12 +105,12 @@ static void a_newer_store_is_refused(void **state)
     struct fixture *fx = *state;
     struct store *s;
     session_make(fx, "a");
-    fixture_sql(fx, "UPDATE meta SET value = 3 WHERE key = 'schema'");
-    assert_refused(fx, RXT_ENEWER, "schema 3, this program knows 2",
+    fixture_sql(fx, "UPDATE meta SET value = 4 WHERE key = 'schema'");
+    assert_refused(fx, RXT_ENEWER, "schema 4, this program knows 3",
                    store_open(&s, fx->path, NULL, &fx->err));
     fixture_sql(fx, "UPDATE meta SET value = -1 WHERE key = 'schema'");
     assert_refused(fx, RXT_ECORRUPT, "damaged", store_open(&s, fx->path, NULL, &fx->err));
-    fixture_sql(fx, "UPDATE meta SET value = 2 WHERE key = 'schema'");
+    fixture_sql(fx, "UPDATE meta SET value = 3 WHERE key = 'schema'");
     fixture_sql(fx, "ALTER TABLE chunk RENAME TO chunks");
     assert_refused(fx, RXT_ECORRUPT, "schema", store_open(&s, fx->path, NULL, &fx->err));
     fixture_sql(fx, "ALTER TABLE chunks RENAME TO chunk");
@@ -121,10 +121,10 @@ static void a_newer_store_is_refused(void **state)
 static void older_schemas_move_forward(void **state)
 {
     struct fixture *fx = *state;
-    const char *sql[4] = {schema_current.sql[0], schema_current.sql[1],
+    const char *sql[5] = {schema_current.sql[0], schema_current.sql[1], schema_current.sql[2],
                           "ALTER TABLE session ADD COLUMN mood INTEGER",
                           "CREATE TABLE broken (x INTEGER) STRICT; SELECT no_such_thing"};
-    struct schema_list next = {sql, 3, 3}, broken = {sql, 4, 4};
+    struct schema_list next = {sql, 4, 4}, broken = {sql, 5, 5};
     session_make(fx, "a");
     struct store raw = {.path = fx->path, .lock_fd = -1, .busy_ms = 20};
     assert_int_equal(sqlite3_open(fx->path, &raw.db), SQLITE_OK);
@@ -136,12 +136,12 @@ static void older_schemas_move_forward(void **state)
     raw.read_only = false;
     /* a migration that fails leaves the schema it found */
     assert_status(RXT_EIO, schema_open(&raw, &broken, &fx->err));
-    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 3);
     assert_int_equal(fixture_number(fx, "SELECT count(*) FROM pragma_table_info('session') "
                                         "WHERE name = 'mood'"),
                      0);
     must(fx, schema_open(&raw, &next, &fx->err));
-    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 3);
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 4);
     assert_int_equal(fixture_number(fx, "SELECT count(*) FROM session WHERE mood IS NULL"), 1);
     must(fx, schema_open(&raw, &next, &fx->err)); /* nothing to do */
     sqlite3_close(raw.db);
@@ -197,7 +197,7 @@ static void a_store_of_schema_1(void **state)
                     "origin_version, created_us, seal, flags, 'x', applied, state_seal FROM "
                     "session WHERE id = 1");
     fixture_open(fx);
-    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 2);
+    assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'schema'"), 3);
     reads_as_before(fx, fx->s);
     reads_as_before(fx, old[0]);
     must(fx, store_session_list(old[1], "default", "", list, 2, &n, &fx->err));
@@ -214,6 +214,35 @@ static void a_store_of_schema_1(void **state)
     must(fx, store_session_erase(fx->s, "default", "a", &fx->err));
     must(fx, store_session_get(fx->s, "default", "f", &x, &fx->err));
     assert_string_equal(x.origin, "");
+}
+
+/* Somebody who looks after the log moves it in pieces; without him it does not grow for ever. */
+static void the_log_is_moved(void **state)
+{
+    struct fixture *fx = *state;
+    static const uint8_t bytes[STORE_CHUNK_BYTES];
+    struct store_upload u;
+    char path[320];
+    struct stat log;
+    snprintf(path, sizeof path, "%s-wal", fx->path);
+    must(fx, store_image_begin(fx->s, &u, &fx->err));
+    for (int moves = 1; moves >= 0; moves--) {
+        int n_due = 0;
+        for (int i = 0; i < 40; i++) {
+            must(fx, store_image_chunk(fx->s, &u, bytes, sizeof bytes, &fx->err));
+            if (moves && store_log_due(fx->s)) {
+                n_due++;
+                must(fx, store_log_move(fx->s, &fx->err));
+                assert_false(store_log_due(fx->s));
+            }
+        }
+        assert_int_equal(stat(path, &log), 0);
+        assert_true(log.st_size <= (moves ? 4 : 20) * (off_t)STORE_CHUNK_BYTES);
+        assert_true(n_due >= 15 * moves);
+    }
+    must(fx, store_batch_begin(fx->s, &fx->err));
+    assert_status(RXT_EINVAL, store_log_move(fx->s, NULL));
+    store_batch_abort(fx->s);
 }
 
 static enum rxt_status open_and_read(void *arg)
@@ -267,6 +296,7 @@ int main(void)
         store_unit_test(a_newer_store_is_refused),
         store_unit_test(older_schemas_move_forward),
         store_unit_test(a_store_of_schema_1),
+        store_unit_test(the_log_is_moved),
         store_unit_test(survives_no_memory),
         store_unit_test(statements_search),
     };

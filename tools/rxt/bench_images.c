@@ -150,12 +150,14 @@ static enum rxt_status has_image(const char *path, bool *has, struct rxt_error *
     return st;
 }
 
-static enum rxt_status wait_for_image(struct bridge *b, const char *store, struct rxt_error *err)
+/* A version has its image when it is known what it cost, which may be with the next one. */
+static enum rxt_status wait_for_image(struct other *o, const char *store, struct rxt_error *err)
 {
     bool has = false;
     while (!has) {
+        TRY(keep_busy(o, err));
         TRY(has_image(store, &has, err));
-        step_until(b, clock_us() + 100000);
+        step_until(o->bridge, clock_us() + 100000);
     }
     return RXT_OK;
 }
@@ -191,7 +193,7 @@ static enum rxt_status run_phase(const struct rxt_model *m, const char *folder, 
     if (st == RXT_OK)
         report(json, phase, all, n, o.n);
     if (st == RXT_OK && verb == BRIDGE_REMEMBER) /* which the export wants */
-        st = wait_for_image(o.bridge, store, err);
+        st = wait_for_image(&o, store, err);
     bridge_close(&o.bridge, 0);
     return st;
 }

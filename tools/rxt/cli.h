@@ -28,6 +28,7 @@ struct common_options {
     int32_t threads, max_seq_len;
     const char *store; /* NULL = $XDG_DATA_HOME/rxt/rxt.db */
     const char *session;
+    bool computes_nothing; /* set by a command: no device is opened unless --backend names it */
 };
 extern struct common_options common;
 extern const struct option model_options[];   /* --model --dtype --threads --backend ... */

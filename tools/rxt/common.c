@@ -96,16 +96,16 @@ enum rxt_status open_model(struct rxt_model **out, struct rxt_error *err)
     }
     if (common.threads < 0)
         return rxt_fail(err, RXT_EINVAL, "--threads %d: use 1 or more, 0 = all", common.threads);
+    const bool automatic = !common.backend || strcmp(common.backend, "auto") == 0;
     const struct rxt_model_options opt = {
-        .backend = common.backend,
+        .backend = automatic && common.computes_nothing ? "cpu" : common.backend,
         .n_thread = common.threads,
         .dtype = common.dtype,
         .max_seq_len = common.max_seq_len,
     };
     TRY(rxt_model_open(out, dir, &opt, err));
     const struct backend *be = rxt_model_backend(*out);
-    if ((!common.backend || strcmp(common.backend, "auto") == 0) &&
-        strcmp(backend_name(be), "cpu") != 0)
+    if (automatic && strcmp(backend_name(be), "cpu") != 0)
         (void)fprintf(stderr, "rxt: computes on %s\n", backend_describe(be));
     return RXT_OK;
 }

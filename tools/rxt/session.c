@@ -170,11 +170,12 @@ struct verb {
     enum bridge_verb verb;
     bool needs_version, needs_to, needs_file;
     bool has_version; /* what it has done has one */
+    bool computes;    /* brings the session in */
 };
 static const struct verb verbs[] = {
     {"fork", BRIDGE_FORK, .needs_to = true, .has_version = true},
-    {"rewind", BRIDGE_REWIND, .needs_version = true, .has_version = true},
-    {"reset", BRIDGE_RESET, .has_version = true},
+    {"rewind", BRIDGE_REWIND, .needs_version = true, .has_version = true, .computes = true},
+    {"reset", BRIDGE_RESET, .has_version = true, .computes = true},
     {.name = "erase", .verb = BRIDGE_ERASE},
     {"export", BRIDGE_EXPORT, .needs_file = true},
     {"import", BRIDGE_IMPORT, .needs_file = true, .has_version = true},
@@ -261,5 +262,6 @@ int command_session(int argc, char **argv)
         (void)fprintf(stderr, "rxt: session %s needs %s\n", t.verb->name, missing_option(t.verb));
         return EXIT_USAGE;
     }
+    common.computes_nothing = t.is_list || (t.verb && !t.verb->computes);
     return run_command(&(struct bridge_config){0}, do_task, &t);
 }
