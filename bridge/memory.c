@@ -242,8 +242,10 @@ static void *run(void *arg)
 {
     struct memory_lane *l = arg;
     while (l->waiting || !l->stopping) {
-        if (!l->waiting)
+        if (!l->waiting) {
+            lane_rest(rxt_worker_lane(l->worker));
             mailbox_wait(&l->inbox, UINT64_MAX);
+        }
         take_in(l, mailbox_take(&l->inbox));
         int n = next_batch(l);
         if (n > 0)
