@@ -354,6 +354,7 @@ static bool advance_all(struct bridge *b)
 
 bool bridge_step(struct bridge *b)
 {
+    bridge_give_way(b);
     bool any = take_in(b);
     any |= deadline_check(b);
     any |= advance_all(b);

@@ -74,6 +74,10 @@ enum rxt_status bridge_set_limits(struct bridge *b, const struct bridge_limits *
 /* One engine step: takes in what lane and writer have finished, starts requests, runs at most one
  * pass of the decoder over all live turns, delivers events. True if it did anything. */
 bool bridge_step(struct bridge *b);
+/* Gives the memory lane the time that the last step owes it, up to 10 ms. bridge_step begins with
+ * it; a caller that has sent what the last step said, and takes requests in before the next one,
+ * calls it in between, so that neither waits for a memory longer than it must. */
+void bridge_give_way(struct bridge *b);
 /* Sleeps until there is something to do, at most timeout_us. */
 void bridge_wait(struct bridge *b, uint64_t timeout_us);
 /* Wakes bridge_wait. Any thread; async-signal-safe. */

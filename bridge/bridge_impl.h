@@ -267,6 +267,8 @@ struct bridge {
     uint64_t next_deadline_us; /* nothing passes before */
     struct session *retry;
     struct task *oldest, *youngest; /* journaled, not yet committed */
+    int32_t n_journaled;            /* of them */
+    uint32_t owed_us;               /* to the memory lane, for the last pass */
     int32_t n_export, n_erase;      /* under way */
     bool diff_out;
     const struct tenant *diff_last; /* whose it was; only a name, he may be gone */
@@ -275,7 +277,6 @@ struct bridge {
     struct tenant *ring;                 /* whose turn it is */
     int32_t n_ready, n_staged, n_update; /* turns that wait for slots; loads; updates on the lane */
     bool bytes_first;
-    uint64_t n_pass;
     double token_us, turn_us; /* smoothed: of an answer's token, of a turn from start to DONE */
 
     /* room.c */

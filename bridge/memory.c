@@ -210,20 +210,24 @@ static void run_round(struct memory_lane *l, int n_taken)
         l->batch[i]->alone = true;
         put_first(l, l->batch[i]);
     }
-    for (int i = 0; i < n && !(whole && n > 1); i++) {
+    if (whole && n > 1)
+        return;
+    int n_over = 0;
+    for (int i = 0; i < n; i++) {
         struct memory_job *job = l->batch[i];
-        enum rxt_status own = job->status;
+        bool over = job->status != RXT_OK || ++job->at == job->n_step;
         job->alone = false;
-        if (own == RXT_OK && ++job->at < job->n_step) {
-            job->update_us += clock_us() - begin;
-            put_last(l, job);
-            continue;
-        }
-        if (own == RXT_OK)
-            own = publish(l, job);
+        if (over && job->status == RXT_OK)
+            job->status = publish(l, job);
         job->update_us += clock_us() - begin;
-        give_back(l, job, own);
+        if (over)
+            l->batch[n_over++] = job;
+        else
+            put_last(l, job);
     }
+    /* All at once: turns that wait for them are then answered in one batch. */
+    for (int i = 0; i < n_over; i++)
+        give_back(l, l->batch[i], l->batch[i]->status);
 }
 
 static void take_in(struct memory_lane *l, struct mail *mail)
@@ -242,8 +246,10 @@ static void *run(void *arg)
 {
     struct memory_lane *l = arg;
     while (l->waiting || !l->stopping) {
-        if (!l->waiting)
+        if (!l->waiting) {
+            lane_rest(rxt_worker_lane(l->worker));
             mailbox_wait(&l->inbox, UINT64_MAX);
+        }
         take_in(l, mailbox_take(&l->inbox));
         int n = next_batch(l);
         if (n > 0)

@@ -5,7 +5,9 @@
 
 #include <string.h>
 
-#define OLD_US 1000000u /* a memory that has waited so long gets a chunk every second step */
+#define CHUNK_US 200u        /* of memory work after a step, when a memory waits at all */
+#define CHUNKS_MOST_US 1000u /* or twice as long as the step, if that is more, */
+#define STALL_US 10000u      /* but never so long that somebody sees it */
 
 /* ---- in and out of the batch ------------------------------------------------------------ */
 
@@ -217,12 +219,26 @@ static enum rxt_status run_pass(struct bridge *b, int32_t n_seq, int32_t *n_want
     return *n_want ? rxt_sample(b->worker, b->pass_sampling, *n_want, b->pass_choice) : RXT_OK;
 }
 
-/* The memory lane stands back while answers follow each other; what has waited for a second is let
- * in for one chunk after every second step. */
-static void let_memory_in(struct bridge *b)
+/* Between two passes the memory lane gets a chunk of time, or as much as gives a memory that waits
+ * the same share of the machine as an answer that is decoded: a session whose memory waits asks
+ * nothing, so that putting memories off makes batches of answers small and every token dear. */
+static void owe_memory(struct bridge *b, uint64_t pass_us)
 {
-    if (b->n_pass++ % 2 == 0 && b->oldest && b->clock() - b->oldest->durable_us >= OLD_US)
-        lane_give_way(rxt_worker_lane(b->worker));
+    uint64_t n_live = b->n_live > 0 ? (uint64_t)b->n_live : 1;
+    uint64_t us = pass_us * (uint64_t)b->n_journaled / n_live;
+    uint64_t most = 2 * pass_us > CHUNKS_MOST_US ? 2 * pass_us : CHUNKS_MOST_US;
+    if (us < CHUNK_US)
+        us = CHUNK_US;
+    if (us > most)
+        us = most;
+    b->owed_us = us < STALL_US ? (uint32_t)us : STALL_US;
+}
+
+void bridge_give_way(struct bridge *b)
+{
+    if (b->owed_us > 0 && b->n_journaled > 0)
+        lane_give_way(rxt_worker_lane(b->worker), b->owed_us);
+    b->owed_us = 0;
 }
 
 bool turn_pass(struct bridge *b)
@@ -232,8 +248,11 @@ bool turn_pass(struct bridge *b)
             task_cancel(b->live[i]->task);
     }
     int32_t n_seq = plan_pass(b), n_want = 0;
-    if (n_seq == 0)
+    if (n_seq == 0) {
+        lane_rest(rxt_worker_lane(b->worker));
         return false;
+    }
+    uint64_t start = b->clock();
     enum rxt_status st = run_pass(b, n_seq, &n_want);
     if (st != RXT_OK) {
         /* The backend failed under all of them; their sessions are as they were (S6). */
@@ -243,6 +262,6 @@ bool turn_pass(struct bridge *b)
     }
     for (int32_t i = 0; i < n_want; i++)
         accept_token(b->pass_answer[i], b->pass_choice[i]);
-    let_memory_in(b);
+    owe_memory(b, b->clock() - start);
     return true;
 }

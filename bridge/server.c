@@ -277,6 +277,7 @@ void server_run(struct server *s)
 {
     while (!is_over(s)) {
         atomic_store(&s->step_us, clock_us());
+        bridge_give_way(s->bridge); /* what the last step said is sent */
         bool any = take_orders(s);
         any |= bridge_step(s->bridge);
         if (s->teller.n_owed > 0)

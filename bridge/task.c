@@ -74,6 +74,7 @@ void task_end(struct task *t)
         *(t->journaled_prev ? &t->journaled_prev->journaled_next : &b->oldest) = t->journaled_next;
         *(t->journaled_next ? &t->journaled_next->journaled_prev : &b->youngest) =
             t->journaled_prev;
+        b->n_journaled--;
     }
     if (t->all_prev)
         t->all_prev->all_next = t->all_next;

@@ -219,6 +219,7 @@ static void enter_journaled(struct task *t)
     else
         b->oldest = t;
     b->youngest = t;
+    b->n_journaled++;
 }
 
 void turn_journaled(struct task *t)

@@ -191,9 +191,14 @@ int32_t lane_branches(const struct lane *ln)
     return ln->n_branch > 1 ? ln->n_branch : 1;
 }
 
-void lane_give_way(struct lane *ln)
+void lane_give_way(struct lane *ln, uint32_t us)
 {
-    ln->be->ops->give_way(ln);
+    ln->be->ops->give_way(ln, us);
+}
+
+void lane_rest(struct lane *ln)
+{
+    ln->be->ops->rest(ln);
 }
 
 enum rxt_status lane_upload(struct lane *ln, void *dst, const void *src, size_t bytes)

@@ -133,9 +133,12 @@ enum rxt_status lane_step_end(struct lane *ln);
 void lane_branch(struct lane *ln, int32_t branch, int32_t after);
 /* Branches that the lane has, 1 to max_branch: more would not help this backend. */
 int32_t lane_branches(const struct lane *ln);
-/* For an answer lane between two of its steps: lets a memory lane that stands back run one chunk
- * (design 3: an update older than 1 s gets every second step). Returns at once if none waits. */
-void lane_give_way(struct lane *ln);
+/* For an answer lane between two of its steps: lets a memory lane that stands back work for about
+ * so many microseconds. Returns at once if none waits. */
+void lane_give_way(struct lane *ln, uint32_t us);
+/* The lane has nothing to do for now: whoever stands back for it, or gives way to it, goes on at
+ * once. Its next op ends that. */
+void lane_rest(struct lane *ln);
 
 /* Copies between host and backend memory, and inside the latter, in lane order; upload and download
  * wait for the copy. The two ranges must not overlap. EDEVICE. */

@@ -23,7 +23,8 @@
     X(void, step_begin, (struct lane * ln))                                                      \
     X(enum rxt_status, step_end, (struct lane * ln))                                             \
     X(void, branch, (struct lane * ln, int32_t branch, int32_t after))                           \
-    X(void, give_way, (struct lane * ln))                                                        \
+    X(void, give_way, (struct lane * ln, uint32_t us))                                           \
+    X(void, rest, (struct lane * ln))                                                            \
     X(enum rxt_status, upload, (struct lane * ln, void *dst, const void *src, size_t bytes))     \
     X(enum rxt_status, download, (struct lane * ln, void *dst, const void *src, size_t bytes))   \
     X(enum rxt_status, copy, (struct lane * ln, void *dst, const void *src, size_t bytes))       \

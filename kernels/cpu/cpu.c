@@ -160,9 +160,14 @@ void cpu_branch(struct lane *ln, int32_t branch, int32_t after)
     (void)after;
 }
 
-void cpu_give_way(struct lane *ln)
+void cpu_give_way(struct lane *ln, uint32_t us)
 {
-    pool_give_way(cpu_lane(ln)->be->pool);
+    pool_give_way(cpu_lane(ln)->be->pool, us);
+}
+
+void cpu_rest(struct lane *ln)
+{
+    pool_rest(cpu_lane(ln)->be->pool, ln->priority == LANE_ANSWER);
 }
 
 enum rxt_status cpu_copy(struct lane *ln, void *dst, const void *src, size_t bytes)

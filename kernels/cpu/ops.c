@@ -45,6 +45,7 @@ const struct backend_ops cpu_ops = {
     .step_end = cpu_step_end,
     .branch = cpu_branch,
     .give_way = cpu_give_way,
+    .rest = cpu_rest,
     .upload = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,

@@ -14,9 +14,10 @@
 #include <unistd.h>
 
 #define SPIN_US 50        /* of a worker without a task, before it sleeps */
-#define QUIET_US 50       /* without an answer task, before a memory lane starts a round */
+#define QUIET_US 500      /* without an answer task: an answer lane rests that has not said so */
 #define ROUND_US 200      /* of memory work between two looks at the answer lanes */
-#define GIVE_WAY_US 1000  /* an answer lane waits for one round of memory work at most */
+#define ROUND_MIN_US 20   /* less is not worth starting */
+#define GIVE_WAY_US 300   /* an answer lane waits no longer behind the time it gives */
 #define ALONE_WORK 100000 /* below this a task is over before the workers have heard of it */
 #define CHUNK_WORK 100000 /* of the smallest chunk that is worth one more claim */
 #define CHUNKS_A_THREAD 4 /* at most: what a slow thread leaves can be taken by the others */
@@ -69,10 +70,14 @@ struct pool {
     uint64_t n_reported;                 /* sum of n_done after it */
 
     _Alignas(64) _Atomic uint64_t n_answer; /* answer tasks started so far */
+    _Atomic uint64_t rest_at;               /* the answer lanes rest as long as n_answer is this */
     _Atomic uint32_t answering;             /* answer tasks running */
-    _Atomic uint32_t waiting;               /* memory lanes standing back */
-    _Atomic uint32_t gift;                  /* rounds they may run in spite of answers */
-    _Atomic uint64_t n_gift_done;
+
+    _Alignas(64) _Atomic uint32_t inside; /* memory lanes with a task */
+    _Atomic uint32_t waiting;             /* of them, standing back */
+    _Atomic uint32_t door;                /* futex word: counts what they may want to hear of */
+    _Atomic uint32_t let_in;              /* futex word, 1: they may work in spite of answers */
+    _Atomic uint64_t let_in_until_us;
 };
 
 static void pause_cpu(void)
@@ -82,14 +87,12 @@ static void pause_cpu(void)
 #endif
 }
 
-static void nap(long us)
+/* us = 0: for ever */
+static void futex_sleep(_Atomic uint32_t *word, uint32_t expected, uint64_t us)
 {
-    nanosleep(&(struct timespec){.tv_nsec = us * 1000}, NULL);
-}
-
-static void futex_sleep(_Atomic uint32_t *word, uint32_t expected)
-{
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+    const struct timespec t = {.tv_sec = (time_t)(us / 1000000),
+                               .tv_nsec = (long)(us % 1000000 * 1000)};
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, us > 0 ? &t : NULL, NULL, 0);
 }
 
 static void futex_wake(_Atomic uint32_t *word)
@@ -239,7 +242,7 @@ static uint32_t wait_for_round(struct pool *p, int self, uint32_t seen)
             continue;
         atomic_exchange(&r->asleep, 1);
         if (round_of(atomic_load(&s->claim)) == seen && !atomic_load(&p->stop))
-            futex_sleep(&r->asleep, 1);
+            futex_sleep(&r->asleep, 1, 0);
         atomic_exchange(&r->asleep, 0);
         start = 0;
     }
@@ -329,42 +332,65 @@ static void run_now(struct pool *p, const struct task *t, bool with_workers)
     }
 }
 
-static bool take_gift(struct pool *p)
+/* Memory lanes sleep at the door, and whoever lets them in wakes them: a hand-over costs two
+ * switches of threads. Each side says first what it does and then looks for the other: either the
+ * lane sees that it may work or the other that it waits. */
+static void open_door(struct pool *p)
 {
-    uint32_t n = atomic_load(&p->gift);
-    while (n > 0) {
-        if (atomic_compare_exchange_weak(&p->gift, &n, n - 1))
-            return true;
-    }
-    return false;
+    if (atomic_load(&p->waiting) == 0)
+        return;
+    atomic_fetch_add(&p->door, 1);
+    futex_wake(&p->door);
 }
 
-enum turn { TURN_FREE, TURN_GIFT, TURN_ALONE };
-
-/* Waits for a memory lane's turn. An answer lane pays one counter a task for this; the patience is
- * all on this side. */
-static enum turn wait_for_turn(struct pool *p, struct pace *pace)
+/* The answer lane that gave the time goes on. */
+static void close_door(struct pool *p)
 {
-    enum turn turn = TURN_FREE;
-    if (atomic_load(&p->answering) == 0 && atomic_load(&p->n_answer) == pace->quiet_at)
-        return turn;
-    if (!p->short_of_cores)
-        return TURN_ALONE;
+    if (atomic_exchange(&p->let_in, 0))
+        futex_wake(&p->let_in);
+}
+
+static bool answers_rest(struct pool *p)
+{
+    return atomic_load(&p->answering) == 0 && atomic_load(&p->n_answer) == atomic_load(&p->rest_at);
+}
+
+/* How long a memory lane may work now, in us; 0: not at all. */
+static uint64_t time_to_work(struct pool *p)
+{
+    if (answers_rest(p))
+        return ROUND_US;
+    if (!atomic_load(&p->let_in))
+        return 0;
+    uint64_t now = clock_us(), until = atomic_load(&p->let_in_until_us);
+    uint64_t left = until > now ? until - now : 0;
+    if (left >= ROUND_MIN_US)
+        return left < ROUND_US ? left : ROUND_US;
+    close_door(p);
+    return 0;
+}
+
+/* Waits for a memory lane's turn, and gives its length in us. An answer lane pays one counter a
+ * task for this; the patience is all on this side. */
+static uint64_t wait_for_turn(struct pool *p)
+{
+    uint64_t us = time_to_work(p);
+    if (us > 0)
+        return us;
     atomic_fetch_add(&p->waiting, 1);
     for (;;) {
+        uint32_t door = atomic_load(&p->door);
         uint64_t before = atomic_load(&p->n_answer);
-        nap(QUIET_US);
-        if (atomic_load(&p->answering) == 0 && atomic_load(&p->n_answer) == before) {
-            pace->quiet_at = before;
+        us = time_to_work(p);
+        if (us > 0)
             break;
-        }
-        if (take_gift(p)) {
-            turn = TURN_GIFT;
-            break;
-        }
+        futex_sleep(&p->door, door, QUIET_US);
+        if (atomic_load(&p->door) == door && atomic_load(&p->answering) == 0 &&
+            atomic_load(&p->n_answer) == before)
+            atomic_store(&p->rest_at, before);
     }
     atomic_fetch_sub(&p->waiting, 1);
-    return turn;
+    return us;
 }
 
 struct part {
@@ -378,12 +404,36 @@ static void run_part(const void *arg, int32_t first, int32_t last, void *scratch
     part->whole->fn(part->whole->arg, part->first + first, part->first + last, scratch);
 }
 
+/* Where the pace of a kernel is kept. */
+static double *pace_of(struct pace *pace, const struct task *t)
+{
+    int i = 0;
+    while (i < PACE_KERNELS - 1 && pace->of[i].fn && pace->of[i].fn != t->fn)
+        i++;
+    pace->of[i].fn = t->fn;
+    return &pace->of[i].ns_per_work;
+}
+
+/* A round that was slow may have lost its processor to others; one that was fast was not. */
+static void note_pace(double *ns_per_work, double now)
+{
+    double was = *ns_per_work;
+    if (was == 0 || now < was)
+        *ns_per_work = now;
+    else
+        *ns_per_work = was + (now < 2 * was ? now - was : was) / 8;
+}
+
 static void run_in_rounds(struct pool *p, const struct task *t, struct pace *pace)
 {
     double work = (double)(t->work > 0 ? t->work : 1) / t->n_item; /* of one item */
+    double *ns_per_work = pace_of(pace, t);
     for (int32_t first = 0; first < t->n_item;) {
-        enum turn turn = wait_for_turn(p, pace);
-        double fit = pace->us_per_work > 0 ? ROUND_US / (pace->us_per_work * work) : p->n_thread;
+        bool alone = !p->short_of_cores && !answers_rest(p);
+        double ns = 1000.0 * (double)(alone ? ROUND_US : wait_for_turn(p));
+        double fit = *ns_per_work > 0 ? ns / (*ns_per_work * work) : p->n_thread;
+        if (alone)
+            fit /= p->n_thread;
         int32_t left = t->n_item - first;
         int32_t n = fit >= left ? left : fit < 1 ? 1 : (int32_t)fit;
         struct part part = {t, first};
@@ -392,15 +442,10 @@ static void run_in_rounds(struct pool *p, const struct task *t, struct pace *pac
         round.arg = &part;
         round.n_item = n;
         round.work = (uint64_t)(work * n);
-        uint64_t start = clock_us();
-        run_now(p, &round, turn != TURN_ALONE);
-        uint64_t us = clock_us() - start;
-        if (us >= ROUND_US / 10 || pace->us_per_work == 0) {
-            double now = (double)(us > 0 ? us : 1) / (work * n);
-            pace->us_per_work = pace->us_per_work > 0 ? (pace->us_per_work + now) / 2 : now;
-        }
-        if (turn == TURN_GIFT)
-            atomic_fetch_add(&p->n_gift_done, 1);
+        uint64_t start = clock_ns();
+        run_now(p, &round, !alone);
+        if (!alone)
+            note_pace(ns_per_work, (double)(clock_ns() - start + 1) / (work * n));
         first += n;
     }
 }
@@ -410,7 +455,9 @@ void pool_run(struct pool *p, const struct task *t, struct pace *pace)
     if (t->n_item <= 0)
         return;
     if (pace) {
+        atomic_fetch_add(&p->inside, 1);
         run_in_rounds(p, t, pace);
+        atomic_fetch_sub(&p->inside, 1);
         return;
     }
     atomic_fetch_add(&p->answering, 1);
@@ -419,14 +466,27 @@ void pool_run(struct pool *p, const struct task *t, struct pace *pace)
     atomic_fetch_sub(&p->answering, 1);
 }
 
-void pool_give_way(struct pool *p)
+void pool_give_way(struct pool *p, uint32_t us)
 {
-    if (atomic_load(&p->waiting) == 0)
+    if (!p->short_of_cores || atomic_load(&p->inside) == 0)
         return;
-    uint64_t before = atomic_load(&p->n_gift_done), start = clock_us();
-    atomic_store(&p->gift, 1);
-    while (atomic_load(&p->n_gift_done) == before && clock_us() - start < GIVE_WAY_US &&
-           (atomic_load(&p->gift) == 0 || atomic_load(&p->waiting) > 0))
-        nap(20);
-    atomic_store(&p->gift, 0);
+    uint64_t now = clock_us(), until = now + us;
+    atomic_store(&p->let_in_until_us, until);
+    atomic_store(&p->let_in, 1);
+    open_door(p);
+    while (atomic_load(&p->inside) > 0 && atomic_load(&p->let_in) && now < until + GIVE_WAY_US) {
+        futex_sleep(&p->let_in, 1, until + GIVE_WAY_US - now);
+        now = clock_us();
+    }
+    atomic_store(&p->let_in, 0);
+}
+
+void pool_rest(struct pool *p, bool answers)
+{
+    if (!answers) {
+        close_door(p);
+        return;
+    }
+    atomic_store(&p->rest_at, atomic_load(&p->n_answer));
+    open_door(p);
 }

@@ -12,6 +12,8 @@
 
 #include "kernels/backend.h"
 
+#define PACE_KERNELS 32 /* more than a memory update has; others share the last place */
+
 struct pool;
 
 /* Gives *out. ENOMEM, also when a thread cannot be started. n_thread >= 1. */
@@ -31,20 +33,28 @@ struct task {
     size_t scratch_bytes;
 };
 
-/* A memory lane's view of how the answer lanes do and of its own speed; zero it at the start. */
+/* A memory lane's view of its own speed, kernel by kernel: a unit of work of one takes a hundred
+ * times as long as of another. Zero it at the start. */
 struct pace {
-    uint64_t quiet_at;  /* count of answer tasks when none had come for a while */
-    double us_per_work; /* smoothed */
+    struct {
+        void (*fn)(const void *arg, int32_t first, int32_t last, void *scratch);
+        double ns_per_work; /* smoothed */
+    } of[PACE_KERNELS];
 };
 
 /* Runs a task to its end on the calling thread and, if they are free and it is worth it, on the
  * workers. pace NULL: a task of an answer lane, which starts at once. Otherwise the task is cut
- * into rounds of about 0.2 ms; before each one it waits until no answer task runs or has run in
- * the last 50 us or, where there are cores to spare, goes on without the workers. */
+ * into rounds of about 0.2 ms; before each one it waits until the answer lanes rest or let it in
+ * or, where there are cores to spare, goes on without the workers. */
 void pool_run(struct pool *p, const struct task *t, struct pace *pace);
 
-/* Called by an answer lane between its steps: lets one round of a waiting memory task run, at most
- * 1 ms; returns at once if none is waiting. */
-void pool_give_way(struct pool *p);
+/* Called by an answer lane between its steps: waiting memory lanes may work for so long; returns
+ * when they have or have nothing more to do, at once if none is waiting. */
+void pool_give_way(struct pool *p, uint32_t us);
+
+/* The caller has nothing to do for now. An answer lane: memory lanes may work until its next task;
+ * one that does not say so is believed to rest when it has no task for a while. A memory lane: who
+ * waits for it in pool_give_way need not. */
+void pool_rest(struct pool *p, bool answers);
 
 #endif

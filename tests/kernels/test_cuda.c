@@ -70,7 +70,8 @@ static void copies(void **state)
     backend_free(be, a);
     backend_free(be, b);
     backend_free(be, NULL);
-    lane_give_way(ln);
+    lane_give_way(ln, 200);
+    lane_rest(ln);
     lane_destroy(&ln);
     backend_destroy(&be);
     free(from);

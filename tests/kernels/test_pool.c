@@ -4,6 +4,7 @@
 #include "tests/lib/test.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -133,16 +134,124 @@ static void memory_gives_way(void **state)
     struct endless e = {.pool = p};
     pthread_t t;
     assert_int_equal(pthread_create(&t, NULL, remember, &e), 0);
-    pool_give_way(p); /* nobody waits: returns */
+    pool_give_way(p, 200); /* nobody waits: returns */
     uint64_t done = 0;
     for (int i = 0; i < 100000 && done < 3; i++) {
         run_and_check(p, 8, 0, NULL); /* another answer task: memory sees no quiet for long */
-        pool_give_way(p);
+        pool_give_way(p, 200);
         done = atomic_load(&e.n_task);
     }
     assert_true(done >= 3);
     atomic_store(&e.stop, true);
     pthread_join(t, NULL);
+    pool_destroy(&p);
+}
+
+/* Does one task when it is let in, then has nothing more to do. */
+static void *remember_once(void *arg)
+{
+    struct endless *e = arg;
+    struct pace pace = {0};
+    run_and_check(e->pool, 8, 1u << 16, &pace);
+    atomic_fetch_add(&e->n_task, 1);
+    pool_rest(e->pool, false);
+    return NULL;
+}
+
+/* Who gives way for an hour goes on when the memory lane has nothing more to do. */
+static void memory_rests(void **state)
+{
+    (void)state;
+    struct pool *p;
+    assert_ok(pool_create(&p, cpu_count()));
+    for (int i = 0; i < 100; i++) {
+        struct endless e = {.pool = p};
+        pthread_t t;
+        run_and_check(p, 8, 0, NULL); /* not at rest */
+        assert_int_equal(pthread_create(&t, NULL, remember_once, &e), 0);
+        while (atomic_load(&e.n_task) == 0) {
+            run_and_check(p, 8, 0, NULL);
+            pool_give_way(p, 3600000000u);
+        }
+        pthread_join(t, NULL);
+    }
+    pool_destroy(&p);
+}
+
+/* Memory works while the answer lanes rest, and stands back from the next task on. */
+static void answers_rest(void **state)
+{
+    (void)state;
+    struct pool *p;
+    assert_ok(pool_create(&p, cpu_count()));
+    struct endless e = {.pool = p};
+    pthread_t t;
+    run_and_check(p, 8, 0, NULL);
+    assert_int_equal(pthread_create(&t, NULL, remember, &e), 0);
+    for (uint64_t i = 1; i <= 100; i++) {
+        run_and_check(p, 8, 0, NULL);
+        uint64_t done = atomic_load(&e.n_task);
+        pool_rest(p, true);
+        while (atomic_load(&e.n_task) < done + 2)
+            sched_yield();
+    }
+    atomic_store(&e.stop, true);
+    pool_rest(p, true);
+    pthread_join(t, NULL);
+    pool_destroy(&p);
+}
+
+/* Two kernels: the first is slow where it is told so. */
+static _Atomic int n_call;
+static bool is_slow;
+
+static void slow_kernel(const void *arg, int32_t first, int32_t last, void *scratch)
+{
+    (void)arg;
+    (void)first;
+    (void)last;
+    (void)scratch;
+    n_call++;
+    if (is_slow)
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+}
+
+static void fast_kernel(const void *arg, int32_t first, int32_t last, void *scratch)
+{
+    (void)arg;
+    (void)first;
+    (void)last;
+    (void)scratch;
+    n_call++;
+}
+
+/* Whether 100 items of a kernel run in one round, soon or later. */
+static bool runs_whole(struct pool *p, struct pace *pace,
+                       void (*fn)(const void *arg, int32_t first, int32_t last, void *scratch))
+{
+    const struct task t = {.fn = fn, .n_item = 100, .work = 1000};
+    for (int i = 0; i < 1000; i++) {
+        n_call = 0;
+        pool_run(p, &t, pace);
+        if (n_call == 1)
+            return true;
+    }
+    return false;
+}
+
+/* A kernel that was slow once, or another one that is slow, cuts no rounds short for ever. */
+static void pace_recovers(void **state)
+{
+    (void)state;
+    struct pool *p;
+    struct pace pace = {0};
+    const struct task t = {.fn = slow_kernel, .n_item = 3, .work = 30};
+    assert_ok(pool_create(&p, 1));
+    is_slow = true;
+    pool_run(p, &t, &pace);
+    assert_true(runs_whole(p, &pace, fast_kernel));
+    is_slow = false;
+    assert_true(runs_whole(p, &pace, slow_kernel));
     pool_destroy(&p);
 }
 
@@ -166,7 +275,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_once), cmocka_unit_test(wakes_sleeping_workers),
         cmocka_unit_test(several_callers), cmocka_unit_test(memory_gives_way),
-        cmocka_unit_test(no_memory),
+        cmocka_unit_test(memory_rests),    cmocka_unit_test(answers_rest),
+        cmocka_unit_test(pace_recovers),   cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

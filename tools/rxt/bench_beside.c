@@ -147,7 +147,7 @@ static enum rxt_status decode(struct answers *a, double seconds, struct samples 
         if (i >= SETTLE) /* the first ones make what later ones use again */
             samples_add(s, start);
         if (i % 2)
-            lane_give_way(rxt_worker_lane(a->worker));
+            lane_give_way(rxt_worker_lane(a->worker), 200);
     }
     return RXT_OK;
 }
