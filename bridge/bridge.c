@@ -280,6 +280,7 @@ void bridge_post_export(struct bridge *b, struct work *w, work_run run, work_don
 void bridge_post_job(struct bridge *b, struct memory_job *job)
 {
     b->n_pending++;
+    b->n_job++;
     memory_lane_post(b->lane, job);
 }
 
@@ -290,10 +291,12 @@ static bool take_in(struct bridge *b)
     while (mail) {
         struct mail *next = mail->next;
         b->n_pending--;
-        if (mail->kind == MAIL_JOB)
+        if (mail->kind == MAIL_JOB) {
+            b->n_job--;
             ((struct memory_job *)mail)->done((struct memory_job *)mail);
-        else
+        } else {
             ((struct work *)mail)->done((struct work *)mail);
+        }
         mail = next;
     }
     return any;

@@ -268,6 +268,7 @@ struct bridge {
     struct session *retry;
     struct task *oldest, *youngest; /* journaled, not yet committed */
     int32_t n_journaled;            /* of them */
+    int32_t n_job;                  /* on the memory lane: updates, loads, comparisons */
     uint32_t owed_us;               /* to the memory lane, for the last pass */
     int32_t n_export, n_erase;      /* under way */
     bool diff_out;

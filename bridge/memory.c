@@ -150,6 +150,25 @@ static void put_first(struct memory_lane *l, struct memory_job *job)
     l->waiting = job;
 }
 
+/* Takes a job in: in order, but what only comes in and has nothing to absorb goes first. Its turn
+ * waits for it, it takes a tenth of an update, and there is no more than one for each turn. */
+static void put(struct memory_lane *l, struct memory_job *job)
+{
+    struct memory_job **at = &l->waiting;
+    if (job->kind != MEMORY_REBUILD || job->n_step > 0) {
+        put_last(l, job);
+        return;
+    }
+    while (*at && (*at)->kind == MEMORY_REBUILD && (*at)->n_step == 0)
+        at = (struct memory_job **)&(*at)->mail.next;
+    if (!*at) {
+        put_last(l, job);
+        return;
+    }
+    job->mail.next = &(*at)->mail;
+    *at = job;
+}
+
 /* Absorbs the next step of each of the n jobs. */
 static enum rxt_status absorb(struct memory_lane *l, int n)
 {
@@ -238,7 +257,7 @@ static void take_in(struct memory_lane *l, struct mail *mail)
         if (job->kind == MEMORY_STOP)
             l->stopping = true;
         else
-            put_last(l, job);
+            put(l, job);
     }
 }
 

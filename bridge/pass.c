@@ -220,23 +220,27 @@ static enum rxt_status run_pass(struct bridge *b, int32_t n_seq, int32_t *n_want
 }
 
 /* Between two passes the memory lane gets a chunk of time, or as much as gives a memory that waits
- * the same share of the machine as an answer that is decoded: a session whose memory waits asks
- * nothing, so that putting memories off makes batches of answers small and every token dear. */
+ * the same share of the machine as an answer that is decoded: a session whose memory waits, to be
+ * updated or to come in, answers nothing, so that putting memories off makes batches of answers
+ * small and every token dear. */
 static void owe_memory(struct bridge *b, uint64_t pass_us)
 {
     uint64_t n_live = b->n_live > 0 ? (uint64_t)b->n_live : 1;
-    uint64_t us = pass_us * (uint64_t)b->n_journaled / n_live;
+    uint64_t n_waiting = (uint64_t)(b->n_journaled > b->n_job ? b->n_journaled : b->n_job);
+    uint64_t us = pass_us * n_waiting / n_live;
     uint64_t most = 2 * pass_us > CHUNKS_MOST_US ? 2 * pass_us : CHUNKS_MOST_US;
     if (us < CHUNK_US)
         us = CHUNK_US;
     if (us > most)
         us = most;
-    b->owed_us = us < STALL_US ? (uint32_t)us : STALL_US;
+    if (us > STALL_US)
+        us = STALL_US;
+    b->owed_us = n_waiting > 0 ? (uint32_t)us : 0;
 }
 
 void bridge_give_way(struct bridge *b)
 {
-    if (b->owed_us > 0 && b->n_journaled > 0)
+    if (b->owed_us > 0)
         lane_give_way(rxt_worker_lane(b->worker), b->owed_us);
     b->owed_us = 0;
 }

@@ -110,6 +110,43 @@ static void a_long_replay_delays_nobody(void **state)
     bench_close(&x);
 }
 
+/* What only comes in waits for the round that runs, not for the updates of others. */
+static void what_comes_in_goes_first(void **state)
+{
+    (void)state;
+    enum { UPDATES = 20 * SPARES };
+    struct bench x;
+    bench_open(&x);
+    struct stm *shared = memory_of(&x, 1);
+    const struct memory_job update = {
+        .kind = MEMORY_UPDATE,
+        .source = shared,
+        .step = &x.step[1],
+        .n_step = 1,
+        .target = 2,
+    };
+    struct memory_job job[UPDATES], load = replay(&x, 0);
+    for (int i = 0; i < UPDATES; i++) {
+        job[i] = update;
+        memory_lane_post(x.lane, &job[i]);
+    }
+    memory_lane_post(x.lane, &load);
+    int behind = 0;
+    bool came = false;
+    for (int i = 0; i < UPDATES + 1; i++) {
+        struct memory_job *back = next_back(&x);
+        assert_ok(back->status);
+        if (back == &load)
+            came = true;
+        else
+            behind += came;
+        stm_destroy(&back->stm);
+    }
+    assert_true(behind > UPDATES / 2);
+    stm_destroy(&shared);
+    bench_close(&x);
+}
+
 /* Several sessions read it: an update works on a copy, and one that fails leaves none. */
 static void what_is_shared_is_copied(void **state)
 {
@@ -177,6 +214,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_long_replay_delays_nobody),
+        cmocka_unit_test(what_comes_in_goes_first),
         cmocka_unit_test(what_is_shared_is_copied),
         cmocka_unit_test(commit_is_compare_and_set),
     };

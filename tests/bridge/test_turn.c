@@ -288,6 +288,44 @@ static void busy_session_may_reject(void **state)
     assert_true(a.memory);
 }
 
+/* Answers that follow each other without pause leave time to whatever is on the memory lane:
+ * updates, and also a session that comes in, though no turn is written meanwhile. */
+static void answers_leave_time_to_loads(void **state)
+{
+    (void)state;
+    struct outcome o = {0}, cold = {0};
+    struct bridge *b;
+    converse(&rig, "to come in", (const char *const[]){"Hello."}, 1, &o);
+    open_session(&rig, "busy");
+    step_until_idle(&rig);
+    rig_reopen(&rig); /* both are cold */
+    b = rig.bridge;
+    struct bridge_request q = question("to come in", "Hello.");
+    q.dry_run = true;
+    submit(&rig, &q, &cold);
+    while (b->n_job == 0) { /* it is counted from the step that sends for it */
+        assert_false(cold.final);
+        if (!bridge_step(b))
+            bridge_wait(b, UINT64_MAX);
+    }
+    step_until_idle(&rig);
+    assert_true(cold.done);
+    assert_int_equal(b->n_job, 0);
+
+    q = question("busy", "Hello.");
+    submit(&rig, &q, &o);
+    while (o.n_token == 0)
+        if (!bridge_step(b))
+            bridge_wait(b, UINT64_MAX);
+    assert_int_equal(b->owed_us, 0); /* nobody waits */
+    b->n_job++;
+    (void)bridge_step(b);
+    assert_true(b->owed_us > 0);
+    b->n_job--;
+    step_until_idle(&rig);
+    assert_true(o.done);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -303,6 +341,7 @@ int main(void)
         cmocka_unit_test(repeated_request_id),
         cmocka_unit_test(a_full_queue_says_so),
         cmocka_unit_test(busy_session_may_reject),
+        cmocka_unit_test(answers_leave_time_to_loads),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }
