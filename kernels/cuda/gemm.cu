@@ -19,6 +19,7 @@
  *          change nothing in it. */
 #include "kernels/cuda/gemm_impl.h"
 
+#include "kernels/cuda/gemm_few_impl.h"
 #include "kernels/cuda/gemm_part_impl.cuh"
 #include "kernels/cuda/gemm_tiles_impl.h"
 #include "kernels/cuda/norm_row_impl.cuh"
@@ -393,6 +394,10 @@ extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
 {
     if (ln->base.be->act_dtype == DTYPE_F32) {
         launch<float, 1, 4, NEAR_ANY>(ln, g, n);
+        return;
+    }
+    if (gemm_few_fits(g, n)) {
+        gemm_few_launch(ln, g, n);
         return;
     }
     while (n > 0 && gemm_tiles_fits(&g[n - 1])) /* many rows are better off alone */

@@ -1,0 +1,165 @@
+/* gemm_few.cu - the multiplication of gemm.cu for the rows of a decode step, in little code.
+ * Shapes   as gemm.cu, bf16, dense, one expert; 8 rows at most, ranges of up to 8 whole tiles; rows
+ *          that lie as a multiplication reads them, or quick rows that every block normalises.
+ * Launch   a block for 16 outputs, a warp for each range of k; above 4 rows to normalise, 8 warps.
+ *          All weights of a warp, 4 KB, are asked for before the launch ahead has ended; then the
+ *          block goes through its code once, on whatever lies there, and leaves nothing behind
+ *          (rehearse), so that behind the wait no instruction and no parameter comes out of L2.
+ * Roofline latency: behind the wait a row out of L2 (0.4 us), a norm (0.2), 8 MMAs one behind the
+ *          other (0.2) and the tree (0.1). gemm.cu, 36 to 43 KB of code, took 2.8 us a launch of
+ *          one row and 3 with a norm (H200). Predicted: 1.7 and 2.
+ * Order    as gemm.cu, bit for bit. */
+#include "kernels/cuda/gemm_few_impl.h"
+
+#include "kernels/cuda/gemm_part_impl.cuh"
+#include "kernels/cuda/norm_row_impl.cuh"
+
+#define HELD 8       /* tiles of a range */
+#define NEAR_PAD 16  /* values behind a row in shared memory: no bank is hit twice */
+#define REHEARSE 264 /* blocks of a launch that goes through its code twice: two for each SM */
+
+struct few_set {
+    int32_t first_blocks; /* of g[0] */
+    int32_t rehearse;
+    struct gemm g[GEMM_SIDE];
+};
+
+/* The result that a thread ends: an output, or hidden unit, of a row. */
+struct few_turn {
+    int32_t row, output, number; /* number: of the matrix */
+    bool exists;
+};
+template <bool HIDDEN> __device__ inline struct few_turn turn_of(const struct gemm &g, int32_t m)
+{
+    const int each = HIDDEN ? 8 : 16;
+    int32_t at = (int32_t)threadIdx.x;
+    struct few_turn t = {at / each, at % each, m * each + at % each, at / each < g.n_row};
+    return t;
+}
+
+/* NEAR: rows come through shared memory, and through a norm if there is one. */
+template <bool NEAR, bool HIDDEN>
+static __global__ void __launch_bounds__(32 * PACK_SLICES, 2)
+    gemm_few(const __grid_constant__ struct few_set set)
+{
+    DYNAMIC_SHARED(bf16, near); // [n_row, k + NEAR_PAD]
+    __shared__ float part[PACK_SLICES][16][GEMM_FEW + 1];
+    start_next();
+    int32_t lane = (int32_t)threadIdx.x % 32, range = (int32_t)threadIdx.x / 32;
+    int32_t block = (int32_t)blockIdx.x, side = block < set.first_blocks ? 0 : 1;
+    const struct gemm &g = set.g[side];
+    int32_t m = side == 0 ? block : block - set.first_blocks;
+    bool multiplies = range < g.w.n_range;
+    uint4 a[HELD];
+    const bf16 *tile = (const bf16 *)g.data + tiles_at(&g.w, m, range, 0) + lane * 8;
+#pragma unroll
+    for (int j = 0; j < HELD; j++)
+        a[j] = load_weights16(tile + j * PACK_TILE, multiplies && j < g.w.range_tile);
+    struct quick_weight q;
+    if (NEAR && g.has_norm)
+        quick_ask(&q, &g.norm);
+    struct few_turn t = turn_of<HIDDEN>(g, m);
+    struct gemm_place place = {g.bias, g.out};
+    struct gemm_early e = {0.0f, 0.0f, 0.0f};
+    if (t.exists)
+        e = bias_of(g, place, t.number);
+    int32_t r = lane / 4 < g.n_row ? lane / 4 : g.n_row - 1;
+#pragma unroll 1
+    for (int32_t pass = unknown(set.rehearse ? 0 : 1);; pass = unknown(1)) {
+        bool real = pass == 1;
+        if (real)
+            wait_for_previous();
+        if (!HIDDEN && g.end == GEMM_ADD && t.exists)
+            e.before = before_of(g, place, t.row, t.number);
+        const bf16 *x = (const bf16 *)g.x + r * g.x_stride; // x[r,:]
+        if (NEAR) {
+#pragma unroll 1
+            for (int32_t i = range; i < g.n_row; i += (int32_t)blockDim.x / 32)
+                quick_row(near + i * (g.w.k + NEAR_PAD),
+                          real && g.keep && block == 0 ? (bf16 *)g.keep + i * g.w.k
+                                                       : nullptr, // keep[i,:]
+                          (const bf16 *)g.near.data + i * g.near.stride, g.w.k,
+                          g.has_norm ? &g.norm : nullptr, q); // near[i,:]
+            __syncthreads();
+            x = near + r * (g.w.k + NEAR_PAD);
+        }
+        x += tiles_range_k(&g.w, range) + lane % 4 * 4;
+        if (multiplies) {
+            float c[4] = {};
+            uint2 b[HELD] = {};
+#pragma unroll
+            for (int j = 0; j < HELD; j++)
+                if (j < g.w.range_tile)
+                    b[j] =
+                        NEAR ? *(const uint2 *)(x + 16 * j) : __ldcg((const uint2 *)(x + 16 * j));
+#pragma unroll
+            for (int j = 0; j < HELD; j++)
+                if (j < g.w.range_tile)
+                    mma_k16(c, a[j], b[j].x, b[j].y);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                part[range][lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2] = c[i];
+        }
+        __syncthreads();
+        if (t.exists) {
+            auto sum = [&](int32_t o) {
+                float y = (part[0][o][t.row] + part[1][o][t.row]) +
+                          (part[2][o][t.row] + part[3][o][t.row]);
+                if (g.w.n_range == 8)
+                    y = y + ((part[4][o][t.row] + part[5][o][t.row]) +
+                             (part[6][o][t.row] + part[7][o][t.row]));
+                return y;
+            };
+            if (HIDDEN)
+                finish_hidden<bf16>(g, place, e, t.row, t.number, sum(t.output), sum(t.output + 8),
+                                    real);
+            else
+                finish<bf16>(g, place, e, t.row, t.number, sum(t.output), real);
+        }
+        if (real)
+            return;
+        __syncthreads();
+    }
+}
+
+/* ---- launching ---- */
+
+static bool is_near(const struct gemm *g)
+{
+    return g->near.cols > 0;
+}
+
+extern "C" bool gemm_few_fits(const struct gemm *g, int n)
+{
+    bool fits = true;
+    for (int i = 0; i < n; i++)
+        fits = fits && !g[i].item && g[i].n_expert == 1 && g[i].n_row <= GEMM_FEW &&
+               g[i].w.range_tile <= HELD && !g[i].w.tail && g[i].w.n_range == g->w.n_range &&
+               g[i].end != GEMM_KEYS && (g[i].end == GEMM_HIDDEN) == (g->end == GEMM_HIDDEN) &&
+               is_near(&g[i]) == is_near(g) &&
+               (!is_near(g) ||
+                norm_is_quick(g[i].near, g[i].w.k, g[i].has_norm ? &g[i].norm : nullptr));
+    return fits;
+}
+
+extern "C" void gemm_few_launch(struct cuda_lane *ln, const struct gemm *g, int n)
+{
+    struct few_set set = {};
+    unsigned grid = 0, warps = (unsigned)g->w.n_range;
+    for (int i = 0; i < n; i++) {
+        set.g[i] = g[i];
+        grid += (unsigned)g[i].w.n_tile;
+    }
+    set.first_blocks = g->w.n_tile;
+    set.rehearse = grid <= REHEARSE;
+    size_t bytes = 0;
+    if (is_near(g)) {
+        bytes = (size_t)g->n_row * (size_t)(g->w.k + NEAR_PAD) * sizeof(bf16);
+        warps = g->n_row > 4 ? PACK_SLICES : warps;
+    }
+    bool hidden = g->end == GEMM_HIDDEN;
+    auto kernel = is_near(g) ? hidden ? gemm_few<true, true> : gemm_few<true, false>
+                  : hidden ? gemm_few<false, true>
+                             : gemm_few<false, false>;
+    LAUNCH(kernel, grid, 32 * warps, bytes, ln, set);
+}
