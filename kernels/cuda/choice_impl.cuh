@@ -1,5 +1,5 @@
 /* The choice of experts of a row by a warp (spec 2.6): softmax, then the best one after the other.
- * route.cu for rows of any number, moe_one.cu for a lone one. Order: a softmax sums lane by lane,
+ * route.cu for rows of any number, moe_few.cu for few. Order: a softmax sums lane by lane,
  * then warp_sum; the best is the larger, then the lower index; shares are added by rank. */
 #ifndef RXT_CUDA_CHOICE_IMPL_CUH
 #define RXT_CUDA_CHOICE_IMPL_CUH

@@ -2,7 +2,7 @@
 
 #include "kernels/base/count.h"
 #include "kernels/base/mem.h"
-#include "kernels/cuda/moe_one_impl.h"
+#include "kernels/cuda/moe_few_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 #include "kernels/cuda/step_impl.h"
 #include "kernels/host_impl.h"
@@ -209,8 +209,8 @@ enum rxt_status cuda_moe_add(struct lane *lane, struct tensor x, const struct we
     struct gemm up[2] = {0}, down[2] = {0};
     int n = w->n_shared > 0 ? 2 : 1;
     set_experts(ln, w, &s, rows, up, down);
-    if (!count_experts_wanted() && moe_one_fits(ln, &s, up, down)) {
-        moe_one_launch(ln, &s, up, down);
+    if (!count_experts_wanted() && moe_few_fits(ln, &s, up, down)) {
+        moe_few_launch(ln, &s, up, down);
         return cuda_done(ln);
     }
     route_launch(ln, &s.r);
