@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/gemm_impl.h"
 
-#define GEMM_FEW 8 /* rows at most */
+#define GEMM_FEW 127 /* rows at most */
 
 /* bf16; false: too many rows, by items, or a matrix or input of another kind. */
 CUDA_API bool gemm_few_fits(const struct gemm *g, int n);
