@@ -1,14 +1,18 @@
 /* gemm_few.cu - the multiplication of gemm.cu for the rows of a decode step, in little code.
- * Shapes   as gemm.cu, bf16, dense, one expert; fewer rows than gemm_tiles.cu takes, ranges of up
- * to 8 whole tiles; rows that lie as a multiplication reads them, or up to 8 quick rows that every
- * block normalises. Launch   a block for 16 outputs and 8 or 16 rows, a warp for each range of k;
- * above 4 rows to normalise, 8 warps. All weights of a warp, 4 KB, are asked for before the launch
- * ahead has ended; then the block goes through its code once, on whatever lies there, and leaves
- *          nothing behind (rehearse), so that behind the wait no instruction and no parameter comes
- *          out of L2. Grids of more than REHEARSE blocks do not.
+ * Shapes   as gemm.cu, bf16, dense, one expert; fewer rows than gemm_tiles.cu takes, ranges of 8
+ *          whole tiles at most; rows that lie as a multiplication reads them, or up to 8 quick rows
+ *          that every block normalises.
+ * Launch   a block for 16 outputs and 8 or 16 rows, a warp for each range of k; above 4 rows to
+ *          normalise, 8 warps. All weights of a warp, 4 KB, are asked for before the launch ahead
+ *          has ended; then a block of a small grid goes through its code once, on whatever lies
+ *          there, and leaves nothing behind (rehearse), so that behind the wait no instruction and
+ *          no parameter comes out of L2.
  * Roofline latency: behind the wait a row out of L2 (0.4 us), a norm (0.2), 8 MMAs one behind the
  *          other (0.2) and the tree (0.1). gemm.cu, 36 to 43 KB of code, took 2.8 us a launch of
- *          one row and 3 with a norm (H200). Predicted: 1.7 and 2; 64 rows 4.5 -> 2.5.
+ *          one row and 3 with a norm (H200). Measured in its place, demo-15m, a step of 57
+ *          launches: 241 -> 206 us for a row (predicted 165), 288 -> 223 for 8 (215); without the
+ *          rehearsal 207 and 228. So 3 us a launch are left that are not code: the way from one
+ *          launch to the next. Predicted, not measured: 64 rows 4.5 -> 2.5 us a launch.
  * Order    as gemm.cu, bit for bit. */
 #include "kernels/cuda/gemm_few_impl.h"
 

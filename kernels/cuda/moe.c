@@ -2,7 +2,6 @@
 
 #include "kernels/base/count.h"
 #include "kernels/base/mem.h"
-#include "kernels/cuda/moe_few_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 #include "kernels/cuda/step_impl.h"
 #include "kernels/host_impl.h"
@@ -146,14 +145,15 @@ static void *run_router(struct cuda_lane *ln, const struct cuda_moe *w, const st
     return rows;
 }
 
-/* Both matrices of chosen and of shared experts: y [R*K,D] of the slots and y_shared [Ns][R,D]. */
-static void set_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct moe_sum *s,
-                        const void *rows, struct gemm up[2], struct gemm down[2])
+/* y [R*K,D] of the slots and y_shared [Ns][R,D], two launches for both. */
+static void run_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct moe_sum *s,
+                        const void *rows)
 {
     size_t value = dtype_bytes(ln->base.be->act_dtype), dim = (size_t)w->dim;
     int32_t n_row = s->r.n_row, slots = n_row * s->r.top_k;
     const struct experts *e[2] = {&w->routed, &w->shared};
     int n = w->n_shared > 0 ? 2 : 1;
+    struct gemm up[2], down[2];
     for (int i = 0; i < n; i++) {
         int32_t all = i == 0 ? slots : n_row * w->n_shared;
         up[i] = experts_up(e[i], i == 0 ? slots : n_row);
@@ -174,6 +174,8 @@ static void set_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct m
     up[0].max_item = down[0].max_item = s->r.max_item;
     s->y = down[0].out;
     s->y_shared = n == 2 ? down[1].out : NULL;
+    gemm_launch(ln, up, n);
+    gemm_launch(ln, down, n);
 }
 
 /* Reads back which experts were chosen; only where somebody wants to count them. More than the
@@ -206,18 +208,10 @@ enum rxt_status cuda_moe_add(struct lane *lane, struct tensor x, const struct we
         .shared_scale = w->shared_scale,
     };
     const void *rows = run_router(ln, w, &s.r, x, norm);
-    struct gemm up[2] = {0}, down[2] = {0};
-    int n = w->n_shared > 0 ? 2 : 1;
-    set_experts(ln, w, &s, rows, up, down);
-    if (!count_experts_wanted() && moe_few_fits(ln, &s, up, down)) {
-        moe_few_launch(ln, &s, up, down);
-        return cuda_done(ln);
-    }
     route_launch(ln, &s.r);
     if (count_experts_wanted())
         TRY(count_chosen(ln, &s.r));
-    gemm_launch(ln, up, n);
-    gemm_launch(ln, down, n);
+    run_experts(ln, w, &s, rows);
     moe_sum_launch(ln, &s);
     return cuda_done(ln);
 }

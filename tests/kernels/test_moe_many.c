@@ -1,7 +1,7 @@
 /* A mixture of experts on the CUDA backend where another of its kernels takes over: more choices
  * than one block chooses and plans, more rows of an expert than an item has, more experts than 16 a
  * lane, more rows than a piece of the plan, shared experts of many rows, an expert of more rows
- * than its blocks take at once, up to 8 rows that are aligned (moe_few.cu). A row must come out as
+ * than its blocks take at once, up to 8 rows that are aligned. A row must come out as
  * it does alone or among a few, aligned or not. */
 #include "kernels/backend.h"
 
