@@ -3,11 +3,17 @@
  * Launch   few tiles: attend_parts.cu, a warp a split; many tiles: here, a warp a tile, all its
  *          splits. Keys are asked for before the launch ahead has ended; new ones of a turn are
  *          stored by the warp that reads them, where a sequence is one tile.
- * Roofline decode: K and V once, memory-bound. Not timed by itself.
+ * Roofline decode: K and V once, memory-bound. H200, in a step: 10.5 us for a row of a turn of up
+ *          to 64 tokens, 11.7 for 8 of them, because the code is long and cold; attend_parts.cu
+ *          takes 5.1 for a row, so few tiles of one split go there too. Predicted: 5 and 6.
  * Order    attend_tile_impl.cuh; splits are merged by rising index. */
 #include "kernels/cuda/attend_impl.h"
 
 #include "kernels/cuda/attend_tile_impl.cuh"
+
+/* Tiles times heads from which a launch of one split is better off here: two blocks for each SM, of
+ * which attend_parts.cu takes one for each of them. */
+#define ONE_SPLIT_MANY 264
 
 /* Keys [first, last) of the sequence. */
 template <int DIM, int TILES, bool CAUSAL>
@@ -161,8 +167,8 @@ template <int DIM> static void launch(struct cuda_lane *ln, struct attend_job *j
     job->n_split = round_splits(n_split);
     size_t floats =
         (size_t)job->n_row * (size_t)attend_outputs(&job->heads) * (size_t)job->n_split * (DIM + 2);
-    job->in_parts =
-        n_split > 1 && job->n_tile * (int32_t)heads < ATTEND_MANY && floats <= job->partial_floats;
+    job->in_parts = job->n_tile * (int32_t)heads < (n_split > 1 ? ATTEND_MANY : ONE_SPLIT_MANY) &&
+                    floats <= job->partial_floats;
     job->seq = attend_put(ln, job->n_seq);
     if (job->in_parts) {
         attend_parts_launch(ln, job);

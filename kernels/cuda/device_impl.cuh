@@ -35,7 +35,8 @@
 #endif
 
 /* A parameter as the kernel declares it; what lies between its members counts as zero. (On the
- * emulator by clang it does not: steps are replayed where padding happens to be equal.) */
+ * emulator by clang it does not: steps are replayed where padding happens to be equal.) An array of
+ * structs comes last in it, and nothing with padding behind: gcc 12 clears members there. */
 template <class P> static inline void launch_put(struct launch *l, int i, P value)
 {
 #if HAS_CLEAR_PADDING

@@ -1,5 +1,5 @@
-/* gemm.cu - rows of activations through tiles of weights, with what happens to the result. For
- * decode steps and experts; many rows through one matrix go to gemm_tiles.cu.
+/* gemm.cu - rows of activations through tiles of weights, with what happens to the result: rows of
+ * experts, and what neither gemm_few.cu (few rows) nor gemm_tiles.cu (many) takes.
  * Shapes   x: rows of K values; weights: tiles of pack_impl.h; out by enum gemm_end. K a multiple
  *          of 64, any number of rows and outputs.
  * Launch   a block an item (rows of one expert, or 8 NG rows of all) and MT tiles of 16 outputs, a
@@ -11,14 +11,14 @@
  *          Weights of a dense matrix and of its norm are asked for before the launch ahead has
  *          ended; those of an expert's second matrix too (item_early).
  * Roofline memory-bound: every weight byte once for the rows of an item. 20 warps an SM have 80 KB
- *          in flight. Measured before that, H200, a lone token of Beta: 2.8 us without a norm, 6.6
- *          with one (from rows of any kind), 4.2 and 4.0 for the experts' two. Predicted: 2, 2.5, 3
- *          and 2.5.
+ *          in flight. Measured before that, H200, a lone token of Beta: 4.2 and 4.0 us for the
+ *          experts' two matrices. Predicted: 3 and 2.5.
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
  *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
  *          change nothing in it. */
 #include "kernels/cuda/gemm_impl.h"
 
+#include "kernels/cuda/gemm_few_impl.h"
 #include "kernels/cuda/gemm_part_impl.cuh"
 #include "kernels/cuda/gemm_tiles_impl.h"
 #include "kernels/cuda/norm_row_impl.cuh"
@@ -234,9 +234,6 @@ __device__ inline void end_rows(const struct gemm &g, const struct gemm_place &p
     }
 }
 
-/* How the blocks of a launch make their input, if they do. */
-enum near { NEAR_NONE, NEAR_ANY, NEAR_QUICK };
-
 /* to[n_row, k + NEAR_PAD] = norm(near), and to g.keep. A warp a row. */
 template <class T> __device__ inline void make_near(const struct gemm &g, T *to, bool keep)
 {
@@ -256,21 +253,8 @@ template <class T> __device__ inline void make_near(const struct gemm &g, T *to,
     __syncthreads();
 }
 
-/* The same of quick rows; q: of the norm. */
-__device__ inline void make_quick(const struct gemm &g, bf16 *to, bool keep,
-                                  const struct quick_weight &q)
-{
-#pragma unroll 1
-    for (int32_t r = (int32_t)threadIdx.x / 32; r < g.n_row; r += (int32_t)blockDim.x / 32)
-        quick_row(to + r * (g.w.k + NEAR_PAD),
-                  keep ? (bf16 *)g.keep + (int64_t)r * g.w.k : nullptr, // keep[r,:]
-                  (const bf16 *)g.near.data + r * g.near.stride, g.w.k,
-                  g.has_norm ? &g.norm : nullptr, q); // near[r,:]
-    __syncthreads();
-}
-
-/* Block `block` of a gemm. */
-template <class T, int MT, int NG, enum near NEAR>
+/* Block `block` of a gemm. NEAR: it may make its input. */
+template <class T, int MT, int NG, bool NEAR>
 __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, T *near,
                                  int32_t block, uint64_t per_item, uint64_t per_expert)
 {
@@ -278,8 +262,7 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
     int32_t m = (block - i * ((g.w.n_tile + MT - 1) / MT)) * MT;
     struct gemm_item item;
     struct held<T, MT> h;
-    struct quick_weight q;
-    const bool by_items = NEAR != NEAR_QUICK && g.item; /* which let the next launch in late */
+    const bool by_items = g.item; /* which let the next launch in late */
     if (by_items) {
         if (!g.item_early)
             wait_and_start();
@@ -298,8 +281,6 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
     }
     const T *data = (const T *)g.data + item.expert * g.expert_step;
     hold(&h, g.w, data, m, range, 0);
-    if (NEAR == NEAR_QUICK && g.has_norm)
-        quick_ask(&q, &g.norm);
     if (!by_items)
         wait_for_previous();
     else if (g.item_early)
@@ -313,10 +294,7 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
         x.x += item.expert * g.x_step;
         place.out = (char *)g.out + (size_t)(item.expert * g.out_step) * value;
     }
-    if constexpr (NEAR == NEAR_QUICK) {
-        make_quick(g, near, g.keep && block == 0, q);
-        x = {near, g.w.k + NEAR_PAD, nullptr, item.n};
-    } else if (NEAR == NEAR_ANY && g.near.cols > 0) {
+    if (NEAR && g.near.cols > 0) {
         make_near(g, near, g.keep && block == 0);
         x = {near, g.w.k + NEAR_PAD, nullptr, item.n};
     } else if (g.x_row) {
@@ -339,7 +317,7 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
 }
 
 /* Spelt out for each side, so that what it reads of its gemm are constants of the launch. */
-template <class T, int MT, int NG, enum near NEAR>
+template <class T, int MT, int NG, bool NEAR>
 static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4               ? 1
                                                            : MT * NG > 1 || NEAR ? 2
                                                                                  : 3)
@@ -357,7 +335,7 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4              
 
 /* ---- launching ---- */
 
-template <class T, int MT, int NG, enum near NEAR>
+template <class T, int MT, int NG, bool NEAR>
 static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
 {
     struct gemm_set set = {};
@@ -381,18 +359,14 @@ static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
     LAUNCH(kernel, grid, 32u * (unsigned)g->w.n_range, near, ln, set);
 }
 
-static bool are_quick(const struct gemm *g, int n)
-{
-    bool are = true;
-    for (int i = 0; i < n; i++)
-        are = are && norm_is_quick(g[i].near, g[i].w.k, g[i].has_norm ? &g[i].norm : nullptr);
-    return are;
-}
-
 extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
 {
     if (ln->base.be->act_dtype == DTYPE_F32) {
-        launch<float, 1, 4, NEAR_ANY>(ln, g, n);
+        launch<float, 1, 4, true>(ln, g, n);
+        return;
+    }
+    if (gemm_few_fits(g, n)) {
+        gemm_few_launch(ln, g, n);
         return;
     }
     while (n > 0 && gemm_tiles_fits(&g[n - 1])) /* many rows are better off alone */
@@ -402,20 +376,18 @@ extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
     /* rows of an expert, if they were equally chosen */
     int32_t n_row = g->item ? (g->n_row + g->n_expert - 1) / g->n_expert : g->n_row;
     bool thin = g->w.range_tile <= 2;
-    if (g->near.cols > 0 && are_quick(g, n))
-        launch<bf16, 1, 1, NEAR_QUICK>(ln, g, n);
-    else if (g->near.cols > 0)
-        launch<bf16, 1, 1, NEAR_ANY>(ln, g, n);
+    if (g->near.cols > 0)
+        launch<bf16, 1, 1, true>(ln, g, n);
     else if (thin && n_row <= 8)
-        launch<bf16, 4, 1, NEAR_NONE>(ln, g, n);
+        launch<bf16, 4, 1, false>(ln, g, n);
     else if (thin)
-        launch<bf16, 4, 2, NEAR_NONE>(ln, g, n);
+        launch<bf16, 4, 2, false>(ln, g, n);
     else if (n_row <= 8)
-        launch<bf16, 1, 1, NEAR_NONE>(ln, g, n);
+        launch<bf16, 1, 1, false>(ln, g, n);
     else if (n_row <= 16)
-        launch<bf16, 1, 2, NEAR_NONE>(ln, g, n);
+        launch<bf16, 1, 2, false>(ln, g, n);
     else
-        launch<bf16, 1, 4, NEAR_NONE>(ln, g, n);
+        launch<bf16, 1, 4, false>(ln, g, n);
 }
 
 extern "C" void gemm_staged(struct gemm *g, const void *x)

@@ -1,6 +1,6 @@
 /* gemm_tiles.cu - the multiplication of gemm.cu for many rows: prefill, encoder, memory attention.
- * Shapes   as gemm.cu, bf16, dense (all rows through each of n experts); 128 rows and more; ranges
- *          of a multiple of 32 inputs.
+ * Shapes   as gemm.cu, bf16, dense (all rows through each of n experts); 128 rows and more, of a
+ *          head 17; ranges of a multiple of 32 inputs.
  * Launch   a block of 8 warps, 2 x 4 of them, for 128 outputs x 128 rows (a warp 64 x 32) or, where
  *          that would leave most SMs idle or there are 8 ranges, 64 x 64 (a warp 32 x 16). Weights
  *          and rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that
@@ -21,6 +21,8 @@
 #include "kernels/cuda/gemm_part_impl.cuh"
 
 #define LEAST_ROWS 128
+#define LEAST_ROWS_WIDE 17 /* of a matrix of so many tiles, such as a head */
+#define WIDE_TILES 512
 #define LEAST_BLOCKS 64 /* of large tiles */
 #define WARPS 8
 #define BLOCK (32 * WARPS)
@@ -425,14 +427,16 @@ template <int MT, int NG, int STEPS> static void launch(struct cuda_lane *ln, co
 
 extern "C" bool gemm_tiles_fits(const struct gemm *g)
 {
-    return !g->item && g->n_row >= LEAST_ROWS && g->near.cols == 0 && !g->w.tail &&
+    int32_t least = g->w.n_tile >= WIDE_TILES ? LEAST_ROWS_WIDE : LEAST_ROWS;
+    return !g->item && g->n_row >= least && g->near.cols == 0 && !g->w.tail &&
            g->w.range_tile % 2 == 0;
 }
 
 extern "C" void gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
 {
     dim3 large = grid_of<4, 4, 4>(g);
-    if (g->w.range_tile % 4 == 0 && g->w.n_range == 4 && large.x * large.y >= LEAST_BLOCKS)
+    if (g->w.range_tile % 4 == 0 && g->w.n_range == 4 && large.x * large.y >= LEAST_BLOCKS &&
+        g->n_row > 64)
         launch<4, 4, 4>(ln, g);
     else if (g->w.range_tile % 4 == 0)
         launch<2, 2, 4>(ln, g);

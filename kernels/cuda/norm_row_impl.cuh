@@ -153,7 +153,8 @@ __device__ inline void quick_ask(struct quick_weight *q, const struct norm *w)
     }
 }
 
-/* to[n] = norm(x[n]), or x; also[n] too, unless it is NULL. By a warp. */
+/* to[n] = norm(x[n]), or x; also[n] too, unless it is NULL. By a warp. x is read past L1, because a
+ * rehearsal reads it too. */
 __device__ inline void quick_row(bf16 *to, bf16 *also, const bf16 *x, int32_t n,
                                  const struct norm *norm, const struct quick_weight &q)
 {
@@ -162,7 +163,7 @@ __device__ inline void quick_row(bf16 *to, bf16 *also, const bf16 *x, int32_t n,
 #pragma unroll
     for (int c = 0; c < QUICK; c++)
         if (ROW_FIRST + c * ROW_STEP < n)
-            in[c] = *(const uint4 *)(x + ROW_FIRST + c * ROW_STEP);
+            in[c] = __ldcg((const uint4 *)(x + ROW_FIRST + c * ROW_STEP));
 #pragma unroll
     for (int c = 0; c < QUICK; c++) {
         if (ROW_FIRST + c * ROW_STEP >= n)

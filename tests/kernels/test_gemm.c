@@ -7,7 +7,8 @@
 #include "tests/lib/test.h"
 
 enum { MOST = 131, DIM = 128, ODD = 192, TWO = 448, LONG = 768, OUT = 150, WIDTH = 256 };
-enum { WIDE = 6450, WIDE_DIM = 256 }; /* outputs for 102 large tiles of MOST rows */
+/* Outputs for 102 large tiles of MOST rows, and of a head. */
+enum { WIDE = 6450, WIDEST = 8200, WIDE_DIM = 256 };
 
 struct subject {
     struct lane *ln;
@@ -164,38 +165,38 @@ static void run_wide(struct lane *ln, const struct weight *w, struct tensor x, s
     assert_ok(op_linear_add(ln, to, from, w));
 }
 
-/* So many outputs that the large tiles of gemm_tiles.cu fill a card, against 64 rows at a time. */
-static void one_result_of_large_tiles(void **state)
+/* n rows through a matrix of `wide` outputs, all at once against `apart` at a time. */
+static void check_wide(int32_t wide, int32_t n, int32_t apart)
 {
-    (void)state;
     const struct lane_limits limits = {
-        .max_rows = MOST, .max_seq = 1, .max_keys = 1, .max_width = WIDE};
+        .max_rows = MOST, .max_seq = 1, .max_keys = 1, .max_width = WIDEST};
     struct setting set;
     if (test_dtype() != DTYPE_BF16) /* no such kernel */
         return;
     for (int way = 0; setting_open_way(&set, way); way++) {
         struct lane *ln;
         struct weight *w;
-        float *v = random_values((int64_t)WIDE * WIDE_DIM, 0.1f, 8);
-        const struct host_matrix m = matrix_of(v, WIDE, WIDE_DIM);
-        const struct host_vector bias = vector_of(v + 11, WIDE);
+        float *v = random_values((int64_t)wide * WIDE_DIM, 0.1f, 8);
+        const struct host_matrix m = matrix_of(v, wide, WIDE_DIM);
+        const struct host_vector bias = vector_of(v + 11, wide);
         assert_ok(lane_create(&ln, set.be, LANE_ANSWER, &limits));
         assert_ok(weight_linear(&w, set.be, &m, &bias, 1, DTYPE_BF16));
-        float *zeros = calloc((size_t)MOST * WIDE, sizeof *zeros);
-        float *got = malloc((size_t)MOST * WIDE * sizeof *got);
-        float *want = malloc((size_t)MOST * WIDE * sizeof *want);
+        float *zeros = calloc((size_t)n * (size_t)wide, sizeof *zeros);
+        float *got = malloc((size_t)n * (size_t)wide * sizeof *got);
+        float *want = malloc((size_t)n * (size_t)wide * sizeof *want);
         assert_true(zeros && got && want);
-        struct tensor x = aligned(set.be, v + 99, MOST, WIDE_DIM);
-        struct tensor a = aligned(set.be, zeros, MOST, WIDE);
-        struct tensor b = guarded(set.be, zeros, MOST, WIDE);
-        run_wide(ln, w, x, a, 0, MOST);
-        for (int32_t first = 0; first < MOST; first += 64)
-            run_wide(ln, w, x, b, first, MOST - first < 64 ? MOST - first : 64);
+        struct tensor x = aligned(set.be, v + 99, n, WIDE_DIM);
+        struct tensor a = aligned(set.be, zeros, n, wide);
+        struct tensor b = guarded(set.be, zeros, n, wide);
+        run_wide(ln, w, x, a, 0, n);
+        for (int32_t first = 0; first < n; first += apart)
+            run_wide(ln, w, x, b, first, n - first < apart ? n - first : apart);
         assert_ok(lane_sync(ln));
         aligned_take(set.be, a, got);
         guarded_take(set.be, b, want);
-        for (int32_t r = 0; r < MOST; r++)
-            assert_same_bits(got + (size_t)r * WIDE, want + (size_t)r * WIDE, WIDE, "row", r);
+        for (int32_t r = 0; r < n; r++)
+            assert_same_bits(got + (size_t)r * (size_t)wide, want + (size_t)r * (size_t)wide, wide,
+                             "row", r);
         backend_free(set.be, x.data);
         weight_destroy(set.be, &w);
         lane_destroy(&ln);
@@ -207,12 +208,27 @@ static void one_result_of_large_tiles(void **state)
     }
 }
 
+/* So many outputs that the large tiles of gemm_tiles.cu fill a card. */
+static void one_result_of_large_tiles(void **state)
+{
+    (void)state;
+    check_wide(WIDE, MOST, 64);
+}
+
+/* So many that a few rows go there, in small tiles. */
+static void one_result_of_a_head(void **state)
+{
+    (void)state;
+    check_wide(WIDEST, 19, 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_result_from_every_kernel),
         cmocka_unit_test(one_result_of_long_rows),
         cmocka_unit_test(one_result_of_large_tiles),
+        cmocka_unit_test(one_result_of_a_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

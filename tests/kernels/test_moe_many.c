@@ -1,7 +1,8 @@
 /* A mixture of experts on the CUDA backend where another of its kernels takes over: more choices
  * than one block chooses and plans, more rows of an expert than an item has, more experts than 16 a
  * lane, more rows than a piece of the plan, shared experts of many rows, an expert of more rows
- * than its blocks take at once. A row must come out as it does alone, aligned or not. */
+ * than its blocks take at once, up to 8 rows that are aligned. A row must come out as
+ * it does alone or among a few, aligned or not. */
 #include "kernels/backend.h"
 
 #include "tests/kernels/row_op.h"
@@ -9,15 +10,19 @@
 
 struct mixture {
     int32_t dim, n_expert, top_k, n_shared, n_row, width;
+    bool biased;
 };
 
-static struct ff_desc expert_of(const float *v, int32_t dim, int32_t width)
+static struct ff_desc expert_of(const struct mixture *m, const float *v)
 {
+    int32_t dim = m->dim, width = m->width;
     return (struct ff_desc){
         .gated = true,
         .act = ACT_SILU,
         .w1 = matrix_of(v, 2 * width, dim),
         .w2 = matrix_of(v + 2 * width * dim, dim, width),
+        .b1 = vector_of(m->biased ? v + 5 : NULL, 2 * width),
+        .b2 = vector_of(m->biased ? v + 9 : NULL, dim),
     };
 }
 
@@ -27,9 +32,9 @@ static struct weight *make(struct backend *be, const struct mixture *m, const fl
     struct ff_desc *expert = calloc((size_t)m->n_expert, sizeof *expert), shared[2];
     assert_non_null(expert);
     for (int32_t i = 0; i < m->n_expert; i++)
-        expert[i] = expert_of(v + i, m->dim, m->width);
+        expert[i] = expert_of(m, v + i);
     for (int32_t i = 0; i < 2; i++)
-        shared[i] = expert_of(v + 7 * i + 3, m->dim, m->width);
+        shared[i] = expert_of(m, v + 7 * i + 3);
     const struct moe_desc d = {
         .n_expert = m->n_expert,
         .top_k = m->top_k,
@@ -38,6 +43,9 @@ static struct weight *make(struct backend *be, const struct mixture *m, const fl
         .expert = expert,
         .shared = shared,
         .shared_gate = matrix_of(v + 11, m->n_shared, m->dim),
+        .global_bias = vector_of(m->biased ? v + 21 : NULL, m->dim),
+        .shared_bias = vector_of(m->biased && m->n_shared > 0 ? v + 31 : NULL, m->dim),
+        .weighted_shared = m->biased,
     };
     struct weight *w;
     assert_ok(weight_moe(&w, be, &d, DTYPE_BF16));
@@ -55,6 +63,18 @@ static void run(struct backend *be, struct lane *ln, const struct weight *w, con
         aligned_take(be, t, out);
     else
         guarded_take(be, t, out);
+}
+
+/* The first n rows among themselves, aligned, against those of `all`. */
+static void check_few(struct backend *be, struct lane *ln, const struct weight *w, const float *x,
+                      int32_t n, int32_t dim, const float *all)
+{
+    float *few = malloc((size_t)n * (size_t)dim * sizeof *few);
+    assert_non_null(few);
+    run(be, ln, w, x, n, dim, true, few);
+    for (int32_t r = 0; r < n; r++)
+        assert_same_bits(all + r * dim, few + r * dim, dim, "of a few", r);
+    free(few);
 }
 
 static void check(struct mixture m)
@@ -83,6 +103,8 @@ static void check(struct mixture m)
             run(s.be, ln, w, x + r * m.dim, 1, m.dim, r / step % 2 == 0, alone);
             assert_same_bits(all + r * m.dim, alone, m.dim, "mixture", r);
         }
+        for (int32_t few = 2; few <= 8; few += 3)
+            check_few(s.be, ln, w, x, few, m.dim, all);
         weight_destroy(s.be, &w);
         lane_destroy(&ln);
         setting_close(&s);
@@ -124,6 +146,24 @@ static void long_rows(void **state)
     check((struct mixture){.dim = 576, .n_expert = 4, .top_k = 2, .n_row = 100, .width = 8});
 }
 
+/* Slices of a tile and a tail, of a tail, of two tiles; ten experts, or as many as are held of two
+ * tiles; one shared expert, two, none. */
+static void rows_of_a_step(void **state)
+{
+    (void)state;
+    check((struct mixture){
+        .dim = 80, .n_expert = 24, .top_k = 10, .n_shared = 1, .n_row = 9, .width = 192});
+    check((struct mixture){.dim = 64,
+                           .n_expert = 40,
+                           .top_k = 4,
+                           .n_shared = 2,
+                           .n_row = 9,
+                           .width = 256,
+                           .biased = true});
+    check((struct mixture){
+        .dim = 64, .n_expert = 33, .top_k = 3, .n_row = 9, .width = 40, .biased = true});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -131,6 +171,7 @@ int main(void)
         cmocka_unit_test(more_experts_than_registers),
         cmocka_unit_test(more_rows_than_a_piece),
         cmocka_unit_test(long_rows),
+        cmocka_unit_test(rows_of_a_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
