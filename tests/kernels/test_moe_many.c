@@ -124,13 +124,27 @@ static void long_rows(void **state)
     check((struct mixture){.dim = 576, .n_expert = 4, .top_k = 2, .n_row = 100, .width = 8});
 }
 
+/* Experts of 192 hidden units, whose ranges end with half a tile: 76 to 100 rows each, more than
+ * one item has, and two shared ones beside them; then 32 rows and fewer, 16 and fewer. */
+static void items_of_many_rows(void **state)
+{
+    (void)state;
+    static const int32_t n_expert[] = {4, 14, 40};
+    for (size_t i = 0; i < sizeof n_expert / sizeof *n_expert; i++)
+        check((struct mixture){.dim = 256,
+                               .n_expert = n_expert[i],
+                               .top_k = 3,
+                               .n_shared = 2,
+                               .n_row = 100,
+                               .width = 192});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(more_choices_than_a_block),
-        cmocka_unit_test(more_experts_than_registers),
-        cmocka_unit_test(more_rows_than_a_piece),
-        cmocka_unit_test(long_rows),
+        cmocka_unit_test(more_choices_than_a_block), cmocka_unit_test(more_experts_than_registers),
+        cmocka_unit_test(more_rows_than_a_piece),    cmocka_unit_test(long_rows),
+        cmocka_unit_test(items_of_many_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
