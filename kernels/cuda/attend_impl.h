@@ -87,7 +87,10 @@ CUDA_API bool attend_tile_fits(const struct cuda_lane *ln, const struct attend_j
 CUDA_API bool attend_tile_stores(const struct cuda_lane *ln, const struct attend_job *job);
 CUDA_API void attend_chain_launch(struct cuda_lane *ln, struct attend_job *job);
 CUDA_API void attend_splits_launch(struct cuda_lane *ln, struct attend_job *job);
-/* What attend_splits_launch calls for few tiles. */
+/* What attend_splits_launch calls for sequences of many rows. */
+CUDA_API bool attend_many_fits(const struct attend_job *job);
+CUDA_API void attend_many_launch(struct cuda_lane *ln, struct attend_job *job);
+/* And for few tiles. */
 CUDA_API void attend_parts_launch(struct cuda_lane *ln, struct attend_job *job);
 
 /* Query heads of a key-value head; heads of the output. */

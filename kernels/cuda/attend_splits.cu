@@ -193,6 +193,10 @@ extern "C" bool attend_tile_stores(const struct cuda_lane *ln, const struct atte
 extern "C" void attend_splits_launch(struct cuda_lane *ln, struct attend_job *job)
 {
     job->scale = attend_scale(job->heads.dim);
+    if (!job->k.data && attend_many_fits(job)) {
+        attend_many_launch(ln, job);
+        return;
+    }
     switch (job->heads.dim) {
     case 16:
         launch<16>(ln, job);

@@ -19,6 +19,7 @@
 #include "kernels/cuda/gemm_impl.h"
 
 #include "kernels/cuda/gemm_few_impl.h"
+#include "kernels/cuda/gemm_items_impl.h"
 #include "kernels/cuda/gemm_part_impl.cuh"
 #include "kernels/cuda/gemm_tiles_impl.h"
 #include "kernels/cuda/norm_row_impl.cuh"
@@ -373,6 +374,10 @@ extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
         gemm_tiles_launch(ln, &g[--n]);
     if (n == 0)
         return;
+    if (gemm_items_fits(g, n)) {
+        gemm_items_launch(ln, g, n);
+        return;
+    }
     /* rows of an expert, if they were equally chosen */
     int32_t n_row = g->item ? (g->n_row + g->n_expert - 1) / g->n_expert : g->n_row;
     bool thin = g->w.range_tile <= 2;

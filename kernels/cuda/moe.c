@@ -96,7 +96,6 @@ static struct route cut_route(struct cuda_lane *ln, const struct cuda_moe *w, in
         .n_shared = w->n_shared,
         .dim = w->dim,
         .max_item = (int32_t)scratch_items(rows, k, e),
-        .arrived = ln->arrived,
     };
     r.logits = cuda_cut(ln, rows * e, sizeof(float));
     if (w->n_shared > 1)

@@ -30,7 +30,6 @@ struct route {
     int32_t *n_item;
     struct gemm_item *item;
     int32_t max_item;
-    int32_t *arrived; /* a zero before and after */
 };
 /* logits -> expert, share, parts of the shared experts; then slot, slot_row, item, n_item. */
 CUDA_API void route_launch(struct cuda_lane *ln, const struct route *r);

@@ -1,24 +1,26 @@
 /* route.cu - the device side of a mixture: choice, plan, sum (spec 2.6).
  * Shapes   logits [R,E] f32; choices, shares and slots [R,K]; x [R,D].
- * Launch   choice: a warp a row, its E probabilities in registers, 8 rows a block; the block that
- *          is last to arrive plans, an expert or a choice a thread. Few choices: one block, a
- *          thread a choice, which counts those of lower experts, and of lower rows; it goes through
- *          its code once ahead of the wait, and leaves nothing behind (rehearse). Sum: a block of
- * 256 a row, 2 values a thread; of 64, 8 values, where rows are not made of pairs. Roofline all
- * small beside the experts' bytes, and bound by latency: a choice costs two warp reductions for
- * each of K, the plan 5 barriers. Measured before (a block of 1024 that chose and planned, a sum of
- * 8 values a thread): 9.8 us for a row of 384 experts, 31 for 64 rows, 6.3 for the sum;
- * then 9.3, 10.4, 3.1: most of it for 64 KB of code to come out of L2, so that few choices have
- * their own. Predicted: 3 for a row. Order    softmax sums lane by lane, then warp_sum; the best is
- * the larger, then the lower index; shares and results of a row are added by rank, then shared
- * experts by number. The places of slots depend on the other rows, the results in them do not.
- * Atomics count and set bits, which come out the same in any order. */
+ * Launch   choice: a warp a row, its E probabilities in registers, 8 rows a block; then the plan in
+ *          one block, an expert or a choice a thread. Few choices: both in one block, a thread a
+ *          choice, which counts those of lower experts, and of lower rows. All three go through
+ *          their code once ahead of the wait, and leave nothing behind (rehearse). Sum: a block of
+ *          256 a row, 2 values a thread; of 64, 8 values, where rows are not made of pairs.
+ * Roofline all small beside the experts' bytes, and bound by latency: a choice costs two warp
+ *          reductions for each of K, the plan 5 barriers. Measured, H200: 9.3 us for a row of 384
+ *          experts and 10.4 for 64, choice and plan in one kernel of 64 KB of code, most of it the
+ *          wait for code out of L2; 3.1 for the sum. Predicted: 3 for a row, 3 and 3 for 64.
+ * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
+ *          shares and results of a row are added by rank, then shared experts by number. The places
+ *          of slots depend on the other rows, the results in them do not. Atomics count and set
+ *          bits, which come out the same in any order. */
 #include "kernels/cuda/moe_impl.h"
 
 #include "kernels/cuda/device_impl.cuh"
 
-#define THREADS 256
+#define THREADS 256 /* that choose */
 #define WARPS (THREADS / 32)
+#define PLAN_THREADS 1024
+#define PLAN_WARPS (PLAN_THREADS / 32)
 #define FEW_EXPERTS 384 /* 12 a lane */
 #define FEW_CHOICES 128
 #define PLAN_WORDS 32768 /* of bits */
@@ -219,7 +221,7 @@ __device__ inline uint64_t sum_before(uint64_t v, uint64_t *place, uint64_t *all
     uint64_t before = 0;
     *all = 0;
 #pragma unroll
-    for (int32_t i = 0; i < WARPS; i++) {
+    for (int32_t i = 0; i < PLAN_WARPS; i++) {
         if (i < warp)
             before += place[i];
         *all += place[i];
@@ -234,7 +236,13 @@ struct plan {
     int32_t words;
 };
 
-/* f(i, expert, row within the piece) of the choices of the rows [row, row + n_row). */
+__device__ inline int32_t expert_within(const struct route &r, int32_t e)
+{
+    return (uint32_t)e < (uint32_t)r.n_expert ? e : 0;
+}
+
+/* f(i, expert, row within the piece) of the choices of the rows [row, row + n_row). A rehearsal
+ * finds anything in their place. */
 template <class F>
 __device__ inline void for_choices(const struct route &r, int32_t row, int32_t n_row, F f)
 {
@@ -242,17 +250,17 @@ __device__ inline void for_choices(const struct route &r, int32_t row, int32_t n
     int32_t n = n_row * r.top_k;
     const int32_t *expert = r.expert + (int64_t)row * r.top_k; // expert[row,:]
 #pragma unroll 1
-    for (int32_t first = (int32_t)threadIdx.x; first < n; first += AHEAD * THREADS) {
+    for (int32_t first = (int32_t)threadIdx.x; first < n; first += AHEAD * PLAN_THREADS) {
         int32_t e[AHEAD] = {};
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
-            int32_t i = first + a * THREADS;
+            int32_t i = first + a * PLAN_THREADS;
             if (i < n)
-                e[a] = __ldcg(expert + i);
+                e[a] = expert_within(r, __ldcg(expert + i));
         }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
-            int32_t i = first + a * THREADS;
+            int32_t i = first + a * PLAN_THREADS;
             if (i < n)
                 f(i, e[a], i / r.top_k);
         }
@@ -260,9 +268,10 @@ __device__ inline void for_choices(const struct route &r, int32_t row, int32_t n
 }
 
 /* Slots and items of all experts; count becomes the first slot of each. */
-__device__ inline void plan_experts(const struct route &r, const struct plan &s, uint64_t *place)
+__device__ inline void plan_experts(const struct route &r, const struct plan &s, uint64_t *place,
+                                    bool real)
 {
-    int32_t each = (r.n_expert + THREADS - 1) / THREADS;
+    int32_t each = (r.n_expert + PLAN_THREADS - 1) / PLAN_THREADS;
     int32_t first = (int32_t)threadIdx.x * each;
     int32_t last = first + each < r.n_expert ? first + each : r.n_expert;
     uint64_t own = 0, all; /* slots << 32, items */
@@ -275,53 +284,57 @@ __device__ inline void plan_experts(const struct route &r, const struct plan &s,
         s.count[e] = slot;
         for (int32_t i = 0; i < n; i += GEMM_ITEM) {
             struct gemm_item it = {e, slot + i, n - i < GEMM_ITEM ? n - i : GEMM_ITEM};
-            r.item[item++] = it;
+            if (real)
+                r.item[item++] = it;
         }
         slot += n;
     }
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0 && real)
         *r.n_item = (int32_t)all;
 }
 
 /* A choice lies behind those of the lower rows, which are the bits below its own: rows of a piece,
  * 32 words of them, at a time. */
-__device__ inline void plan_slots(const struct route &r, const struct plan &s, uint64_t *place)
+__device__ inline void plan_slots(const struct route &r, const struct plan &s, uint64_t *place,
+                                  int32_t n_all, bool real)
 {
     int32_t piece = 32 * s.words;
-    for (int32_t i = (int32_t)threadIdx.x; i < r.n_expert * (s.words + 1); i += THREADS)
+    for (int32_t i = (int32_t)threadIdx.x; i < r.n_expert * (s.words + 1); i += PLAN_THREADS)
         s.bits[i] = 0; /* and the counts behind them */
     __syncthreads();
-    for_choices(r, 0, r.n_row, [&](int32_t, int32_t e, int32_t in) {
+    for_choices(r, 0, n_all, [&](int32_t, int32_t e, int32_t in) {
         atomicAdd(&s.count[e], 1);
         if (in < piece)
             atomicOr(&s.bits[e * s.words + in / 32], 1u << in % 32);
     });
     __syncthreads();
-    plan_experts(r, s, place);
+    plan_experts(r, s, place, real);
     __syncthreads();
 #pragma unroll 1
     for (int32_t row = 0;;) {
-        int32_t n_row = r.n_row - row < piece ? r.n_row - row : piece;
+        int32_t n_row = n_all - row < piece ? n_all - row : piece;
         for_choices(r, row, n_row, [&](int32_t i, int32_t e, int32_t in) {
             int32_t slot = s.count[e];
             const uint32_t *bits = s.bits + e * s.words; // bits[e,:]
             for (int32_t w = 0; w < in / 32; w++)
                 slot += __popc(bits[w]);
             slot += __popc(bits[in / 32] & ((1u << in % 32) - 1u));
-            r.slot[(int64_t)row * r.top_k + i] = slot; // slot[row,k]
-            r.slot_row[slot] = row + in;
+            if (real) {
+                r.slot[(int64_t)row * r.top_k + i] = slot; // slot[row,k]
+                r.slot_row[slot] = row + in;
+            }
         });
         row += piece;
-        if (row >= r.n_row)
+        if (row >= n_all)
             return;
         __syncthreads();
-        for (int32_t e = (int32_t)threadIdx.x; e < r.n_expert; e += THREADS)
+        for (int32_t e = (int32_t)threadIdx.x; e < r.n_expert; e += PLAN_THREADS)
             for (int32_t w = 0; w < s.words; w++) {
                 s.count[e] += __popc(s.bits[e * s.words + w]);
                 s.bits[e * s.words + w] = 0;
             }
         __syncthreads();
-        for_choices(r, row, r.n_row - row < piece ? r.n_row - row : piece,
+        for_choices(r, row, n_all - row < piece ? n_all - row : piece,
                     [&](int32_t, int32_t e, int32_t in) {
                         atomicOr(&s.bits[e * s.words + in / 32], 1u << in % 32);
                     });
@@ -329,44 +342,46 @@ __device__ inline void plan_slots(const struct route &r, const struct plan &s, u
     }
 }
 
-/* Whether this block is the last of the grid that calls it; the counter is zero again then. What
- * the others wrote before can be read. */
-__device__ inline bool arrives_last(int32_t *arrived)
-{
-    __shared__ int32_t before;
-    if (gridDim.x == 1)
-        return true;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0)
-        before = atomicAdd(arrived, 1);
-    __syncthreads();
-    if (before != (int32_t)gridDim.x - 1)
-        return false;
-    __threadfence();
-    if (threadIdx.x == 0)
-        *arrived = 0;
-    return true;
-}
-
-/* Every warp chooses for its rows, the last block plans. */
-template <int N>
-static __global__ void __launch_bounds__(THREADS, 1)
-    route_rows(const __grid_constant__ struct route r, int32_t words)
+static __global__ void __launch_bounds__(PLAN_THREADS, 1)
+    route_plan(const __grid_constant__ struct route r, int32_t words)
 {
     DYNAMIC_SHARED(uint32_t, bits); // [E,words], then count [E]
-    __shared__ uint64_t place[WARPS];
-    start_and_wait();
-    int32_t n_warp = (int32_t)gridDim.x * WARPS;
+    __shared__ uint64_t place[PLAN_WARPS];
+    start_next();
 #pragma unroll 1
-    for (int32_t row = (int32_t)blockIdx.x * WARPS + (int32_t)threadIdx.x / 32; row < r.n_row;
-         row += n_warp) {
-        route_row<N>(r, row, nullptr, true);
-        if (r.shared_logits)
-            softmax(r.shared_logits + (int64_t)row * r.n_shared, r.n_shared, true);
+    for (int32_t pass = unknown(0); pass < 2; pass = unknown(pass + 1)) {
+        bool real = pass == 1;
+        if (real)
+            wait_for_previous();
+        plan_slots(r, {(int32_t *)bits + r.n_expert * words, bits, words}, place,
+                   real ? r.n_row : 1, real);
+        __syncthreads();
     }
-    if (arrives_last(r.arrived))
-        plan_slots(r, {(int32_t *)bits + r.n_expert * words, bits, words}, place);
+}
+
+/* ---- choice of many rows ---- */
+
+/* A warp a row. */
+template <int N>
+static __global__ void __launch_bounds__(THREADS, 1)
+    route_rows(const __grid_constant__ struct route r)
+{
+    start_next();
+    int32_t first = (int32_t)blockIdx.x * WARPS + (int32_t)threadIdx.x / 32;
+#pragma unroll 1
+    for (int32_t pass = unknown(0); pass < 2; pass = unknown(pass + 1)) {
+        bool real = pass == 1;
+        if (real)
+            wait_for_previous();
+#pragma unroll 1
+        for (int32_t row = first; row < r.n_row; row += (int32_t)gridDim.x * WARPS) {
+            route_row<N>(r, row, nullptr, real);
+            if (r.shared_logits)
+                softmax(r.shared_logits + (int64_t)row * r.n_shared, r.n_shared, real);
+            if (!real)
+                break;
+        }
+    }
 }
 
 /* ---- few choices ---- */
@@ -463,7 +478,8 @@ extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
     unsigned grid = grid_rows((r->n_row + WARPS - 1) / WARPS);
     auto kernel = r->n_expert <= FEW_EXPERTS ? route_rows<FEW_EXPERTS / 32>
                                              : route_rows<ROUTE_MAX_EXPERT / 32>;
-    LAUNCH(kernel, grid, THREADS, bytes, ln, *r, words);
+    LAUNCH(kernel, grid, THREADS, 0, ln, *r);
+    LAUNCH(route_plan, 1, PLAN_THREADS, bytes, ln, *r, words);
 }
 
 /* ---- sum ---- */

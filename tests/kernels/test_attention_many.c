@@ -1,6 +1,7 @@
 /* Attention on the CUDA backend where a call that fills the card goes another way than a small one
- * (ATTEND_MANY, ATTEND_WIDE of kernels/cuda/attend_impl.h): the splits of a tile in turn instead of
- * side by side, tiles of 32 rows instead of 16. A row must come out as it does in a small call. */
+ * (ATTEND_MANY, ATTEND_WIDE of kernels/cuda/attend_impl.h, LEAST_BLOCKS of attend_many.cu): the
+ * splits of a tile in turn instead of side by side, tiles of 32 rows instead of 16. A row must come
+ * out as it does in a small call. */
 #include "kernels/backend.h"
 
 #include "tests/kernels/attention.h"
@@ -156,20 +157,26 @@ static void memories_through_their_norm(void **state)
 
 /* ---- a memory ---- */
 
-enum { SLOTS = 200 };
+enum { SLOTS = 1400, MANY_SEQ = 264 }; /* 11 splits; a tile each of 4 heads: 1056 */
 static const struct heads memory_heads = {4, 4, 16, ACT_NONE};
 
+/* n_seq sequences of the same number of rows, which read one memory. */
 static void ask_memory(struct setting *s, const struct mem_kv *mem, float *x, struct chunk rows,
-                       float *out)
+                       int n_seq, float *out)
 {
-    const int32_t offset[2] = {0, rows.n};
+    const struct mem_kv *mems[MANY_SEQ];
+    int32_t offset[MANY_SEQ + 1] = {0};
     int cols = heads_out_cols(memory_heads);
+    for (int i = 0; i < n_seq; i++) {
+        mems[i] = mem;
+        offset[i + 1] = offset[i] + rows.n / n_seq;
+    }
     const struct cross_attention a = {
         .out = chunks_zero(s->be, cols, &rows, 1),
         .q = chunks_in(s->be, &x, cols, &rows, 1),
         .heads = memory_heads,
-        .rows = {1, offset, NULL},
-        .mem = &mem,
+        .rows = {n_seq, offset, NULL},
+        .mem = mems,
     };
     assert_ok(op_cross_attention(s->ln, &a));
     assert_ok(lane_sync(s->ln));
@@ -177,14 +184,16 @@ static void ask_memory(struct setting *s, const struct mem_kv *mem, float *x, st
     chunks_out(s->be, a.out, &rows, 1, &out);
 }
 
+/* Many rows of a sequence, then a row of many sequences. */
 static void splits_of_a_memory(void **state)
 {
     (void)state;
-    enum { ROWS = 16 * 264 + 3, DIM = 64, WIDTH = 2 * 64, Q = 64 };
+    enum { ROWS = 32 * 24 + 3, DIM = 64, WIDTH = 2 * 64, Q = 64 };
     struct setting s;
-    open_wide(&s, ROWS, 1, SLOTS, WIDTH);
+    open_wide(&s, SLOTS, MANY_SEQ, SLOTS, WIDTH);
     float *w = random_values(WIDTH * DIM, 0.3f, 1), *stm = random_values(SLOTS * DIM, 1.0f, 2);
     float *x = random_values(ROWS * Q, 1.0f, 3), *all = zeros(ROWS, Q), one[Q];
+    float *apart = zeros(MANY_SEQ, Q);
     const struct host_matrix m = matrix_of(w, WIDTH, DIM);
     struct weight *kv;
     struct mem_kv *mem;
@@ -192,9 +201,11 @@ static void splits_of_a_memory(void **state)
     assert_ok(mem_kv_create(&mem, s.be, &(struct mem_kv_config){1, 4, 16, SLOTS}));
     struct tensor old = guarded(s.be, stm, SLOTS, DIM);
     assert_ok(op_mem_kv(s.ln, mem, 0, old, NULL, kv));
-    ask_memory(&s, mem, x, (struct chunk){0, 0, ROWS}, all);
+    ask_memory(&s, mem, x, (struct chunk){0, 0, ROWS}, 1, all);
+    ask_memory(&s, mem, x, (struct chunk){0, 0, MANY_SEQ}, MANY_SEQ, apart);
+    assert_same_bits(all, apart, MANY_SEQ * Q, "sequences", 0);
     for (int row = 0; row < ROWS; row += 97) {
-        ask_memory(&s, mem, x, (struct chunk){0, row, 1}, one);
+        ask_memory(&s, mem, x, (struct chunk){0, row, 1}, 1, one);
         assert_same_bits(all + row * Q, one, Q, "memory", row);
     }
     guarded_take(s.be, old, NULL);
@@ -205,6 +216,7 @@ static void splits_of_a_memory(void **state)
     free(stm);
     free(x);
     free(all);
+    free(apart);
 }
 
 /* ---- a turn ---- */

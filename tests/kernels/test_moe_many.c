@@ -164,6 +164,21 @@ static void rows_of_a_step(void **state)
         .dim = 64, .n_expert = 33, .top_k = 3, .n_row = 9, .width = 40, .biased = true});
 }
 
+/* Experts of 192 hidden units, whose ranges end with half a tile: 76 to 100 rows each, more than
+ * one item has, and two shared ones beside them; then 32 rows and fewer, 16 and fewer. */
+static void items_of_many_rows(void **state)
+{
+    (void)state;
+    static const int32_t n_expert[] = {4, 14, 40};
+    for (size_t i = 0; i < sizeof n_expert / sizeof *n_expert; i++)
+        check((struct mixture){.dim = 256,
+                               .n_expert = n_expert[i],
+                               .top_k = 3,
+                               .n_shared = 2,
+                               .n_row = 100,
+                               .width = 192});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +187,7 @@ int main(void)
         cmocka_unit_test(more_rows_than_a_piece),
         cmocka_unit_test(long_rows),
         cmocka_unit_test(rows_of_a_step),
+        cmocka_unit_test(items_of_many_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
