@@ -259,8 +259,11 @@ static void nobody_waits_for_an_erase(void **state)
         if (!bridge_step(rig.bridge))
             bridge_wait(rig.bridge, 1000);
     assert_false(erase.final);
-    test_now_us += 5000001;
-    step_until_final(&rig, &erase);
+    while (!erase.final) { /* its time counts from the end of the first try, whenever that is */
+        test_now_us += 1000000;
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    }
     assert_status(RXT_EBUSY, erase.status);
     rig.bridge->clock = clock;
     store_close(&reader);
@@ -297,6 +300,14 @@ static void read_all(int reader)
         ;
 }
 
+static bool waits_for_export(void)
+{
+    for (const struct task *t = rig.bridge->all; t; t = t->all_next)
+        if (t->waits_export)
+            return true;
+    return false;
+}
+
 /* However long an export of another session takes, an ERASE behind it ends well; exports that come
  * later do not go before it. */
 static void an_erase_waits_for_exports(void **state)
@@ -313,7 +324,7 @@ static void an_erase_waits_for_exports(void **state)
     q = request(BRIDGE_EXPORT, "kept");
     q.path = path;
     submit(&rig, &q, &late);
-    while (rig.bridge->n_pending > 1) /* it has tried, and waits for the export */
+    while (!waits_for_export()) /* it has tried */
         if (!bridge_step(rig.bridge))
             bridge_wait(rig.bridge, 1000);
     uint64_t (*clock)(void) = rig.bridge->clock;
@@ -322,8 +333,7 @@ static void an_erase_waits_for_exports(void **state)
     for (int i = 0; i < 20; i++)
         if (!bridge_step(rig.bridge))
             bridge_wait(rig.bridge, 1000);
-    assert_false(erase.final);
-    assert_int_equal(rig.bridge->n_pending, 1);
+    assert_true(waits_for_export() && !erase.final);
     while (!erase.final) {
         read_all(reader);
         if (!bridge_step(rig.bridge))
