@@ -295,7 +295,7 @@ static void a_memory_in_bf16(void **state)
     assert_ok(rxt_session_update(s, NULL));
     assert_ok(rxt_session_turn(s, &(struct rxt_prompt){.query = "What is my name?"}, &RXT_GREEDY,
                                listen, &h, NULL, NULL));
-    assert_string_equal(h.text, "It is Anna.");
+    assert_string_equal(h.text, "You are Anna.");
     rxt_session_destroy(&s);
 }
 
