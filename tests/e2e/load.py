@@ -75,9 +75,11 @@ def check_run(folder):
     assert done.returncode in (0, 1, 2), done.stdout + done.stderr  # how constant: not asked here
     assert done.stdout.rstrip().splitlines()[-1].split(":")[0] in ("CONSTANT", "NOT CONSTANT", "NOT SHOWN")
     facts = run["run"]
-    assert facts["sent"] == 30 and facts["done"] + facts["cancelled"] == 30 and facts["lost"] == 0, facts
-    # The seed draws 5 turns to be cancelled: they are not good, also where it was too late for that.
-    assert 1 <= facts["cancelled"] <= 5 and facts["good"] == 25 / 30, facts
+    # The seed draws 5 turns to be cancelled: they are not good, also where it was too late for that,
+    # as it may be for all of them where a token takes a tenth of a millisecond.
+    cancelled = facts["cancelled"] or 0
+    assert facts["sent"] == 30 and facts["done"] + cancelled == 30 and facts["lost"] == 0, facts
+    assert cancelled <= 5 and facts["good"] == 25 / 30, facts
     measured = {row["measure"]: row["n"] for row in run["latency"]}
     assert measured["fork"] >= 1 and measured["repeated request"] >= 1, measured
     check_baseline(run, commits)
