@@ -158,7 +158,6 @@ void stream_say(struct front *f, struct stream *s, uint8_t type, uint16_t flags,
 void stream_fail(struct front *f, struct stream *s, enum wire_error code, const char *detail);
 
 /* front_bulk.c: exports and imports. None of these frees s, or sends but bulk_send. */
-/* How many run: of all, of a tenant. */
 enum bulk_place { BULK_PLACE, BULK_NONE_FREE, BULK_SHARE_USED };
 /* Whether one more of the tenant may begin. A free place is for the tenant that was refused first
  * and holds none; it keeps its turn as long as it asks again within BULK_TURN_MS. */

@@ -225,9 +225,11 @@ static enum rxt_status run_pass(struct bridge *b, int32_t n_seq, int32_t *n_want
  * small and every token dear. */
 static void owe_memory(struct bridge *b, uint64_t pass_us)
 {
-    uint64_t n_live = b->n_live > 0 ? (uint64_t)b->n_live : 1;
     uint64_t n_waiting = (uint64_t)(b->n_journaled > b->n_job ? b->n_journaled : b->n_job);
-    uint64_t us = pass_us * n_waiting / n_live;
+    b->owed_us = 0;
+    if (n_waiting == 0 || b->n_live == 0) /* without answers all time is its own */
+        return;
+    uint64_t us = pass_us * n_waiting / (uint64_t)b->n_live;
     uint64_t most = 2 * pass_us > CHUNKS_MOST_US ? 2 * pass_us : CHUNKS_MOST_US;
     if (us < CHUNK_US)
         us = CHUNK_US;
@@ -235,7 +237,7 @@ static void owe_memory(struct bridge *b, uint64_t pass_us)
         us = most;
     if (us > STALL_US)
         us = STALL_US;
-    b->owed_us = n_waiting > 0 ? (uint32_t)us : 0;
+    b->owed_us = (uint32_t)us;
 }
 
 void bridge_give_way(struct bridge *b)

@@ -70,16 +70,25 @@ static void export_done(struct work *w)
         erases_go_on(b);
 }
 
+static bool erase_waits_behind(const struct task *t)
+{
+    for (const struct task *u = t->next; u; u = u->next)
+        if (u->r.verb == BRIDGE_ERASE)
+            return true;
+    return false;
+}
+
 /* An export that began beside an ERASE would keep it from its end, and the next one, and so on. */
 void export_start(struct task *t)
 {
     struct bridge *b = t->bridge;
-    if (atomic_load(&t->write.unwanted)) {
+    if (erase_waits_behind(t)) {
         task_fail(t, RXT_ENOTFOUND, erased);
         return;
     }
     if (b->n_erase > 0)
         return;
+    atomic_store(&t->write.unwanted, false); /* an ERASE may have come and been cancelled */
     b->n_export++;
     t->work_out = true;
     bridge_post_export(b, &t->write.work, run_export, export_done, t);

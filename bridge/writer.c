@@ -16,6 +16,7 @@ struct writer {
     struct queue more; /* begun, not finished: one step of one of them between what is new */
     bool stopping;
     uint64_t n_busy; /* pieces of work or groups since it last swept */
+    bool moved;      /* the log, as the last piece of what nobody waits for */
     pthread_t thread;
 };
 
@@ -103,12 +104,15 @@ static bool sweep(struct writer *w)
     return store_sweep(w->store, &more, NULL) == RXT_OK;
 }
 
-/* One piece of what nobody waits for, so that what is new waits for no more than one. */
+/* One piece of what nobody waits for, so that what is new waits for no more than one. The log is
+ * due again after every round of large commits, so it takes turns with the rest. */
 static void run_more(struct writer *w)
 {
-    if (store_log_due(w->store)) {
+    bool sweeps = w->n_busy >= SWEEP_EVERY && store_sweep_due(w->store);
+    w->moved = store_log_due(w->store) && !(w->moved && (sweeps || w->more.first));
+    if (w->moved) {
         (void)store_log_move(w->store, NULL); /* else a later one does it */
-    } else if (w->n_busy >= SWEEP_EVERY && store_sweep_due(w->store)) {
+    } else if (sweeps) {
         (void)sweep(w);
     } else if (w->more.first) {
         run_alone(w, take_first(&w->more));
@@ -144,6 +148,8 @@ static void *run(void *arg)
         if (!has_work(w)) {
             if (store_sweep_due(w->store) && !w->stopping && !sweep(w))
                 mailbox_wait(&w->inbox, SWEEP_RETRY_US);
+            if (store_log_due(w->store)) /* a sweep fills it, too */
+                (void)store_log_move(w->store, NULL);
             continue;
         }
         while (w->in.first)

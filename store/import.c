@@ -465,7 +465,7 @@ enum rxt_status store_import_begin(struct store_import **out, struct store *s, c
         return rxt_fail(err, RXT_ENOMEM, "out of memory for an import");
     in->s = s;
     in->from = *from;
-    /* create and set_state check the lengths of these and the flags */
+    /* arrival_begin checks the lengths of these and the flags */
     (void)memccpy(in->session.tenant, tenant, 0, sizeof in->session.tenant);
     (void)memccpy(in->session.name, name, 0, sizeof in->session.name);
     (void)crypto_generichash_init(&in->seal, NULL, 0, EXPORT_SEAL_BYTES);

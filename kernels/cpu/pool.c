@@ -444,8 +444,8 @@ static void run_in_rounds(struct pool *p, const struct task *t, struct pace *pac
         round.work = (uint64_t)(work * n);
         uint64_t start = clock_ns();
         run_now(p, &round, !alone);
-        if (!alone)
-            note_pace(ns_per_work, (double)(clock_ns() - start + 1) / (work * n));
+        double ns_each = (double)(clock_ns() - start + 1) / (work * n);
+        note_pace(ns_per_work, alone ? ns_each / p->n_thread : ns_each);
         first += n;
     }
 }

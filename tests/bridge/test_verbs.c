@@ -317,16 +317,19 @@ static void an_erase_waits_for_exports(void **state)
     char path[400];
     converse(&rig, "kept", (const char *const[]){"My name is Anna."}, 1, &o);
     open_session(&rig, "gone");
+    open_session(&rig, "third");
     int reader = begin_export("kept", &out);
     struct bridge_request q = request(BRIDGE_ERASE, "gone");
     submit(&rig, &q, &erase);
     (void)snprintf(path, sizeof path, "%s/late", rig.dir);
-    q = request(BRIDGE_EXPORT, "kept");
+    q = request(BRIDGE_EXPORT, "third");
     q.path = path;
     submit(&rig, &q, &late);
-    while (!waits_for_export()) /* it has tried */
+    while (!waits_for_export()) { /* it has tried */
+        assert_false(erase.final);
         if (!bridge_step(rig.bridge))
             bridge_wait(rig.bridge, 1000);
+    }
     uint64_t (*clock)(void) = rig.bridge->clock;
     stop_clock(&rig);
     test_now_us += 60000000; /* a reader of another program might not be in the way so long */
@@ -334,6 +337,7 @@ static void an_erase_waits_for_exports(void **state)
         if (!bridge_step(rig.bridge))
             bridge_wait(rig.bridge, 1000);
     assert_true(waits_for_export() && !erase.final);
+    assert_int_equal(rig.bridge->n_export, 1); /* the late one did not begin */
     while (!erase.final) {
         read_all(reader);
         if (!bridge_step(rig.bridge))

@@ -132,8 +132,8 @@ static enum rxt_status forward(struct answers *a, int32_t tokens)
     return RXT_OK;
 }
 
-/* Steps for so long, at least 5. Every second one lets an update in, as a server does whose
- * memories wait. */
+/* Steps for so long, at least 5. Behind every second one an update gets 0.2 ms, the least
+ * that a server gives it between two steps. */
 static enum rxt_status decode(struct answers *a, double seconds, struct samples *s)
 {
     uint64_t end = clock_us() + (uint64_t)(1e6 * seconds);
