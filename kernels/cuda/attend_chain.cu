@@ -107,17 +107,5 @@ template <int DIM> static void launch_chain(struct cuda_lane *ln, struct attend_
 extern "C" void attend_chain_launch(struct cuda_lane *ln, struct attend_job *job)
 {
     job->scale = attend_scale(job->heads.dim);
-    switch (job->heads.dim) {
-    case 16:
-        launch_chain<16>(ln, job);
-        break;
-    case 24:
-        launch_chain<24>(ln, job);
-        break;
-    case 32:
-        launch_chain<32>(ln, job);
-        break;
-    default:
-        launch_chain<64>(ln, job);
-    }
+    with_head_size(job, [&](auto size) { launch_chain<decltype(size)::dim>(ln, job); });
 }

@@ -153,17 +153,5 @@ extern "C" bool attend_many_fits(const struct attend_job *job)
 
 extern "C" void attend_many_launch(struct cuda_lane *ln, struct attend_job *job)
 {
-    switch (job->heads.dim) {
-    case 16:
-        launch<16>(ln, job);
-        break;
-    case 24:
-        launch<24>(ln, job);
-        break;
-    case 32:
-        launch<32>(ln, job);
-        break;
-    default:
-        launch<64>(ln, job);
-    }
+    with_head_size(job, [&](auto size) { launch<decltype(size)::dim>(ln, job); });
 }

@@ -145,6 +145,19 @@ __device__ inline void load_values(uint32_t v[DIM / 8][4], struct sums<DIM, TILE
             keep_numbers<DIM, TILES>(v[d], t, d, q->limit, first, lane);
 }
 
+/* What was summed for half a tile's rows, by a whole power of 2. */
+template <int DIM, int TILES>
+__device__ inline void fade_row(struct sums<DIM, TILES> *t, int m, int r, float fade)
+{
+    t->l[m][2 * r] = t->l[m][2 * r] * fade;
+    t->l[m][2 * r + 1] = t->l[m][2 * r + 1] * fade;
+#pragma unroll
+    for (int d = 0; d < DIM / 8; d++) {
+        t->o[m][d][2 * r] = t->o[m][d][2 * r] * fade;
+        t->o[m][d][2 * r + 1] = t->o[m][d][2 * r + 1] * fade;
+    }
+}
+
 /* The numerators of tile m as the A operands of P V, from its scores; what was summed before fades
  * where a row's maximum rises. Rows 8 to 15 exist if `lower`. */
 template <int DIM, int TILES>
@@ -169,13 +182,7 @@ __device__ inline void numerators(uint32_t p[8][2], struct sums<DIM, TILES> *t, 
         if (top != t->top[m][r]) {
             float fade = power_of(t->top[m][r] - top);
             t->top[m][r] = top;
-            t->l[m][2 * r] = t->l[m][2 * r] * fade;
-            t->l[m][2 * r + 1] = t->l[m][2 * r + 1] * fade;
-#pragma unroll
-            for (int d = 0; d < DIM / 8; d++) {
-                t->o[m][d][2 * r] = t->o[m][d][2 * r] * fade;
-                t->o[m][d][2 * r + 1] = t->o[m][d][2 * r + 1] * fade;
-            }
+            fade_row(t, m, r, fade);
         }
 #pragma unroll
         for (int j = 0; j < 8; j++)
@@ -229,13 +236,7 @@ __device__ inline void numerators_of_all(uint32_t p[TILES][8][2], struct sums<DI
             for (int r = 0; r < 2; r++) {
                 float fade = top[m][r] != t->top[m][r] ? power_of(t->top[m][r] - top[m][r]) : 1.0f;
                 t->top[m][r] = top[m][r];
-                t->l[m][2 * r] = t->l[m][2 * r] * fade;
-                t->l[m][2 * r + 1] = t->l[m][2 * r + 1] * fade;
-#pragma unroll
-                for (int d = 0; d < DIM / 8; d++) {
-                    t->o[m][d][2 * r] = t->o[m][d][2 * r] * fade;
-                    t->o[m][d][2 * r + 1] = t->o[m][d][2 * r + 1] * fade;
-                }
+                fade_row(t, m, r, fade);
             }
 #pragma unroll
     for (int m = 0; m < TILES; m++)
@@ -437,6 +438,28 @@ static inline void number_tiles(struct attend_job *job, int32_t rows)
 static inline float attend_scale(int32_t dim)
 {
     return 1.44269504f / sqrtf((float)dim);
+}
+
+/* The launch for the head size of the job: 16, 24, 32 or 64. */
+template <int DIM> struct head_size {
+    static constexpr int dim = DIM;
+};
+
+template <typename F> static void with_head_size(const struct attend_job *job, F launch)
+{
+    switch (job->heads.dim) {
+    case 16:
+        launch(head_size<16>());
+        break;
+    case 24:
+        launch(head_size<24>());
+        break;
+    case 32:
+        launch(head_size<32>());
+        break;
+    default:
+        launch(head_size<64>());
+    }
 }
 
 #endif
