@@ -21,10 +21,7 @@ static enum rxt_status begin(struct store *s, struct store_session *x, struct rx
 
 enum rxt_status arrival_begin(struct store *s, struct store_session *x, struct rxt_error *err)
 {
-    TRY(session_check(x, err));
-    x->flags = 0;
-    x->held_reason[0] = '\0';
-    x->head = x->applied = x->base;
+    TRY(session_prepare(x, err));
     TRY(tx_begin(s, err));
     return tx_end(s, begin(s, x, err), err);
 }

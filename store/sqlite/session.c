@@ -111,7 +111,7 @@ static enum rxt_status name_check(const char *name, const char *what, struct rxt
     return RXT_OK;
 }
 
-enum rxt_status session_check(const struct store_session *x, struct rxt_error *err)
+enum rxt_status session_prepare(struct store_session *x, struct rxt_error *err)
 {
     TRY(name_check(x->tenant, "tenant name", err));
     TRY(name_check(x->name, "session name", err));
@@ -122,6 +122,9 @@ enum rxt_status session_check(const struct store_session *x, struct rxt_error *e
         return rxt_fail(err, RXT_EINVAL, "version %" PRIu64 " of session %s is above %u",
                         x->base > x->origin_version ? x->base : x->origin_version, x->name,
                         STORE_VERSION_MAX);
+    x->flags = 0;
+    x->held_reason[0] = '\0';
+    x->head = x->applied = x->base;
     return RXT_OK;
 }
 
@@ -163,10 +166,7 @@ enum rxt_status session_insert(struct store *s, struct store_session *x, int64_t
 enum rxt_status store_session_create(struct store *s, struct store_session *x,
                                      struct rxt_error *err)
 {
-    TRY(session_check(x, err));
-    x->flags = 0;
-    x->held_reason[0] = '\0';
-    x->head = x->applied = x->base;
+    TRY(session_prepare(x, err));
     TRY(tx_begin(s, err));
     TRY(tx_end(s, session_insert(s, x, 0, err), err));
     x->used_us = x->created_us;

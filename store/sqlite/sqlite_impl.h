@@ -123,8 +123,9 @@ enum rxt_status session_by_id(struct store *s, int64_t session, struct store_ses
 /* In a transaction. Writes what moves of a session: flags, held_reason, applied. */
 enum rxt_status session_write(struct store *s, const struct store_session *x,
                               struct rxt_error *err);
-/* EINVAL, ELIMIT: what is fixed when a session is made can not be taken. */
-enum rxt_status session_check(const struct store_session *x, struct rxt_error *err);
+/* What moves of a session that is to be made is as at its beginning. EINVAL, ELIMIT: what is fixed
+ * can not be taken. */
+enum rxt_status session_prepare(struct store_session *x, struct rxt_error *err);
 /* Over what is fixed. */
 uint64_t session_seal(const struct store_session *x);
 /* Inserts the row; origin 0 = none. Fills in x->id. In a transaction. */

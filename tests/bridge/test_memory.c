@@ -71,6 +71,18 @@ static struct memory_job replay(const struct bench *x, int n)
     };
 }
 
+/* From version 1 of a memory that others read. */
+static struct memory_job update_of(const struct bench *x, const struct stm *shared)
+{
+    return (struct memory_job){
+        .kind = MEMORY_UPDATE,
+        .source = shared,
+        .step = &x->step[1],
+        .n_step = 1,
+        .target = 2,
+    };
+}
+
 static struct stm *memory_of(struct bench *x, int n)
 {
     struct memory_job job = replay(x, n);
@@ -118,16 +130,9 @@ static void what_comes_in_goes_first(void **state)
     struct bench x;
     bench_open(&x);
     struct stm *shared = memory_of(&x, 1);
-    const struct memory_job update = {
-        .kind = MEMORY_UPDATE,
-        .source = shared,
-        .step = &x.step[1],
-        .n_step = 1,
-        .target = 2,
-    };
     struct memory_job job[UPDATES], load = replay(&x, 0);
     for (int i = 0; i < UPDATES; i++) {
-        job[i] = update;
+        job[i] = update_of(&x, shared);
         memory_lane_post(x.lane, &job[i]);
     }
     memory_lane_post(x.lane, &load);
@@ -159,16 +164,9 @@ static void what_is_shared_is_copied(void **state)
     bench_open(&x);
     struct stm *shared = memory_of(&x, 1), *want = memory_of(&x, 2);
     assert_ok(stm_hash(shared, rxt_worker_lane(x.worker), before));
-    const struct memory_job update = {
-        .kind = MEMORY_UPDATE,
-        .source = shared,
-        .step = &x.step[1],
-        .n_step = 1,
-        .target = 2,
-    };
     struct memory_job job[2 * SPARES];
     for (int i = 0; i < 2 * SPARES; i++) {
-        job[i] = update;
+        job[i] = update_of(&x, shared);
         memory_lane_post(x.lane, &job[i]);
     }
     assert_ok(stm_hash(want, rxt_worker_lane(x.worker), after));
@@ -180,7 +178,7 @@ static void what_is_shared_is_copied(void **state)
         stm_destroy(&back->stm);
     }
     fault_arm("update", RXT_EDEVICE, 1);
-    job[0] = update;
+    job[0] = update_of(&x, shared);
     memory_lane_post(x.lane, &job[0]);
     assert_status(RXT_EDEVICE, next_back(&x)->status);
     assert_null(job[0].stm);
