@@ -1,4 +1,4 @@
-#define _GNU_SOURCE /* eventfd flags, thread names */
+#define _GNU_SOURCE /* eventfd flags */
 #include "bridge/server_impl.h"
 
 #include "bridge/front_guard_impl.h"
@@ -6,6 +6,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/thread.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -409,7 +410,7 @@ static void *run(void *arg)
     zmq_pollitem_t item[FRONT_ENDPOINTS + 2];
     int n_item = 0, at_item[FRONT_ENDPOINTS] = {-1, -1, -1}, zap_item = -1;
     uint64_t tick_us = 0;
-    (void)pthread_setname_np(pthread_self(), "rxt-front");
+    thread_name("rxt-front");
     item[n_item++] = (zmq_pollitem_t){.fd = s->wake_fd, .events = ZMQ_POLLIN};
     if (s->zap) {
         zap_item = n_item;

@@ -3,6 +3,7 @@
 #include "bridge/fault_impl.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/thread.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -264,6 +265,7 @@ static void take_in(struct memory_lane *l, struct mail *mail)
 static void *run(void *arg)
 {
     struct memory_lane *l = arg;
+    thread_name("rxt-memory");
     while (l->waiting || !l->stopping) {
         if (!l->waiting) {
             lane_rest(rxt_worker_lane(l->worker));

@@ -1,6 +1,7 @@
 #include "bridge/server_impl.h"
 
 #include "kernels/base/mem.h"
+#include "kernels/base/thread.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -123,6 +124,7 @@ static bool carry_out(struct spool *s, struct order *o)
 static void *run(void *arg)
 {
     struct spool *s = arg;
+    thread_name("rxt-spool");
     for (;;) {
         mailbox_wait(&s->in, UINT64_MAX);
         for (struct mail *mail = mailbox_take(&s->in); mail;) {

@@ -1,6 +1,7 @@
 #include "bridge/writer_impl.h"
 
 #include "kernels/base/mem.h"
+#include "kernels/base/thread.h"
 
 #include <pthread.h>
 
@@ -141,6 +142,7 @@ static bool has_work(const struct writer *w)
 static void *run(void *arg)
 {
     struct writer *w = arg;
+    thread_name("rxt-store");
     while (has_work(w) || !w->stopping) {
         if (!has_work(w) && !store_sweep_due(w->store))
             mailbox_wait(&w->inbox, UINT64_MAX);

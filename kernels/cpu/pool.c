@@ -4,6 +4,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/cpu.h"
 #include "kernels/base/mem.h"
+#include "kernels/base/thread.h"
 
 #include <assert.h>
 #include <linux/futex.h>
@@ -255,6 +256,7 @@ static void *worker_main(void *arg)
     struct report *r = &p->report[w->index];
     uint64_t n_done = 0;
     uint32_t seen = 0;
+    thread_name("rxt-pool");
     for (uint32_t round; (round = wait_for_round(p, w->index, seen)) != seen; seen = round) {
         n_done += work_on_round(p, w->index, round);
         atomic_store_explicit(&r->n_done, n_done, memory_order_release);

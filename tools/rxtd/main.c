@@ -1,6 +1,7 @@
 /* rxtd: the server (bridge/PROTOCOL.md is what it speaks). */
 #include "tools/rxtd/config.h"
 
+#include "kernels/base/thread.h"
 #include "tools/rxt/options.h"
 
 #include <signal.h>
@@ -137,6 +138,7 @@ int main(int argc, char **argv)
     int code = rxtd_config_read(&c, argc, argv);
     if (code >= 0)
         return code;
+    (void)thread_slice_short(); /* tokens go out while updates compute on every core */
     struct command command = {argc, argv};
     c.server.reload = on_reload;
     c.server.reload_arg = &command;
