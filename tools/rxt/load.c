@@ -89,7 +89,7 @@ static const struct option options[] = {
     {"prefix", OPTION_TEXT, &opt.prefix, "NAME", "of the sessions (default: a new one)"},
     {"keep", OPTION_FLAG, &opt.keep, NULL, "do not erase the sessions afterwards"},
     {"timeout-s", OPTION_INT, &opt.timeout_s, "T",
-     "without a word behind the last turn: given up (default 60)"},
+     "without a word of what is waited for: given up (default 60)"},
     {"metrics", OPTION_TEXT, &opt.metrics, "URL",
      "of the server, http://HOST:PORT/metrics: its gauges beside the run"},
     {"pid", OPTION_INT, &opt.pid, "N", "of the server: its memory, files and threads, too"},

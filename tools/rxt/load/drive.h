@@ -67,7 +67,7 @@ struct drive {
     uint32_t n_vanishing;  /* behind them: connections of those that vanish; set by drive_open */
     bool faults;           /* connections may be lost: the requests on them are asked for again */
     bool keep_answers;     /* of session 0 */
-    uint64_t timeout_us;   /* without a word, after the last turn was sent */
+    uint64_t timeout_us;   /* without a word, when something is waited for and nothing is due */
     volatile sig_atomic_t *stop;
     /* Called about every 100 ms of the run. */
     enum rxt_status (*tick)(void *arg, struct rxt_error *err);

@@ -5,10 +5,10 @@
 
 #include "kernels/base/clock.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
-#define WINDOW 256u /* requests at a time: less than a server has room for */
-#define PATIENCE_US 60000000u
+#define WINDOW 256u  /* requests at a time: less than a server has room for */
 #define RETRY_MS 100 /* where the server says: any time */
 
 enum { ID_OPEN = 101, ID_GET, ID_ERASE, ID_CALL };
@@ -111,11 +111,11 @@ static enum rxt_status go_round(struct round *r, struct rxt_error *err)
         if (r->n_refused > 0 && r->retry_us < until_us)
             until_us = r->retry_us;
         TRY(client_many_next(r->d->client, until_us, &e, err));
-        if (e.at_us > r->heard_us + PATIENCE_US) {
+        if (e.at_us > r->heard_us + r->d->timeout_us) {
             if (e.kind == CLIENT_MANY_FAILED)
                 return e.status;
-            return rxt_fail(err, RXT_EIO, "the server has answered nothing for %u s",
-                            PATIENCE_US / 1000000);
+            return rxt_fail(err, RXT_EIO, "the server has answered nothing for %" PRIu64 " s",
+                            r->d->timeout_us / 1000000);
         }
         if (e.kind == CLIENT_MANY_CONNECTED)
             TRY(ask_again(r, err));
@@ -179,9 +179,9 @@ enum rxt_status drive_call(struct drive *d, const struct client_request *r, uint
         TRY(client_many_next(d->client, clock_us() + 100000, &e, err));
         if (e.kind == CLIENT_MANY_CONNECTED)
             return rxt_fail(err, RXT_EIO, "the connection was lost");
-        if (e.at_us - start_us > PATIENCE_US)
-            return rxt_fail(err, RXT_EIO, "a request was not answered for %u s",
-                            PATIENCE_US / 1000000);
+        if (e.at_us - start_us > d->timeout_us)
+            return rxt_fail(err, RXT_EIO, "a request was not answered for %" PRIu64 " s",
+                            d->timeout_us / 1000000);
         if (e.tag != tag)
             continue;
         if (e.kind == CLIENT_MANY_FAILED)

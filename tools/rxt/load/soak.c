@@ -14,7 +14,6 @@
 
 enum { REMEMBERED = 200 }; /* request ids of a session that a server still knows, at least */
 #define WINDOW 64u
-#define PATIENCE_US 60000000u
 #define RETRY_MS_MAX 5000u
 #define RECORD 0xFFFFFFFFFFFFFFu /* of a tag: the number of the turn */
 
@@ -55,7 +54,7 @@ static enum rxt_status await_repeats(struct soak *s, struct drive *d, uint32_t m
     while (client_many_inflight(d->client) > most) {
         struct client_many_event e;
         TRY(client_many_next(d->client, clock_us() + 100000, &e, err));
-        const bool patient = e.at_us <= heard_us + PATIENCE_US, ours = e.tag >> 56 == TAG_REPEAT;
+        const bool patient = e.at_us <= heard_us + d->timeout_us, ours = e.tag >> 56 == TAG_REPEAT;
         const bool later = e.kind == CLIENT_MANY_FAILED && e.retryable && e.final;
         if (e.kind == CLIENT_MANY_IDLE && !patient)
             return rxt_fail(err, RXT_EIO, "repeated requests are not answered");
