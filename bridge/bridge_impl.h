@@ -110,6 +110,7 @@ struct task {
     bool has_late;      /* some sink is late */
     bool diff_ready;    /* DIFF: it waits for nothing but others of its kind */
     bool waits_export;  /* ERASE: until no export keeps the log of the store */
+    bool waits_erase;   /* EXPORT: until no ERASE is under way; one that comes now goes behind it */
 
     struct answer *answer; /* [n_answer]; verbs with ids use the first */
     int32_t n_answer, n_open;
@@ -459,6 +460,7 @@ void verb_post(struct task *t, work_run run, work_done done, bool alone);
 void verb_finished(struct work *w);  /* DONE, or ERROR */
 void verb_opened(struct work *w);    /* the same where the row of its session may be new */
 void erases_go_on(struct bridge *b); /* no export is under way any more */
+void verbs_look_again(struct bridge *b, enum bridge_verb verb); /* those that could not begin */
 /* On the writer's thread, before a session is made. ELIMIT: the tenant has as many as it may. */
 enum rxt_status verb_check_sessions(const struct task *t, struct store *store,
                                     struct rxt_error *err);

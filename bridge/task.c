@@ -85,6 +85,8 @@ void task_end(struct task *t)
     b->n_task--;
     if (t->r.verb == BRIDGE_DIFF)
         diff_ended(t);
+    if (t->waits_erase) /* an export that never began */
+        verbs_look_again(b, BRIDGE_ERASE);
     sinks_forget(t);
     task_destroy(&t);
 }

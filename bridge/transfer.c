@@ -78,7 +78,8 @@ static bool erase_waits_behind(const struct task *t)
     return false;
 }
 
-/* An export that began beside an ERASE would keep it from its end, and the next one, and so on. */
+/* An export that began beside an ERASE would keep it from its end, and the next one, and so on: it
+ * waits, and ERASEs that come later wait for it. */
 void export_start(struct task *t)
 {
     struct bridge *b = t->bridge;
@@ -86,8 +87,12 @@ void export_start(struct task *t)
         task_fail(t, RXT_ENOTFOUND, erased);
         return;
     }
-    if (b->n_erase > 0)
+    bool waited = t->waits_erase;
+    t->waits_erase = b->n_erase > 0;
+    if (t->waits_erase)
         return;
+    if (waited)
+        verbs_look_again(b, BRIDGE_ERASE);
     atomic_store(&t->write.unwanted, false); /* an ERASE may have come and been cancelled */
     b->n_export++;
     t->work_out = true;

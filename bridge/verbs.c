@@ -257,8 +257,18 @@ static void post_erase(struct task *t)
     verb_post(t, run_erase, erase_done, true);
 }
 
+static bool an_export_waits(const struct bridge *b)
+{
+    for (const struct task *t = b->all; t; t = t->all_next)
+        if (t->waits_erase)
+            return true;
+    return false;
+}
+
 static void start_erase(struct task *t)
 {
+    if (an_export_waits(t->bridge))
+        return;
     session_drop(t->session);
     t->bridge->n_erase++;
     post_erase(t);
@@ -293,13 +303,10 @@ void erases_go_on(struct bridge *b)
     }
 }
 
-/* No export began while one was under way. */
-static void erase_ended(struct bridge *b)
+void verbs_look_again(struct bridge *b, enum bridge_verb verb)
 {
-    if (--b->n_erase > 0)
-        return;
     for (struct task *t = b->all; t; t = t->all_next)
-        if (t->r.verb == BRIDGE_EXPORT && !t->work_out)
+        if (t->r.verb == verb && !t->work_out)
             bridge_activate(b, t->session);
 }
 
@@ -309,7 +316,8 @@ static void erase_done(struct work *w)
     struct session *s = t->session;
     if (w->status == RXT_EBUSY && erase_again(t))
         return;
-    erase_ended(t->bridge);
+    if (--t->bridge->n_erase == 0) /* no export began meanwhile */
+        verbs_look_again(t->bridge, BRIDGE_EXPORT);
     if (w->status == RXT_OK) {
         s->row = (struct store_session){0};
         s->held = false;

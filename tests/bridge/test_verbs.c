@@ -351,6 +351,82 @@ static void an_erase_waits_for_exports(void **state)
     rig.bridge->clock = clock;
 }
 
+/* Nor do ERASEs that come later go before an export: however many come, its turn comes. */
+static void an_export_waits_for_no_later_erase(void **state)
+{
+    (void)state;
+    enum { N = 20 };
+    static struct outcome erase[N];
+    struct outcome out = {0}, o = {0};
+    struct bridge_request q;
+    char path[400], name[N][16];
+    converse(&rig, "kept", (const char *const[]){"My name is Anna."}, 1, &o);
+    for (int i = 0; i < N; i++) {
+        (void)snprintf(name[i], sizeof name[i], "erased %d", i);
+        open_session(&rig, name[i]);
+        erase[i] = (struct outcome){0};
+    }
+    q = request(BRIDGE_ERASE, name[0]);
+    submit(&rig, &q, &erase[0]);
+    while (rig.bridge->n_erase == 0)
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    (void)snprintf(path, sizeof path, "%s/export", rig.dir);
+    q = request(BRIDGE_EXPORT, "kept");
+    q.path = path;
+    submit(&rig, &q, &out);
+    (void)bridge_step(rig.bridge);
+    assert_int_equal(rig.bridge->n_export, 0);
+    for (int i = 1; i < N; i++) { /* there is always one that waits */
+        q = request(BRIDGE_ERASE, name[i]);
+        submit(&rig, &q, &erase[i]);
+        step_until_final(&rig, &erase[i - 1]);
+        assert_ok(erase[i - 1].status);
+    }
+    assert_true(out.final);
+    assert_ok(out.status);
+    step_until_final(&rig, &erase[N - 1]);
+    assert_ok(erase[N - 1].status);
+}
+
+/* An export that waits and is cancelled holds up no ERASE. */
+static void an_export_that_goes_lets_erases_on(void **state)
+{
+    (void)state;
+    struct outcome out = {0}, late = {0}, erase[2] = {0}, o = {0};
+    char path[400];
+    converse(&rig, "kept", (const char *const[]){"My name is Anna."}, 1, &o);
+    open_session(&rig, "first");
+    open_session(&rig, "second");
+    int reader = begin_export("kept", &out);
+    struct bridge_request q = request(BRIDGE_ERASE, "first");
+    submit(&rig, &q, &erase[0]);
+    while (!waits_for_export())
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    (void)snprintf(path, sizeof path, "%s/late", rig.dir);
+    q = request(BRIDGE_EXPORT, "second");
+    q.path = path;
+    submit(&rig, &q, &late);
+    (void)bridge_step(rig.bridge);
+    open_session(&rig, "third");
+    q = request(BRIDGE_ERASE, "third");
+    submit(&rig, &q, &erase[1]);
+    (void)bridge_step(rig.bridge);
+    assert_int_equal(rig.bridge->n_erase, 1); /* the export goes first */
+    bridge_cancel(rig.bridge, late.ticket);
+    step_until_final(&rig, &late);
+    assert_status(RXT_ECANCELLED, late.status);
+    while (!erase[0].final || !erase[1].final) {
+        read_all(reader);
+        if (!bridge_step(rig.bridge))
+            bridge_wait(rig.bridge, 1000);
+    }
+    assert_ok(erase[0].status);
+    assert_ok(erase[1].status);
+    assert_int_equal(close(reader), 0);
+}
+
 /* Who erases a session wants no export of it: one that runs ends, and so does one that waits. */
 static void an_erase_ends_exports_of_its_session(void **state)
 {
@@ -389,6 +465,8 @@ int main(void)
         cmocka_unit_test(nobody_waits_for_an_erase),
         cmocka_unit_test(nobody_waits_for_an_export),
         cmocka_unit_test(an_erase_waits_for_exports),
+        cmocka_unit_test(an_export_waits_for_no_later_erase),
+        cmocka_unit_test(an_export_that_goes_lets_erases_on),
         cmocka_unit_test(an_erase_ends_exports_of_its_session),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
