@@ -226,6 +226,55 @@ static void it_moves_the_log_in_pieces(void **state)
     let_go(fx, &w, &back);
 }
 
+/* New work that posts new work, so that there always is some, until the long one has ended. */
+enum { NEW_MAX = 1000 };
+struct stream {
+    struct writer *w;
+    struct step large;
+    struct work new[NEW_MAX];
+    int n_new;
+};
+
+static enum rxt_status post_the_next(struct work *w, struct store *s, struct rxt_error *err)
+{
+    struct stream *c = w->owner;
+    (void)s;
+    (void)err;
+    if (++c->n_new == NEW_MAX || c->large.n_run == c->large.runs)
+        return RXT_OK;
+    c->new[c->n_new] = (struct work){.run = post_the_next, .owner = c};
+    writer_post(c->w, &c->new[c->n_new]);
+    return RXT_OK;
+}
+
+/* What nobody waits for, the log and the long work, gets on, in turns, however much is new. */
+static void what_is_new_keeps_nothing_from_its_end(void **state)
+{
+    struct fixture *fx = *state;
+    static struct stream c;
+    struct mailbox back;
+    struct stat log;
+    char path[320];
+    bool ended = false;
+    c = (struct stream){.large = {.fx = fx, .runs = 24}};
+    take_over(fx, &c.w, &back);
+    post(c.w, &c.large, write_chunks);
+    c.new[0] = (struct work){.run = post_the_next, .owner = &c};
+    writer_post(c.w, &c.new[0]);
+    while (!ended) {
+        mailbox_wait(&back, UINT64_MAX);
+        for (struct mail *mail = mailbox_take(&back); mail; mail = mail->next)
+            ended |= mail == &c.large.work.mail;
+    }
+    assert_ok(c.large.work.status);
+    assert_int_equal(c.large.n_run, c.large.runs);
+    (void)snprintf(path, sizeof path, "%s-wal", fx->path);
+    assert_int_equal(stat(path, &log), 0);
+    assert_true(log.st_size <= 5 * (off_t)STORE_CHUNK_BYTES);
+    let_go(fx, &c.w, &back);
+    assert_in_range(c.n_new, 24, 4 * 24); /* one of them between any two steps, and the log */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +283,7 @@ int main(void)
         store_unit_test(it_looks_for_nothing_where_nothing_was_left),
         store_unit_test(many_in_steps_delay_by_one),
         store_unit_test(it_moves_the_log_in_pieces),
+        store_unit_test(what_is_new_keeps_nothing_from_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
