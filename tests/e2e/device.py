@@ -45,7 +45,7 @@ class Setup:
     def rxt(self, *words, text=None, fault="", check=True):
         model = self.model if words[:2] != ("session", "list") else self.model[:2]  # it computes nothing
         done = subprocess.run([RXT, *map(str, words), *model], input=text, capture_output=True,
-                              text=True, timeout=300, env=os.environ | {"RXT_DEVICE_FAULT": fault})
+                              text=True, timeout=600, env=os.environ | {"RXT_DEVICE_FAULT": fault})
         assert done.returncode == 0 or not check, f"rxt {words}: {done.stdout}{done.stderr}"
         return done
 
@@ -56,7 +56,7 @@ class Setup:
              "--turns", str(self.turns), "--think-ms", "1", "--words", "2-9", "--max-tokens", "4-12",
              "--temperature", "0.7", "--seed", str(self.seed), "--keep", "--json",
              str(self.folder / "run.json"), "--csv", str(self.folder / "run.csv"), "--width", "0",
-             "--timeout-s", "300", *map(str, options)], capture_output=True, text=True, timeout=500)
+             "--timeout-s", "500", *map(str, options)], capture_output=True, text=True, timeout=500)
         assert done.returncode in (0, 1, 2), done.stdout + done.stderr  # how constant: not asked here
         return json.loads((self.folder / "run.json").read_text())
 
@@ -97,7 +97,7 @@ def check_server(s):
         run = s.load()
     finally:
         server.terminate()
-        log = server.communicate(timeout=120)[1]
+        log = server.communicate(timeout=600)[1]
     assert server.returncode == 0, log
     assert run["run"]["done"] == s.sessions * s.turns, run["run"]
     most = most_at_once(s.folder / "run.csv")
@@ -120,7 +120,7 @@ def check_parity(s):
     for dtype in ("f32", "bf16"):
         done = subprocess.run(
             [RXT, "verify", s.folder, "--parity", "--json", "--model", root / "models/demo-15m",
-             "--backend", "cuda", "--dtype", dtype], capture_output=True, text=True, timeout=300)
+             "--backend", "cuda", "--dtype", dtype], capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         (turn,) = map(json.loads, done.stdout.splitlines())
         assert turn["good"] and turn["wrong"] == 0, turn
@@ -136,7 +136,7 @@ def check_idle(s):
 
     def opens_device(*words, text=None):
         done = subprocess.run([RXT, *map(str, words), "--store", str(store), *s.model[:2]],
-                              input=text, capture_output=True, text=True, timeout=300)
+                              input=text, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"rxt {words}: {done.stdout}{done.stderr}"
         return "computes on cuda" in done.stderr
 

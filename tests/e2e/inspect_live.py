@@ -40,7 +40,7 @@ class Server:
         done = subprocess.run(
             [RXT, "chat", "--connect", self.turn, "--session", session, "--seed", "7",
              "--temperature", "0", "--script", "-", "--json", *map(str, keys)],
-            input="".join(q + "\n" for q in queries), capture_output=True, text=True, timeout=60,
+            input="".join(q + "\n" for q in queries), capture_output=True, text=True, timeout=600,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]

@@ -28,7 +28,7 @@ def make_page(folder):
         )
     finally:
         server.terminate()
-        assert server.wait(timeout=60) == 0
+        assert server.wait(timeout=600) == 0
     assert done.returncode in (0, 1, 2), done.stdout + done.stderr
     return run
 

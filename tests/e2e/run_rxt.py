@@ -25,7 +25,7 @@ def run(arguments, *, env=None, text=None, check=True):
         capture_output=True,
         text=True,
         env={**os.environ, **(env or {})},
-        timeout=120,
+        timeout=600,
     )
     if check and done.returncode != 0:
         raise AssertionError(f"rxt {arguments}: exit {done.returncode}\n{done.stderr}")

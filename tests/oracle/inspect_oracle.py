@@ -278,7 +278,7 @@ def main():
 
     def rxt(*arguments, text=None):
         done = subprocess.run([options.rxt, *map(str, arguments), "--model", options.model],
-                              input=text, capture_output=True, text=True, timeout=120, check=False)
+                              input=text, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, (arguments, done.stderr)
         return done.stdout
 

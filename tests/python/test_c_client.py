@@ -42,7 +42,7 @@ class ChatTest(ServerTest):
         done = subprocess.run(
             [os.environ["RXT"], "chat", "--connect", self.server.endpoint, "--session", "anna",
              "--script", "-", "--json", *options],
-            input="".join(q + "\n" for q in queries), capture_output=True, text=True, timeout=60,
+            input="".join(q + "\n" for q in queries), capture_output=True, text=True, timeout=600,
         )
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
@@ -128,7 +128,7 @@ class ChatTest(ServerTest):
         self.server.silent = True
         done = subprocess.run(
             [os.environ["RXT"], "chat", "--connect", "nowhere", "--script", "-"],
-            input="hi\n", capture_output=True, text=True, timeout=60,
+            input="hi\n", capture_output=True, text=True, timeout=600,
         )
         self.assertEqual(done.returncode, 1)
         self.assertIn("nowhere", done.stderr)
@@ -165,7 +165,7 @@ class InspectTest(ServerTest):
             ]:
                 subprocess.run([os.environ["RXT"], *arguments, "--store", folder / "a.db"],
                                input="My name is Anna.\n", capture_output=True, text=True,
-                               timeout=60, check=True)
+                               timeout=600, check=True)
             cls.export = (folder / "anna.rxt").read_bytes()
 
     def setUp(self):
@@ -177,7 +177,7 @@ class InspectTest(ServerTest):
         at = self.server.endpoint
         done = subprocess.run(
             [os.environ["RXT"], "inspect", "--connect", at, "--json", *options],
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=600,
         )
         return done.returncode, json.loads(done.stdout or "null"), done.stderr
 
@@ -235,7 +235,7 @@ class ExampleTest(unittest.TestCase):
         with FakeServer() as server:
             done = subprocess.run(
                 [os.environ["EXAMPLE"], server.endpoint, "anna", QUERY],
-                capture_output=True, text=True, timeout=60,
+                capture_output=True, text=True, timeout=600,
             )
             self.assertEqual(done.returncode, 0, done.stderr)
             n = len(QUERY.encode())
@@ -244,7 +244,7 @@ class ExampleTest(unittest.TestCase):
             server.refuse[TURN] = [error(201, "no_session")]
             done = subprocess.run(
                 [os.environ["EXAMPLE"], server.endpoint, "anna", QUERY],
-                capture_output=True, text=True, timeout=60,
+                capture_output=True, text=True, timeout=600,
             )
             self.assertEqual(done.returncode, 1)
             self.assertIn("no_session", done.stderr)

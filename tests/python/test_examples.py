@@ -26,7 +26,7 @@ class ReadmeTest(unittest.TestCase):
                 code = re.sub(r"tcp://127\.0\.0\.1:711\d", server.endpoint, block)
                 done = subprocess.run(
                     [sys.executable, "-W", "error", "-c", code], env=ENVIRONMENT,
-                    capture_output=True, text=True, timeout=60,
+                    capture_output=True, text=True, timeout=600,
                 )
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
 

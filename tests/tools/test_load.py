@@ -31,7 +31,7 @@ class LoadTest(unittest.TestCase):
                 [os.environ["RXT"], "load", "--connect", server.endpoint, "--sessions", str(SESSIONS),
                  "--turns", str(turns), "--think-ms", "100", "--json", self.folder / "run.json",
                  "--csv", self.folder / "run.csv", *options],
-                capture_output=True, text=True, timeout=60,
+                capture_output=True, text=True, timeout=600,
             )
         self.assertIn(done.returncode, (0, 1, 2, 3), done.stderr)
         self.output = done.stdout + done.stderr
@@ -161,7 +161,7 @@ class LoadTest(unittest.TestCase):
             while len({t.session for t in server.turns}) < 3 and run.poll() is None:
                 time.sleep(0.01)  # the probe speaks in one
             run.send_signal(signal.SIGINT)
-            said, _ = run.communicate(timeout=60)
+            said, _ = run.communicate(timeout=600)
         self.assertEqual(run.returncode, 2, said)
         self.assertIn("INTERRUPTED", said)
         self.assertNotIn("BORNE", said)
@@ -250,7 +250,7 @@ class LoadTest(unittest.TestCase):
             while server.n_session < 3 and tool.poll() is None:
                 time.sleep(0.01)
             tool.send_signal(signal.SIGINT)
-            out, err = tool.communicate(timeout=60)
+            out, err = tool.communicate(timeout=600)
         self.assertIn("NOT SHOWN", out, err)
         self.assertEqual((tool.returncode, err), (2, ""))
         run = json.loads((self.folder / "run.json").read_text())["run"]
