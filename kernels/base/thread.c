@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -24,9 +23,9 @@ void thread_name(const char *name)
     (void)pthread_setname_np(pthread_self(), name);
 }
 
-enum rxt_status thread_slice_short(void)
+enum rxt_status thread_slice(uint32_t us)
 {
-    const uint64_t want = THREAD_SLICE_US * UINT64_C(1000);
+    const uint64_t want = us * UINT64_C(1000);
     struct sched_attributes a = {.size = sizeof a};
     if (syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) != 0)
         return RXT_EUNSUPPORTED;

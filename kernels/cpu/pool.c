@@ -257,6 +257,7 @@ static void *worker_main(void *arg)
     uint64_t n_done = 0;
     uint32_t seen = 0;
     thread_name("rxt-pool");
+    (void)thread_slice(THREAD_COMPUTES_US);
     for (uint32_t round; (round = wait_for_round(p, w->index, seen)) != seen; seen = round) {
         n_done += work_on_round(p, w->index, round);
         atomic_store_explicit(&r->n_done, n_done, memory_order_release);

@@ -52,7 +52,7 @@ static void *ask_and_start_another(void *arg)
     struct attributes *a = arg; /* before, after, of a thread started then */
     pthread_t thread;
     (void)read_attributes(&a[0]);
-    enum rxt_status st = thread_slice_short();
+    enum rxt_status st = thread_slice(THREAD_COMPUTES_US);
     assert_int_equal(st, takes_slices() ? RXT_OK : RXT_EUNSUPPORTED);
     (void)read_attributes(&a[1]);
     assert_int_equal(pthread_create(&thread, NULL, read_attributes, &a[2]), 0);
@@ -60,7 +60,7 @@ static void *ask_and_start_another(void *arg)
     return NULL;
 }
 
-static void a_short_slice_changes_nothing_else_and_is_inherited(void **state)
+static void a_slice_changes_nothing_else_and_is_inherited(void **state)
 {
     (void)state;
     struct attributes a[3];
@@ -69,7 +69,7 @@ static void a_short_slice_changes_nothing_else_and_is_inherited(void **state)
     assert_int_equal(pthread_join(thread, NULL), 0);
     for (int i = 1; i < 3; i++) {
         if (takes_slices())
-            assert_int_equal(a[i].runtime_ns, THREAD_SLICE_US * 1000);
+            assert_int_equal(a[i].runtime_ns, THREAD_COMPUTES_US * 1000);
         assert_int_equal(a[i].policy, a[0].policy);
         assert_int_equal(a[i].nice, a[0].nice);
         assert_int_equal(a[i].priority, a[0].priority);
@@ -80,7 +80,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thread_has_its_name),
-        cmocka_unit_test(a_short_slice_changes_nothing_else_and_is_inherited),
+        cmocka_unit_test(a_slice_changes_nothing_else_and_is_inherited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -138,7 +138,7 @@ int main(int argc, char **argv)
     int code = rxtd_config_read(&c, argc, argv);
     if (code >= 0)
         return code;
-    (void)thread_slice_short(); /* tokens go out while updates compute on every core */
+    (void)thread_slice(THREAD_WAITS_US); /* also for the threads of libraries */
     struct command command = {argc, argv};
     c.server.reload = on_reload;
     c.server.reload_arg = &command;
@@ -168,6 +168,7 @@ int main(int argc, char **argv)
     if (asked)
         server_stop(server);
     server_catch_faults(STDERR_FILENO);
+    (void)thread_slice(THREAD_COMPUTES_US); /* the engine */
     server_run(server);
     const char *failure = server_failure(server);
     if (failure)
