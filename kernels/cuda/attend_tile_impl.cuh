@@ -359,6 +359,12 @@ __device__ inline bool row_of(const struct place *p, int32_t i, int32_t *row, in
     return token < p->s->n_row;
 }
 
+/* Rows of heads that may be read and written 16 bytes at a time. */
+__device__ inline bool lies_well(const struct tensor *t)
+{
+    return t->stride % 8 == 0 && (uintptr_t)t->data % 16 == 0;
+}
+
 template <int DIM, int TILES>
 __device__ inline void load_queries(struct queries<DIM, TILES> *q, const struct attend_job *job,
                                     const struct place *p, int32_t lane)
@@ -381,15 +387,21 @@ __device__ inline void load_queries(struct queries<DIM, TILES> *q, const struct 
             int64_t angle = (int64_t)position * (DIM / 2) + c * (DIM / 8);
             q->limit[m][r] = job->causal ? position + 1 : p->s->n_key;
 #pragma unroll
-            for (int w = 0; w < DIM / 8; w++) {
+            for (int w = 0; w < DIM / 8; w++)
                 q->w[m][r][w] = 0;
-                if (!exists)
-                    continue;
-                float even = widen(x[2 * w]), odd = widen(x[2 * w + 1]);
-                if (job->cos)
+            if (exists && lies_well(&job->q))
+                load_words<DIM / 8>(q->w[m][r], x);
+            else if (exists)
+#pragma unroll
+                for (int w = 0; w < DIM / 8; w++)
+                    q->w[m][r][w] = (uint32_t)x[2 * w] | (uint32_t)x[2 * w + 1] << 16;
+            if (exists && job->cos)
+#pragma unroll
+                for (int w = 0; w < DIM / 8; w++) {
+                    float even = low_of(q->w[m][r][w]), odd = high_of(q->w[m][r][w]);
                     rotate<bf16>(&even, &odd, job->cos + angle + w, job->sin + angle + w);
-                q->w[m][r][w] = pair_of(even, odd);
-            }
+                    q->w[m][r][w] = pair_of(even, odd);
+                }
             if (!exists)
                 q->limit[m][r] = q->least;
         }
