@@ -387,6 +387,10 @@ enum rxt_status op_mean(struct lane *ln, struct tensor out, const struct tensor 
  * 2.7. */
 enum rxt_status op_gate(struct lane *ln, struct tensor out, struct tensor old, struct tensor new_,
                         const struct weight *gate);
+/* What op_gate makes, converted into out, F32 or BF16, as by op_convert, and *finite of that as by
+ * op_finite. via: like old, may be new_; what it holds then is not said. */
+enum rxt_status op_gate_store(struct lane *ln, struct tensor out, bool *finite, struct tensor via,
+                              struct tensor old, struct tensor new_, const struct weight *gate);
 /* Copies, with conversion between F32 and BF16 (nearest even) where the dtypes differ. */
 enum rxt_status op_convert(struct lane *ln, struct tensor out, struct tensor x);
 /* *finite = no element of x, F32 or BF16, is NaN or infinite; host memory, valid after lane_sync.

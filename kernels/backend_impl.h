@@ -82,6 +82,9 @@
     X(enum rxt_status, gate,                                                                     \
       (struct lane * ln, struct tensor out, struct tensor old, struct tensor new_,               \
        const struct weight *gate))                                                               \
+    X(enum rxt_status, gate_store,                                                               \
+      (struct lane * ln, struct tensor out, bool *finite, struct tensor via, struct tensor old,  \
+       struct tensor new_, const struct weight *gate))                                           \
     X(enum rxt_status, convert, (struct lane * ln, struct tensor out, struct tensor x))          \
     X(enum rxt_status, finite, (struct lane * ln, bool *finite, struct tensor x))
 

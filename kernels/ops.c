@@ -317,6 +317,17 @@ enum rxt_status op_gate(struct lane *ln, struct tensor out, struct tensor old, s
     return ln->be->ops->gate(ln, out, old, new_, gate);
 }
 
+enum rxt_status op_gate_store(struct lane *ln, struct tensor out, bool *finite, struct tensor via,
+                              struct tensor old, struct tensor new_, const struct weight *gate)
+{
+    assert(gate->kind == WEIGHT_GATE);
+    CHECK(stored_ok(ln, out) && act_same(ln, via, old) && act_same(ln, via, new_) &&
+          out.rows == old.rows && out.cols == old.cols && out.cols == gate->cols && out.rows > 0 &&
+          out.rows % gate->rows == 0);
+    count_op(0, 2 * tensor_bytes(old) + tensor_bytes(out) + gate->bytes);
+    return ln->be->ops->gate_store(ln, out, finite, via, old, new_, gate);
+}
+
 enum rxt_status op_convert(struct lane *ln, struct tensor out, struct tensor x)
 {
     CHECK(stored_ok(ln, out) && stored_ok(ln, x) && out.rows == x.rows && out.cols == x.cols);

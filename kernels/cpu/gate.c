@@ -62,3 +62,11 @@ enum rxt_status cpu_gate(struct lane *base, struct tensor out, struct tensor old
     lane_done(ln);
     return RXT_OK;
 }
+
+enum rxt_status cpu_gate_store(struct lane *ln, struct tensor out, bool *finite, struct tensor via,
+                               struct tensor old, struct tensor new_, const struct weight *gate)
+{
+    TRY(cpu_gate(ln, via, old, new_, gate));
+    TRY(cpu_convert(ln, out, via));
+    return cpu_finite(ln, finite, out);
+}

@@ -77,6 +77,7 @@ const struct backend_ops cpu_ops = {
     .norm = cpu_norm,
     .mean = cpu_mean,
     .gate = cpu_gate,
+    .gate_store = cpu_gate_store,
     .convert = cpu_convert,
     .finite = cpu_finite,
 };

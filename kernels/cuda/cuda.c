@@ -402,3 +402,12 @@ enum rxt_status cuda_result(struct cuda_lane *ln, struct cuda_result *r)
     ln->pending[ln->n_pending++] = *r;
     return RXT_OK;
 }
+
+enum rxt_status cuda_finite_room(struct cuda_lane *ln, bool *finite, volatile int32_t **found)
+{
+    struct cuda_result r = {.finite = finite, .n = 1};
+    TRY(cuda_result(ln, &r));
+    *found = ln->results + r.first;
+    **found = 1;
+    return RXT_OK;
+}

@@ -85,6 +85,9 @@ CUDA_API enum rxt_status cuda_check(struct cuda_backend *be, cudaError_t e);
 
 /* Room for n results that lane_sync hands over; waits for the lane where there is none left. */
 CUDA_API enum rxt_status cuda_result(struct cuda_lane *ln, struct cuda_result *r);
+/* The same for whether all is finite: 1 until a kernel writes 0. */
+CUDA_API enum rxt_status cuda_finite_room(struct cuda_lane *ln, bool *finite,
+                                          volatile int32_t **found);
 
 /* Arguments: what a kernel reads and what changes between two steps of one shape (ids, sequences,
  * addresses of a session). An op writes `bytes` of them, args_need_op (scratch_impl.h) in all, to

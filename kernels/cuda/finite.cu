@@ -37,12 +37,10 @@ extern "C" enum rxt_status cuda_finite(struct lane *lane, bool *finite, struct t
 {
     struct cuda_lane *ln = cuda_lane(lane);
     TRY(cuda_ready(ln));
-    struct cuda_result result = {nullptr, finite, 0, 1};
-    TRY(cuda_result(ln, &result));
-    ln->results[result.first] = 1;
+    volatile int32_t *found;
+    TRY(cuda_finite_room(ln, finite, &found));
     const void *const *at = args_copy<const void *>(ln, &x.data, 1);
     x.data = nullptr;
-    LAUNCH(finite_rows, grid_rows((x.rows + ROWS - 1) / ROWS), 32 * ROWS, 0, ln, x, at,
-           ln->results + result.first);
+    LAUNCH(finite_rows, grid_rows((x.rows + ROWS - 1) / ROWS), 32 * ROWS, 0, ln, x, at, found);
     return cuda_done(ln);
 }

@@ -2,9 +2,11 @@
  * Shapes   out, old, new [n*S,D]; status [n*S] f32 in scratch; g, w, b per slot or for all.
  * Launch   a warp a row, 4 of them a block, 16 bytes a lane at once where a row lies so. An
  *          elementwise gate per slot is one launch; a gate that mixes slots takes the status of all
- *          first. One number for all slots: a block a memory between the two.
+ *          first. One number for all slots: a block a memory between the two. The last gate of a
+ *          layer writes the spare itself.
  * Roofline memory-bound: old and new read, out written. 4096 rows of 512: 7.1 to 12 us with rows
- *          read twice, a piece after another (H200). Predicted for gate_quick: 5.
+ *          read twice, a piece after another; gate_quick 5 alone (H200). gate_store to float32 has
+ *          17 MB, where three launches of 5 us had 34.
  * Order    a lane sums elements 8 l, ..., 8 l + 7, then those 256 further, then warp_sum; over
  *          slots a thread takes t, t + 128, ..., then block_sum, or a lane l, l + 32, ..., then
  *          warp_sum. bf16 is rounded where tests/ref/gate.c rounds: new + old, status, z, the gate,
@@ -168,20 +170,20 @@ template <class T> static __global__ void gate_blend(const __grid_constant__ str
 #define QUICK 2 /* pieces of a lane */
 #define QUICK_COLS (QUICK * ROW_STEP)
 
-static __global__ void __launch_bounds__(THREADS, 6)
-    gate_quick(const __grid_constant__ struct gate_job job)
+/* What of its slot a row needs; it may be asked for early. */
+__device__ inline float slot_gate_of(const struct gate &w, int32_t r)
 {
-    start_next();
+    return w.kind == GATE_ELEMENTWISE && w.per_slot ? w.g[r % w.n_slot] : 0.0f;
+}
+
+/* y = this lane's part of row r, not rounded yet. */
+__device__ inline void blend_quick(float y[QUICK][8], const struct gate_job &job, int32_t r,
+                                   float slot_gate)
+{
     const struct gate &w = job.w;
-    int32_t r = first_row();
-    bool statuses = w.kind == GATE_ELEMENTWISE && w.per_slot;
-    float slot_gate = statuses ? w.g[r % w.n_slot] : 0.0f;
-    wait_for_previous();
-    if (r >= job.out.rows)
-        return;
     const bf16 *old = (const bf16 *)job.old.data + r * job.old.stride;    // old[r,:]
     const bf16 *new_ = (const bf16 *)job.new_.data + r * job.new_.stride; // new[r,:]
-    float y[QUICK][8], before[QUICK][8], take = 1.0f, keep = 1.0f;        /* GATE_ADD */
+    float before[QUICK][8], take = 1.0f, keep = 1.0f;                     /* GATE_ADD */
 #pragma unroll
     for (int c = 0; c < QUICK; c++) {
         load8(y[c], new_, ROW_FIRST + c * ROW_STEP, w.dim);
@@ -189,7 +191,7 @@ static __global__ void __launch_bounds__(THREADS, 6)
     }
     if (w.kind != GATE_REPLACE && w.kind != GATE_ADD) {
         float z, sum = 0.0f;
-        if (statuses) {
+        if (w.kind == GATE_ELEMENTWISE && w.per_slot) {
 #pragma unroll
             for (int c = 0; c < QUICK; c++)
                 add_status<bf16>(&sum, w, y[c], before[c], ROW_FIRST + c * ROW_STEP);
@@ -201,30 +203,92 @@ static __global__ void __launch_bounds__(THREADS, 6)
         take = w.tanh ? rounded<bf16>(1.0f + g) : g;
         keep = rounded<bf16>(1.0f - g);
     }
-    bf16 *out = (bf16 *)job.out.data + r * job.out.stride; // out[r,:]
 #pragma unroll
-    for (int c = 0; c < QUICK; c++) {
+    for (int c = 0; c < QUICK; c++)
 #pragma unroll
         for (int j = 0; j < 8; j++)
             if (w.kind != GATE_REPLACE)
                 y[c][j] = rounded<bf16>(take * y[c][j]) + rounded<bf16>(keep * before[c][j]);
-        store8(out, ROW_FIRST + c * ROW_STEP, w.dim, y[c]);
-    }
 }
 
-template <class T> static void launch(struct cuda_lane *ln, const struct gate_job &job)
+static __global__ void __launch_bounds__(THREADS, 6)
+    gate_quick(const __grid_constant__ struct gate_job job)
 {
-    const struct gate &w = job.w;
-    unsigned grid = grid_rows((job.out.rows + ROWS - 1) / ROWS);
-    if (w.kind == GATE_LINEAR || (w.kind == GATE_ELEMENTWISE && !w.per_slot)) {
-        LAUNCH(gate_status<T>, grid, THREADS, 0, ln, job);
-        if (!w.per_slot)
-            LAUNCH(gate_memories<T>, grid_rows(job.out.rows / w.n_slot), THREADS, 0, ln, job);
+    start_next();
+    int32_t r = first_row();
+    float y[QUICK][8], slot_gate = slot_gate_of(job.w, r);
+    wait_for_previous();
+    if (r >= job.out.rows)
+        return;
+    blend_quick(y, job, r, slot_gate);
+#pragma unroll
+    for (int c = 0; c < QUICK; c++)
+        store8((bf16 *)job.out.data + r * job.out.stride, ROW_FIRST + c * ROW_STEP, job.w.dim,
+               y[c]); // out[r,:]
+}
+
+/* The same into a spare, which lies elsewhere in the next step of this shape; *finite becomes 0
+ * where a number is none. */
+template <class V>
+static __global__ void __launch_bounds__(THREADS, 6)
+    gate_store(const __grid_constant__ struct gate_job job, void *const *at,
+               volatile int32_t *finite)
+{
+    start_next();
+    int32_t r = first_row();
+    float y[QUICK][8], slot_gate = slot_gate_of(job.w, r);
+    V *out = (V *)*at + r * job.out.stride; // out[r,:]
+    bool all = true;
+    wait_for_previous();
+    if (r >= job.out.rows)
+        return;
+    blend_quick(y, job, r, slot_gate);
+#pragma unroll
+    for (int c = 0; c < QUICK; c++) {
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            y[c][j] = rounded<bf16>(y[c][j]);
+            all = all && (ROW_FIRST + c * ROW_STEP + j >= job.w.dim || fabsf(y[c][j]) < INFINITY);
+        }
+        store8(out, ROW_FIRST + c * ROW_STEP, job.w.dim, y[c]);
     }
-    if (dtype_of<T>::value == DTYPE_BF16 && w.dim <= QUICK_COLS)
-        LAUNCH(gate_quick, (unsigned)(job.out.rows + ROWS - 1) / ROWS, THREADS, 0, ln, job);
+    if (!all)
+        *finite = 0;
+}
+
+/* What a gate reads of whole memories. */
+template <class T> static void launch_statuses(struct cuda_lane *ln, struct gate_job *job)
+{
+    const struct gate &w = job->w;
+    unsigned grid = grid_rows((job->old.rows + ROWS - 1) / ROWS);
+    job->status = (float *)cuda_cut(ln, (size_t)job->old.rows, sizeof(float));
+    job->all = (float *)cuda_cut(ln, (size_t)(job->old.rows / w.n_slot), sizeof(float));
+    if (w.kind != GATE_LINEAR && (w.kind != GATE_ELEMENTWISE || w.per_slot))
+        return;
+    LAUNCH(gate_status<T>, grid, THREADS, 0, ln, *job);
+    if (!w.per_slot)
+        LAUNCH(gate_memories<T>, grid_rows(job->old.rows / w.n_slot), THREADS, 0, ln, *job);
+}
+
+template <class T> static void launch(struct cuda_lane *ln, struct gate_job *job)
+{
+    unsigned blocks = (unsigned)(job->out.rows + ROWS - 1) / ROWS;
+    launch_statuses<T>(ln, job);
+    if (dtype_of<T>::value == DTYPE_BF16 && job->w.dim <= QUICK_COLS)
+        LAUNCH(gate_quick, blocks, THREADS, 0, ln, *job);
     else
-        LAUNCH(gate_blend<T>, grid, THREADS, 0, ln, job);
+        LAUNCH(gate_blend<T>, grid_rows(blocks), THREADS, 0, ln, *job);
+}
+
+static struct gate_job job_of(struct tensor out, struct tensor old, struct tensor new_,
+                              const struct weight *gate)
+{
+    struct gate_job job = {};
+    job.w = ((const struct cuda_gate *)gate)->gate;
+    job.out = out;
+    job.old = old;
+    job.new_ = new_;
+    return job;
 }
 
 extern "C" enum rxt_status cuda_gate(struct lane *lane, struct tensor out, struct tensor old,
@@ -232,16 +296,32 @@ extern "C" enum rxt_status cuda_gate(struct lane *lane, struct tensor out, struc
 {
     struct cuda_lane *ln = cuda_lane(lane);
     TRY(cuda_ready(ln));
-    struct gate_job job = {};
-    job.w = ((const struct cuda_gate *)gate)->gate;
-    job.out = out;
-    job.old = old;
-    job.new_ = new_;
-    job.status = (float *)cuda_cut(ln, (size_t)out.rows, sizeof(float));
-    job.all = (float *)cuda_cut(ln, (size_t)(out.rows / job.w.n_slot), sizeof(float));
+    struct gate_job job = job_of(out, old, new_, gate);
     if (out.dtype == DTYPE_BF16)
-        launch<bf16>(ln, job);
+        launch<bf16>(ln, &job);
     else
-        launch<float>(ln, job);
+        launch<float>(ln, &job);
+    return cuda_done(ln);
+}
+
+extern "C" enum rxt_status cuda_gate_store(struct lane *lane, struct tensor out, bool *finite,
+                                           struct tensor via, struct tensor old, struct tensor new_,
+                                           const struct weight *gate)
+{
+    struct cuda_lane *ln = cuda_lane(lane);
+    if (old.dtype != DTYPE_BF16 || old.cols > QUICK_COLS) {
+        TRY(cuda_gate(lane, via, old, new_, gate));
+        TRY(cuda_convert(lane, out, via));
+        return cuda_finite(lane, finite, out);
+    }
+    TRY(cuda_ready(ln));
+    volatile int32_t *found;
+    TRY(cuda_finite_room(ln, finite, &found));
+    void *const *at = args_copy<void *>(ln, &out.data, 1);
+    struct gate_job job = job_of(out, old, new_, gate);
+    job.out.data = nullptr;
+    launch_statuses<bf16>(ln, &job);
+    auto kernel = out.dtype == DTYPE_BF16 ? gate_store<bf16> : gate_store<float>;
+    LAUNCH(kernel, (unsigned)(out.rows + ROWS - 1) / ROWS, THREADS, 0, ln, job, at, found);
     return cuda_done(ln);
 }

@@ -52,6 +52,44 @@ static void run(struct setting *s, const struct gate_desc *d, const struct weigh
         guarded_take(s->be, x, NULL);
 }
 
+/* The same of memory m into a tensor of `dtype`; gives whether that is finite. */
+static bool store(struct setting *s, const struct gate_desc *d, const struct weight *w,
+                  const float *old, const float *new_, int32_t m, enum dtype dtype, float *out)
+{
+    int32_t at = m * d->n_slot * d->dim;
+    bool finite = m & 1; /* neither is there by chance */
+    struct tensor o = guarded(s->be, old + at, d->n_slot, d->dim);
+    struct tensor x = guarded(s->be, new_ + at, d->n_slot, d->dim);
+    struct tensor to = guarded_as(s->be, dtype, old + at, d->n_slot, d->dim);
+    assert_ok(op_gate_store(s->ln, to, &finite, x, o, x, w));
+    assert_ok(lane_sync(s->ln));
+    guarded_take(s->be, to, out);
+    guarded_take(s->be, o, NULL);
+    guarded_take(s->be, x, NULL);
+    return finite;
+}
+
+/* Each memory is stored as op_gate and op_convert would; memory 1 has a NaN if `bad`. */
+static void check_stored(struct setting *s, const struct gate_desc *d, const struct weight *w,
+                         const float *old, const float *new_, bool bad, const float *first,
+                         float *out)
+{
+    int32_t size = d->n_slot * d->dim;
+    for (int32_t m = 0; m < N; m++)
+        for (int half = 0; half < 2; half++) {
+            bool finite = store(s, d, w, old, new_, m, half ? DTYPE_BF16 : DTYPE_F32, out);
+            assert_int_equal(finite, !(bad && m == 1));
+            if (!finite)
+                continue;
+            for (int32_t i = 0; i < size; i++) {
+                float f = first[m * size + i];
+                if (half)
+                    f = bf16_to_f32(bf16_from_f32(f));
+                assert_memory_equal(&out[i], &f, sizeof f);
+            }
+        }
+}
+
 /* Reference, batches, instruction sets, threads, output over an input, NaN in another memory. */
 static void check(const struct gate_desc *d)
 {
@@ -76,8 +114,10 @@ static void check(const struct gate_desc *d)
             run(&s, d, w, old, new_, 0, N, into, out);
             assert_same_bits(out, first, all, backend_describe(s.be), into);
         }
+        check_stored(&s, d, w, old, new_, false, first, out);
         float kept = new_[size];
         new_[size] = NAN;
+        check_stored(&s, d, w, old, new_, true, first, out);
         run(&s, d, w, old, new_, 0, N, 0, out);
         assert_same_bits(out, first, size, backend_describe(s.be), 0);
         assert_same_bits(out + 2 * size, first + 2 * size, size, backend_describe(s.be), 2);
