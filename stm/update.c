@@ -1,9 +1,11 @@
 /* Memory attention, spec 2.7: all reads are of the old memories, results go to the spares. Layers
- * do not wait for each other but where they share a mean, so they go to the branches of the lane in
- * turn; branch 0 is left to what makes ED, which only the last third of a layer reads: that third
- * of a layer waits for its own layer of ED alone. The memories of a batch are packed one below the
- * other (rows [N*S]); every op treats a row, a slot or a memory alone, in an order fixed by its
- * shape, so each result is the same bits as alone. */
+ * do not wait for each other but where they share a mean, so they go to branches of the lane in
+ * turn, each from its first op to its last. Attention over all slots, which fills a device for
+ * long, goes to a branch of its own, so that it never waits for room beside another one in front of
+ * short ops. Branch 0 makes ED, whose layers the last third of a layer reads, one by one. What the
+ * layers of a group share is made while those of the group before are under way. The memories of a
+ * batch are packed one below the other (rows [N*S]); every op treats a row, a slot or a memory
+ * alone, in an order fixed by its shape, so each result is the same bits as alone. */
 #include "stm/updater_impl.h"
 
 #include "kernels/base/mem.h"
@@ -59,38 +61,28 @@ static struct tensor mean_of(const struct pass *p, int layer)
                            (size_t)(layer % u->together / u->group_size) * layer_bytes(u));
 }
 
-/* The activations that layer (or group) i works with. */
+/* The activations that layer i works with. */
 static const struct stm_work *work_of(const struct pass *p, int i)
 {
     return &p->u->work[i % p->u->n_work];
 }
 
-/* The branch that they belong to. */
-static int32_t branch_of(const struct stm_updater *u, int i)
+/* The branch of layer i. */
+static int32_t branch_of(const struct pass *p, int i)
 {
-    return u->n_work > 1 ? 1 + i % u->n_work : 0;
+    return STM_BRANCH_LAYERS + i % p->u->n_work;
 }
 
-/* Goes on on the branch of layer (or group) i. */
-static void go_on(const struct pass *p, int i)
+/* Goes on on this branch, behind `after` too; nothing on a lane without branches. */
+static void go_on(const struct pass *p, int32_t branch, int32_t after)
 {
-    lane_branch(p->u->ln, branch_of(p->u, i), branch_of(p->u, i));
-}
-
-/* Every branch waits for what is on all of them. */
-static void meet(const struct pass *p)
-{
-    const struct stm_updater *u = p->u;
-    for (int i = 1; i < u->n_work; i++)
-        lane_branch(u->ln, branch_of(u, 0), branch_of(u, i));
-    for (int i = 1; i < u->n_work; i++)
-        lane_branch(u->ln, branch_of(u, i), branch_of(u, 0));
+    if (p->u->n_work > 1)
+        lane_branch(p->u->ln, branch, after);
 }
 
 /* Packs the old memories of a layer, in the dtype of activations. */
 static enum rxt_status gather(const struct pass *p, int layer)
 {
-    go_on(p, layer);
     for (int i = 0; i < p->slots.n_seq; i++)
         TRY(op_convert(p->u->ln,
                        tensor_rows(old_of(p, layer), p->slots.offset[i], p->u->cfg.n_slot),
@@ -103,7 +95,6 @@ static enum rxt_status group_mean(const struct pass *p, int first)
 {
     struct stm_updater *u = p->u;
     struct tensor m = mean_of(p, first);
-    go_on(p, first / u->group_size);
     for (int k = 0; k < u->group_size; k++)
         u->member[k] = old_of(p, first + k);
     TRY(op_mean(u->ln, m, u->member, u->group_size));
@@ -116,6 +107,8 @@ struct inputs {
     const struct weight *q_norm, *kv_norm; /* NULL: normalised already */
     const struct weight *rope;             /* of the keys; NULL without */
     struct ragged kv_rows;
+    int layer;
+    bool all_slots; /* answer */
 };
 
 /* result = Wo attn(Wq norm(q), Wkv norm(kv)) + bo, memory by memory. */
@@ -140,24 +133,36 @@ static enum rxt_status attend(const struct pass *p, const struct stm_work *k,
         .q_rows = p->slots,
         .kv_rows = in->kv_rows,
     };
+    if (in->all_slots)
+        go_on(p, STM_BRANCH_ATTENTION, branch_of(p, in->layer));
     TRY(op_full_attention(u->ln, &full));
+    if (in->all_slots)
+        go_on(p, branch_of(p, in->layer), STM_BRANCH_ATTENTION);
     return op_linear(u->ln, memories(p, k->result), context, NULL, a->out);
+}
+
+/* A gate of a layer that is about to blend old and new. */
+static enum rxt_status gate_of(const struct pass *p, int layer, enum stm_gate which,
+                               struct tensor old, struct tensor new_, const struct weight **gate)
+{
+    const struct stm_layer_weights *w = &p->u->w->layer[layer];
+    const struct weight *all[] = {
+        [STM_GATE_MAIN] = w->gate,
+        [STM_GATE_MEAN] = w->gate_mean,
+        [STM_GATE_INTERLAYER] = w->gate_interlayer,
+        [STM_GATE_SELF] = w->gate_self,
+    };
+    *gate = all[which];
+    return p->observer ? p->observer->on_gate(p->observer, layer, which, old, new_, *gate) : RXT_OK;
 }
 
 /* out = gate(old, new) of one layer. */
 static enum rxt_status blend(const struct pass *p, int layer, enum stm_gate which,
                              struct tensor out, struct tensor old, struct tensor new_)
 {
-    const struct stm_layer_weights *w = &p->u->w->layer[layer];
-    const struct weight *gate[] = {
-        [STM_GATE_MAIN] = w->gate,
-        [STM_GATE_MEAN] = w->gate_mean,
-        [STM_GATE_INTERLAYER] = w->gate_interlayer,
-        [STM_GATE_SELF] = w->gate_self,
-    };
-    if (p->observer)
-        TRY(p->observer->on_gate(p->observer, layer, which, old, new_, gate[which]));
-    return op_gate(p->u->ln, out, old, new_, gate[which]);
+    const struct weight *gate;
+    TRY(gate_of(p, layer, which, old, new_, &gate));
+    return op_gate(p->u->ln, out, old, new_, gate);
 }
 
 /* M becomes x = gate_self(M, Attn_self(n, n)), n = norm_self(M) */
@@ -166,8 +171,10 @@ static enum rxt_status self_step(const struct pass *p, int layer)
     const struct stm_layer_weights *w = &p->u->w->layer[layer];
     const struct stm_work *k = work_of(p, layer);
     struct tensor x = old_of(p, layer), normed = memories(p, k->normed);
+    const struct inputs in = {
+        .q = normed, .kv = normed, .kv_rows = p->slots, .layer = layer, .all_slots = true};
     TRY(op_norm(p->u->ln, normed, x, w->norm_self));
-    TRY(attend(p, k, &w->self, &(struct inputs){.q = normed, .kv = normed, .kv_rows = p->slots}));
+    TRY(attend(p, k, &w->self, &in));
     return blend(p, layer, STM_GATE_SELF, x, x, memories(p, k->result));
 }
 
@@ -183,7 +190,9 @@ static enum rxt_status mean_step(const struct pass *p, int layer)
         TRY(blend(p, layer, STM_GATE_INTERLAYER, memories(p, k->c), normed, c));
         c = memories(p, k->c);
     }
-    TRY(attend(p, k, &w->mean, &(struct inputs){.q = normed, .kv = c, .kv_rows = p->slots}));
+    const struct inputs in = {
+        .q = normed, .kv = c, .kv_rows = p->slots, .layer = layer, .all_slots = true};
+    TRY(attend(p, k, &w->mean, &in));
     return blend(p, layer, STM_GATE_MEAN, x, x, memories(p, k->result));
 }
 
@@ -192,11 +201,21 @@ static enum rxt_status first_step(const struct pass *p, int layer)
 {
     if (p->u->w->variant == STM_SIMPLE)
         return RXT_OK;
-    go_on(p, layer);
+    go_on(p, branch_of(p, layer), branch_of(p, layer));
     return p->u->w->variant == STM_SELF ? self_step(p, layer) : mean_step(p, layer);
 }
 
-/* result = gate(X, Attn_main(norm_mem(X), norm_in(ED))) */
+/* The next layer of ED. */
+static enum rxt_status feed(const struct pass *p, int layer)
+{
+    if (!p->feed)
+        return RXT_OK;
+    go_on(p, 0, 0);
+    return p->feed->layer(p->feed, layer);
+}
+
+/* The spares become gate(X, Attn_main(norm_mem(X), norm_in(ED))). Whether it is finite is asked of
+ * what is stored: a finite float32 may be beyond bf16. */
 static enum rxt_status main_step(const struct pass *p, int layer, struct tensor ed)
 {
     struct stm_updater *u = p->u;
@@ -210,56 +229,53 @@ static enum rxt_status main_step(const struct pass *p, int layer, struct tensor 
         .kv_norm = w->norm_input,
         .rope = u->w->rope,
         .kv_rows = p->rows,
+        .layer = layer,
     };
-    lane_branch(u->ln, branch_of(u, layer), 0);
+    go_on(p, branch_of(p, layer), 0);
     TRY(attend(p, k, &w->main, &in));
-    return blend(p, layer, STM_GATE_MAIN, result, x, result);
-}
-
-/* The next layer of ED. */
-static enum rxt_status feed(const struct pass *p, int layer)
-{
-    if (!p->feed)
-        return RXT_OK;
-    lane_branch(p->u->ln, 0, 0);
-    return p->feed->layer(p->feed, layer);
-}
-
-/* Rounds the results of a layer into the spares. What counts is what will be stored: a finite
- * float32 may be beyond bf16. */
-static enum rxt_status scatter(const struct pass *p, int layer)
-{
-    struct stm_updater *u = p->u;
-    struct tensor result = memories(p, work_of(p, layer)->result);
+    const struct weight *gate;
+    TRY(gate_of(p, layer, STM_GATE_MAIN, x, result, &gate));
     for (int i = 0; i < p->slots.n_seq; i++) {
         struct stm_spare *s = p->spare[i];
-        struct tensor out = stm_layer(&s->cfg, s->values, layer);
-        TRY(op_convert(u->ln, out, tensor_rows(result, p->slots.offset[i], u->cfg.n_slot)));
-        TRY(op_finite(u->ln, &u->finite[layer * p->slots.n_seq + i], out));
+        struct tensor old = tensor_rows(x, p->slots.offset[i], u->cfg.n_slot);
+        struct tensor new_ = tensor_rows(result, p->slots.offset[i], u->cfg.n_slot);
+        TRY(op_gate_store(u->ln, stm_layer(&s->cfg, s->values, layer),
+                          &u->finite[layer * p->slots.n_seq + i], new_, old, new_, gate));
     }
     return RXT_OK;
+}
+
+/* What the layers of the group from `first` on read. The first group takes the branches of layers,
+ * which have nothing to do yet. */
+static enum rxt_status begin_group(const struct pass *p, int first)
+{
+    const struct stm_updater *u = p->u;
+    for (int l = first; l < first + u->group_size; l++) {
+        int32_t branch = first == 0 ? branch_of(p, l) : STM_BRANCH_GROUP;
+        go_on(p, branch, branch);
+        TRY(gather(p, l));
+        go_on(p, STM_BRANCH_GROUP, branch);
+    }
+    return stm_variant_has_mean(u->w->variant) ? group_mean(p, first) : RXT_OK;
 }
 
 static enum rxt_status run(const struct pass *p, const struct tensor *ed)
 {
     const struct stm_updater *u = p->u;
-    for (int first = 0; first < u->cfg.n_layer; first += u->together) {
-        int last = first + u->together;
-        for (int l = first; l < last; l++)
-            TRY(gather(p, l));
-        if (stm_variant_has_mean(u->w->variant)) {
-            meet(p);
-            for (int l = first; l < last; l += u->group_size)
-                TRY(group_mean(p, l));
-            meet(p);
+    bool ahead = u->n_work > 1; /* groups are begun one ahead of their layers */
+    for (int l = 0; l < u->cfg.n_layer; l++) {
+        int next = l + u->group_size;
+        if (l % u->group_size == 0) {
+            if (l == 0 || !ahead)
+                TRY(begin_group(p, l));
+            for (int i = 0; i < u->n_work; i++)
+                go_on(p, branch_of(p, i), STM_BRANCH_GROUP);
+            if (ahead && next < u->cfg.n_layer)
+                TRY(begin_group(p, next));
         }
-        for (int l = first; l < last; l++)
-            TRY(first_step(p, l));
-        for (int l = first; l < last; l++) {
-            TRY(feed(p, l));
-            TRY(main_step(p, l, ed[l]));
-            TRY(scatter(p, l));
-        }
+        TRY(first_step(p, l));
+        TRY(feed(p, l));
+        TRY(main_step(p, l, ed[l]));
     }
     return RXT_OK;
 }

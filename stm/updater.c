@@ -48,7 +48,7 @@ void stm_lane_limits(const struct stm_config *cfg, const struct stm_weights *w, 
         .max_seq = n_memory,
         .max_keys = max(cfg->n_slot, n_token),
         .max_width = max(max(cfg->embed_dim, widths.q), max(widths.kv, widths.context)),
-        .max_branch = 1 + STM_BRANCHES,
+        .max_branch = STM_ALL_BRANCHES,
     };
 }
 
@@ -121,7 +121,7 @@ enum rxt_status stm_updater_create(struct stm_updater **out, struct lane *ln,
         .n_work = 1,
     };
     u->together = u->group_size;
-    if (lane_branches(ln) > STM_BRANCHES) {
+    if (lane_branches(ln) >= STM_ALL_BRANCHES) {
         u->n_work = STM_BRANCHES;
         u->together = w->n_layer;
     }

@@ -14,8 +14,15 @@ struct stm_work {
 /* Layers that share one mean are updated together: a group. Kinds without a mean have groups of
  * one layer. Letters: N memories of the batch, S slots, D embed_dim, T rows of ED of all memories,
  * G layers of a group, C layers under way at once: all of them on a lane with branches, else G.
- * Each of the branches but branch 0 has its own work; layers take turns on them. */
-#define STM_BRANCHES 3
+ * Of a lane with branches, 0 is left to what makes ED, and each branch of layers has its own work;
+ * layers take turns on them. */
+#define STM_BRANCHES 3 /* of layers */
+enum {
+    STM_BRANCH_ATTENTION = 1, /* over all slots, one layer behind the other */
+    STM_BRANCH_GROUP,         /* what the layers of the next group read */
+    STM_BRANCH_LAYERS,
+    STM_ALL_BRANCHES = STM_BRANCH_LAYERS + STM_BRANCHES,
+};
 struct stm_updater {
     struct lane *ln;
     struct backend *be;
@@ -27,7 +34,7 @@ struct stm_updater {
     int32_t n_work;
 
     int32_t *slot_offset;  /* [n_memory + 1]: memory i owns the rows from i * S */
-    bool *finite;          /* [L][N] of a call: what op_finite found */
+    bool *finite;          /* [L][N] of a call: what op_gate_store found */
     struct tensor *member; /* [G]: the old memories of a group, for op_mean */
 
     void *block; /* of the backend; everything below is cut from it */
