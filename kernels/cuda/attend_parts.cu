@@ -4,14 +4,17 @@
  * Launch   block = 4 splits of a tile. Where these are all (ONE) they are merged out of shared
  *          memory, else out of scratch by the block that is last to arrive; a warp a row, its 32
  *          columns in the lanes. New keys of a turn are stored by the warp that reads them, where a
- *          sequence is one tile.
+ *          sequence is one tile; in a block that has all splits, on their way to its registers, so
+ *          that it does not wait for what it has just written.
  * Roofline decode: K and V once, memory-bound; but at few rows a launch waits for each of its
  *          instructions. 143 KB of code took 8.9 us for a row of 64 tokens, and 10.8 for 4096 slots
  *          (H200), where one line of 128 bytes after the other came out of L2. So the code is
  *          short (one copy of everything), and a small launch goes through it once ahead of the
  *          wait, on whatever lies in memory, and leaves nothing behind: `rehearse`. All that a
- *          kernel may be writing then is read past L1. Predicted: 3.5 and 4.
- * Order    attend_tile_impl.cuh; splits are merged by rising index. */
+ *          kernel may be writing then is read past L1. Then 6.0 and 8.1, 8.0 and 10.4 for 8 rows
+ *          (CUPTI). A merge without a way out of its loop: 0.918 -> 0.889 ms a token of beta-3b.
+ * New keys in registers, partial results asked for early: predicted 4.8 and 6.9 for a row. Order
+ * attend_tile_impl.cuh; splits are merged by rising index. */
 #include "kernels/cuda/attend_impl.h"
 
 #include "kernels/cuda/attend_tile_impl.cuh"
@@ -208,7 +211,9 @@ template <int DIM> struct columns {
 
 /* Row i of the tile, a lane a column. A split of which the row sees nothing changes nothing. Lane k
  * knows by how much the sums of splits at .. at + k - 1 fade when split at + k comes (before), and
- * that one (now): maxima are whole numbers, so that no order of theirs is in the bits. */
+ * that one (now): maxima are whole numbers, so that no order of theirs is in the bits. Lanes behind
+ * the last split fade nothing and add nothing: a way out of the loop would make the compiler gather
+ * the warp before every shuffle (0.65 us a launch). */
 template <int DIM, bool ONE>
 __device__ inline void merge_row(const struct attend_job *job, const struct place *p,
                                  const struct columns<DIM> *c, float *near, int32_t i, bool real,
@@ -221,7 +226,17 @@ __device__ inline void merge_row(const struct attend_job *job, const struct plac
     int32_t n_key = job->causal ? p->s->start + row - p->s->first_row + 1 : p->s->n_key;
     int32_t n = (n_key + job->split - 1) / job->split;
     const float *from = partial_of<DIM, ONE>(job, near, i, row, p->out_head + head, 0);
-    float o[N] = {}, l = 0.0f, top = 0.0f;
+    float o[N] = {}, l = 0.0f, top = 0.0f, v[AHEAD][N];
+    auto ask = [&](int32_t split) {
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++)
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                v[a][j] = split + a < n && lane + 32 * j < DIM
+                              ? partial<ONE>(from + (split + a) * (DIM + 2) + lane + 32 * j)
+                              : 0.0f;
+    };
+    ask(0);
 #pragma unroll 1
     for (int32_t at = 0; at < n; at += MOST) {
         int32_t many = n - at < MOST ? n - at : MOST;
@@ -246,18 +261,8 @@ __device__ inline void merge_row(const struct attend_job *job, const struct plac
         top = __shfl_sync(0xFFFFFFFFu, high, many - 1);
 #pragma unroll 1
         for (int32_t k = 0; k < many; k += AHEAD) {
-            float v[AHEAD][N];
-#pragma unroll
-            for (int a = 0; a < AHEAD; a++)
-#pragma unroll
-                for (int j = 0; j < N; j++)
-                    v[a][j] = k + a < many && lane + 32 * j < DIM
-                                  ? partial<ONE>(splits + (k + a) * (DIM + 2) + lane + 32 * j)
-                                  : 0.0f;
 #pragma unroll
             for (int a = 0; a < AHEAD; a++) {
-                if (k + a >= many)
-                    break;
                 float fade = __shfl_sync(0xFFFFFFFFu, before, k + a);
                 float part = __shfl_sync(0xFFFFFFFFu, now, k + a);
                 float split_l = __shfl_sync(0xFFFFFFFFu, own_l, k + a);
@@ -270,6 +275,8 @@ __device__ inline void merge_row(const struct attend_job *job, const struct plac
                 float sum = split_l == 0.0f ? l : fmaf(l, fade, split_l * part);
                 l = start ? split_l : sum;
             }
+            if (at + k + AHEAD < n)
+                ask(at + k + AHEAD);
         }
     }
 #pragma unroll
@@ -332,6 +339,59 @@ __device__ inline void store_new(const struct attend_job *job, const struct plac
     }
     __syncwarp();
 }
+
+/* A new row of a turn, on its way into its block: a lane's words of its key, rotated, and values of
+ * columns lane / 4 of 8. */
+template <int DIM> struct fresh {
+    uint32_t k[DIM / 8];
+    bf16 v[DIM / 8];
+
+    __device__ void load(const struct attend_job *job, const struct place *p, int32_t at,
+                         int32_t lane)
+    {
+        int32_t g = lane / 4, c = lane % 4;
+        int64_t row = p->s->first_row + at - p->s->start;
+        load_past<DIM / 8>(k,
+                           (const bf16 *)job->k.data + row * job->k.stride + p->kv_head * DIM +
+                               c * (DIM / 4), // k[row,head,:]
+                           job->wide);
+        const bf16 *from = (const bf16 *)job->v.data + row * job->v.stride + p->kv_head * DIM + g;
+#pragma unroll
+        for (int d = 0; d < DIM / 8; d++)
+            v[d] = __ldcg(from + 8 * d); // v[row,head,:]
+    }
+    /* Into the words of its block, and if real into the block. */
+    __device__ void put(struct ahead<DIM> *a, const struct attend_job *job, bf16 *block,
+                        int32_t position, bool real, int32_t lane)
+    {
+        int32_t at = position % KV_BLOCK, g = lane / 4, c = lane % 4, half = at / 32, in = at % 32;
+        int64_t angle = (int64_t)position * (DIM / 2) + c * (DIM / 8); // cos[position,:]
+        uint32_t keep = in % 2 ? 0xFFFFu : 0xFFFF0000u;
+#pragma unroll
+        for (int i = 0; i < DIM / 8; i++) {
+            k[i] = job->cos ? rotated(k[i], job->cos[angle + i], job->sin[angle + i])
+                            : pair_of(low_of(k[i]), high_of(k[i]));
+            if (real && g == 0)
+                *(uint32_t *)(block + key_element(DIM, at, c * (DIM / 4) + 2 * i)) = k[i];
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                a->k[j][i] = at == j / 4 * 32 + g / 2 * 8 + j % 4 * 2 + g % 2 ? k[i] : a->k[j][i];
+        }
+#pragma unroll
+        for (int d = 0; d < DIM / 8; d++) {
+            uint32_t own = in % 2 ? (uint32_t)v[d] << 16 : v[d];
+            if (real && c == 0)
+                block[KV_BLOCK * DIM + value_element(DTYPE_BF16, DIM, at, 8 * d + g)] = v[d];
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int w = 0; w < 4; w++)
+                    a->v[h][d][w] = h == half && c == in / 8 && w == in % 8 / 2
+                                        ? (a->v[h][d][w] & keep) | own
+                                        : a->v[h][d][w];
+        }
+    }
+};
 
 /* load_queries of attend_tile_impl.cuh, past L1, and only what exists. */
 template <int DIM>
@@ -407,15 +467,31 @@ static __global__ void __launch_bounds__(32 * WARPS, DIM < 64 && !ONE ? 3 : 1)
         struct columns<DIM> c;
         if (real)
             wait_for_previous();
-        if (CAUSAL && job.k.data)
+        /* New rows of this split. Where its keys come early, and there are registers for it, they
+         * meet them there; else they are stored first. */
+        constexpr bool ALL = ahead<DIM>::ALL, MEET = CAUSAL && ALL && ONE;
+        int32_t at = first > s.start ? first : s.start, end = min(last, s.start + s.n_row);
+        bool stores = job.k.data && at < end;
+        bf16 *block = nullptr;
+        struct fresh<DIM> f;
+        if (CAUSAL && !MEET && stores)
             store_new<DIM>(&job, &p, first, last, real, lane);
-        if (ahead<DIM>::ALL && first < s.n_stored) {
-            const bf16 *block = block_of<bf16>(&s.keys, first / KV_BLOCK, p.kv_head);
+        if (MEET && stores)
+            f.load(&job, &p, at, lane);
+        if (ALL && first < s.n_stored) {
+            block = block_of<bf16>(&s.keys, first / KV_BLOCK, p.kv_head);
             a.load_keys(block, lane);
             a.load_values(block, lane);
         }
         ask_queries<DIM>(&q, &job, &p, lower, lane);
         c.load(&job, &p, warp, lane);
+        if constexpr (MEET)
+#pragma unroll 1
+            while (stores && at < end) {
+                f.put(&a, &job, block, at, real, lane);
+                if (++at < end)
+                    f.load(&job, &p, at, lane);
+            }
         if (first < q.most) {
             attend_part<DIM, CAUSAL>(&t, &a, &q, &s, p.kv_head, first, min(last, q.most), job.scale,
                                      lower, lane);
@@ -459,7 +535,7 @@ static void launch_of_splits(struct cuda_lane *ln, struct attend_job *job, dim3 
 template <int DIM> static void launch(struct cuda_lane *ln, struct attend_job *job)
 {
     dim3 grid((unsigned)job->n_tile, (unsigned)job->heads.n_kv, (unsigned)(job->n_split / WARPS));
-    job->wide = is_wide(&job->q, DIM);
+    job->wide = is_wide(&job->q, DIM) && (!job->k.data || is_wide(&job->k, DIM));
     job->rehearse = (int64_t)grid.x * grid.y * grid.z <= REHEARSE;
     if (grid.z == 1)
         launch_of_splits<DIM, true>(ln, job, grid);
