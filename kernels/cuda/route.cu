@@ -6,9 +6,11 @@
  *          their code once ahead of the wait, and leave nothing behind (rehearse). Sum: a block of
  *          256 a row, 2 values a thread; of 64, 8 values, where rows are not made of pairs.
  * Roofline all small beside the experts' bytes, and bound by latency: a choice costs two warp
- *          reductions for each of K, the plan 5 barriers. Measured, H200: 9.3 us for a row of 384
- *          experts and 10.4 for 64, choice and plan in one kernel of 64 KB of code, most of it the
- *          wait for code out of L2; 3.1 for the sum. Predicted: 3 for a row, 3 and 3 for 64.
+ *          reductions for each of K, the plan 5 barriers. Measured, H200 (CUPTI, in a step of
+ *          beta-3b): choice and plan 3.9 us for a row of 384 experts and 8.5 for 8 rows, the sum
+ *          3.1. Since then one read for the parts of shared experts and two rounds of counting for
+ *          the plan, instead of three each, and all results of a sum are asked for together.
+ *          Predicted: 3.5, 5.5 and 2.2.
  * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
  *          shares and results of a row are added by rank, then shared experts by number. The places
  *          of slots depend on the other rows, the results in them do not. Atomics count and set
@@ -46,21 +48,26 @@ __device__ inline float warp_max(float v)
     return v;
 }
 
-/* Softmax of p[n] in memory, in place, by a warp. */
+/* Softmax of p[n] in memory, in place, by a warp. What a lane has of it beside its first is seldom
+ * there, and read again. */
 __device__ inline void softmax(float *p, int32_t n, bool real)
 {
-    float top = -INFINITY, sum = 0.0f;
     int32_t lane = (int32_t)threadIdx.x % 32;
+    float own = lane < n ? __ldcg(p + lane) : -INFINITY, top = max_or_b(own, -INFINITY);
 #pragma unroll 1
-    for (int32_t i = lane; i < n; i += 32)
+    for (int32_t i = lane + 32; i < n; i += 32)
         top = max_or_b(__ldcg(p + i), top); /* a NaN is passed over */
     top = warp_max(top);
+    own = exp_below(own - top);
+    float sum = lane < n ? own : 0.0f;
 #pragma unroll 1
-    for (int32_t i = lane; i < n; i += 32)
+    for (int32_t i = lane + 32; i < n; i += 32)
         sum = sum + exp_below(__ldcg(p + i) - top);
     sum = warp_sum(sum);
+    if (lane < n && real)
+        p[lane] = own / sum;
 #pragma unroll 1
-    for (int32_t i = lane; i < n; i += 32) {
+    for (int32_t i = lane + 32; i < n; i += 32) {
         float part = exp_below(__ldcg(p + i) - top) / sum;
         if (real)
             p[i] = part;
@@ -395,7 +402,7 @@ struct counted {
 __device__ inline struct counted count_of(const int4 *value, int32_t n, int32_t v, int32_t before)
 {
     struct counted c = {};
-#pragma unroll 1
+#pragma unroll 4
     for (int32_t i = 0; i < n; i += 4) {
         int4 four = value[i / 4];
         const int32_t other[4] = {four.x, four.y, four.z, four.w};
@@ -410,8 +417,9 @@ __device__ inline struct counted count_of(const int4 *value, int32_t n, int32_t 
 }
 
 /* Choice i of all, a thread; an expert has one item, in the thread that is its first. chosen,
- * first: room for FEW_CHOICES. */
-__device__ inline void plan_few(const struct route &r, const int4 *chosen, int4 *first, bool real)
+ * first: room for FEW_CHOICES; n_lead: 0, and again in the end. */
+__device__ inline void plan_few(const struct route &r, const int4 *chosen, int4 *first,
+                                int32_t *n_lead, bool real)
 {
     int32_t i = (int32_t)threadIdx.x, n = r.n_row * r.top_k, own = NO_EXPERT;
     if (i < n)
@@ -423,19 +431,23 @@ __device__ inline void plan_few(const struct route &r, const int4 *chosen, int4 
     int32_t slot = c.below + c.same_before;
     if (i < FEW_CHOICES)
         ((int32_t *)first)[i] = leads ? own : NO_EXPERT;
+    if (leads)
+        atomicAdd(n_lead, 1);
     if (i < n && real) {
         r.slot[i] = slot; // slot[row,k]
         r.slot_row[slot] = i / r.top_k;
     }
     __syncthreads();
-    if (!leads && i > 0)
-        return;
-    struct counted lead = count_of(first, n, leads ? own : NO_EXPERT, 0);
-    if (leads && real)
-        r.item[lead.below] = {own, slot, c.same};
-    lead = count_of(first, n, NO_EXPERT, 0);
-    if (i == 0 && real)
-        *r.n_item = lead.below;
+    if (leads) {
+        struct counted lead = count_of(first, n, own, 0);
+        if (real)
+            r.item[lead.below] = {own, slot, c.same};
+    }
+    if (i == 0) {
+        if (real)
+            *r.n_item = *n_lead;
+        *n_lead = 0;
+    }
 }
 
 /* Rows, and parts of shared experts, a warp each; at most GEMM_ITEM rows. */
@@ -444,10 +456,13 @@ static __global__ void __launch_bounds__(THREADS, 1)
     route_few(const __grid_constant__ struct route r)
 {
     __shared__ int4 chosen[FEW_CHOICES / 4], first[FEW_CHOICES / 4];
+    __shared__ int32_t n_lead;
     start_next();
     int32_t warp = (int32_t)threadIdx.x / 32, tasks = r.shared_logits ? 2 * r.n_row : r.n_row;
     if (threadIdx.x < FEW_CHOICES)
         ((int32_t *)chosen)[threadIdx.x] = NO_EXPERT;
+    if (threadIdx.x == 0)
+        n_lead = 0;
     __syncthreads();
 #pragma unroll 1
     for (int32_t pass = unknown(0); pass < 2; pass = unknown(pass + 1)) {
@@ -461,7 +476,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
             else
                 softmax(r.shared_logits + (int64_t)(task - r.n_row) * r.n_shared, r.n_shared, real);
         __syncthreads();
-        plan_few(r, chosen, first, real);
+        plan_few(r, chosen, first, &n_lead, real);
         __syncthreads();
     }
 }
@@ -566,6 +581,7 @@ template <class T> static __global__ void sum_rows(const __grid_constant__ struc
 
 /* Two columns a thread, little code: a row of a decode step waits for each of its loads. */
 #define PAIR_THREADS 256
+#define SHARED_AHEAD 2   /* results of shared experts under way together */
 #define PAIR_REHEARSE 16 /* rows of a launch that goes through its code once ahead of the wait */
 
 struct pair {
@@ -605,7 +621,7 @@ static __global__ void __launch_bounds__(PAIR_THREADS)
     const bf16 *y_shared = (const bf16 *)s.y_shared + (int64_t)row * dim;
     bf16 *x = (bf16 *)s.x.data + row * s.x.stride; // x[row,:]
     int32_t at[SUM_AHEAD];
-    float part_of[SUM_AHEAD];
+    float part_of[SUM_AHEAD], shared_part[SHARED_AHEAD];
     auto ask = [&](int32_t first) {
 #pragma unroll
         for (int a = 0; a < SUM_AHEAD; a++) {
@@ -615,6 +631,9 @@ static __global__ void __launch_bounds__(PAIR_THREADS)
         }
     };
     ask(0); /* there already: the experts let this launch in behind their own wait */
+#pragma unroll
+    for (int e = 0; e < SHARED_AHEAD; e++)
+        shared_part[e] = part && e < s.r.n_shared ? __ldcg(part + e) : 1.0f;
 #pragma unroll 1
     for (int32_t pass = unknown(gridDim.x <= PAIR_REHEARSE ? 0 : 1); pass < 2;
          pass = unknown(pass + 1)) {
@@ -624,7 +643,11 @@ static __global__ void __launch_bounds__(PAIR_THREADS)
 #pragma unroll 1
         for (int32_t i = 2 * (int32_t)threadIdx.x; i < dim; i += 2 * PAIR_THREADS) {
             const bf16 *y = (const bf16 *)s.y + i;
-            struct pair sum = {}, shared = {}, before = pair_at(x + i);
+            struct pair sum = {}, shared = {}, before = pair_at(x + i), of_shared[SHARED_AHEAD];
+#pragma unroll
+            for (int e = 0; e < SHARED_AHEAD; e++) /* under way together with the routed */
+                if (e < s.r.n_shared)
+                    of_shared[e] = pair_at(y_shared + (int64_t)e * s.r.n_row * dim + i);
 #pragma unroll 1
             for (int32_t first = 0; first < n; first += SUM_AHEAD) {
                 struct pair v[SUM_AHEAD];
@@ -640,8 +663,12 @@ static __global__ void __launch_bounds__(PAIR_THREADS)
             }
             add_pair_bias(&sum, s.routed_scale, s.bias, i);
             if (s.r.n_shared > 0) {
-#pragma unroll 2
-                for (int32_t e = 0; e < s.r.n_shared; e++)
+#pragma unroll
+                for (int e = 0; e < SHARED_AHEAD; e++)
+                    if (e < s.r.n_shared)
+                        add_pair(&shared, shared_part[e], of_shared[e]);
+#pragma unroll 1
+                for (int32_t e = SHARED_AHEAD; e < s.r.n_shared; e++)
                     add_pair(&shared, part ? __ldcg(part + e) : 1.0f,
                              pair_at(y_shared + (int64_t)e * s.r.n_row * dim + i));
                 add_pair_bias(&shared, 1.0f, s.shared_bias, i);
