@@ -7,12 +7,15 @@
  *          order, rows on N, 8 NG rows at a time. A warp first asks for all weights of its range, 4
  *          KB in 8 loads of 16 bytes a lane, then makes or loads the rows, and keeps the weights
  *          for all rows of the item. MT 4: ranges of 1 or 2 tiles, the down matrix of an expert.
+ *          By items of few rows (NG 1) there are at most as many blocks as the card has room for,
+ *          and each goes on: of 8 rows that could have 80 experts and have 16, 1,500 of 2,040
+ *          blocks started, waited and read that there is nothing for them.
  *          f32: a lane a row, plain fmaf.
  *          Weights of a dense matrix and of its norm are asked for before the launch ahead has
  *          ended; those of an expert's second matrix too (item_early).
  * Roofline memory-bound: every weight byte once for the rows of an item. 20 warps an SM have 80 KB
- *          in flight. Measured before that, H200, a lone token of Beta: 4.2 and 4.0 us for the
- *          experts' two matrices. Predicted: 3 and 2.5.
+ *          in flight. Measured, H200 (CUPTI), experts' two matrices of beta-3b: 4.3 and 2.8 us for
+ *          a row, 7.3 and 5.8 for 8. Predicted for 8, blocks that go on: 5.5 and 4.5.
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
  *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
  *          change nothing in it. */
@@ -31,6 +34,7 @@
 #define NEAR_BYTES ((size_t)32 << 10) /* of near rows */
 #define NEAR_TILES 512                /* more blocks than that do not normalise by themselves */
 #define MAX_BLOCK (1 << 24)           /* what pack_divide takes */
+#define BY_ITEMS 264                  /* blocks of 8 warps by items: 2 for each SM */
 
 struct gemm_set {
     int32_t n;
@@ -254,9 +258,10 @@ template <class T> __device__ inline void make_near(const struct gemm &g, T *to,
     __syncthreads();
 }
 
-/* Block `block` of a gemm. NEAR: it may make its input. */
+/* Block `block` of a gemm; false: by items, and there is none for it. NEAR: it may make its input.
+ * Who has waited may wait again. */
 template <class T, int MT, int NG, bool NEAR>
-__device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, T *near,
+__device__ inline bool run_block(const struct gemm &g, struct parts<MT, NG> &s, T *near,
                                  int32_t block, uint64_t per_item, uint64_t per_expert)
 {
     int32_t i = pack_divide(block, per_item), range = (int32_t)threadIdx.x / 32;
@@ -267,11 +272,12 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
     if (by_items) {
         if (!g.item_early)
             wait_and_start();
-        item = {__ldcg(&g.item[i].expert), __ldcg(&g.item[i].first), __ldcg(&g.item[i].n)};
+        const struct gemm_item *at = &g.item[i < g.max_item ? i : 0];
+        item = {__ldcg(&at->expert), __ldcg(&at->first), __ldcg(&at->n)};
         if (i >= __ldcg(g.n_item)) {
             if (g.item_early)
                 wait_and_start();
-            return;
+            return false;
         }
     } else {
         start_next();
@@ -315,7 +321,11 @@ __device__ inline void run_block(const struct gemm &g, struct parts<MT, NG> &s, 
         end_rows<T>(g, place, s, e, m, item.first + r0, n);
         __syncthreads();
     }
+    return true;
 }
+
+/* Whether blocks by items go on. */
+template <int NG, bool NEAR> constexpr bool GO_ON = NG == 1 && !NEAR;
 
 /* Spelt out for each side, so that what it reads of its gemm are constants of the launch. */
 template <class T, int MT, int NG, bool NEAR>
@@ -328,7 +338,11 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, NG == 4              
     __shared__ struct parts<MT, NG> s;
     int32_t block = (int32_t)blockIdx.x;
     if (block < set.n_block[0])
-        run_block<T, MT, NG, NEAR>(set.g[0], s, near, block, set.per_item[0], set.per_expert[0]);
+#pragma unroll 1
+        while (run_block<T, MT, NG, NEAR>(set.g[0], s, near, block, set.per_item[0],
+                                          set.per_expert[0]) &&
+               GO_ON<NG, NEAR> && set.g[0].item)
+            block += set.n_block[0];
     else
         run_block<T, MT, NG, NEAR>(set.g[1], s, near, block - set.n_block[0], set.per_item[1],
                                    set.per_expert[1]);
@@ -349,6 +363,9 @@ static void launch(struct cuda_lane *ln, const struct gemm *g, int n)
         int64_t n_item = g[i].item ? g[i].max_item : (int64_t)each * g[i].n_expert;
         assert(n_item * n_m < MAX_BLOCK && n_item * n_m * n_m < (int64_t)1 << 40);
         set.n_block[i] = (int32_t)n_item * n_m;
+        assert(!g[i].item || i == 0);
+        if (GO_ON<NG, NEAR> && g[i].item && set.n_block[i] > BY_ITEMS * 8 / g->w.n_range)
+            set.n_block[i] = BY_ITEMS * 8 / g->w.n_range;
         set.per_item[i] = pack_inverse(n_m);
         set.per_expert[i] = pack_inverse(each);
         grid += (unsigned)set.n_block[i];

@@ -1,8 +1,8 @@
 /* A mixture of experts on the CUDA backend where another of its kernels takes over: more choices
  * than one block chooses and plans, more rows of an expert than an item has, more experts than 16 a
  * lane, more rows than a piece of the plan, shared experts of many rows, an expert of more rows
- * than its blocks take at once, up to 8 rows that are aligned. A row must come out as
- * it does alone or among a few, aligned or not. */
+ * than its blocks take at once, more tiles than a launch has blocks, up to 8 rows that are aligned.
+ * A row must come out as it does alone or among a few, aligned or not. */
 #include "kernels/backend.h"
 
 #include "tests/kernels/row_op.h"
@@ -179,6 +179,14 @@ static void items_of_many_rows(void **state)
                                .width = 192});
 }
 
+/* Experts of 20 rows whose tiles are more than the blocks of a launch: each block goes on. */
+static void more_tiles_than_blocks(void **state)
+{
+    (void)state;
+    check((struct mixture){
+        .dim = 192, .n_expert = 40, .top_k = 10, .n_shared = 1, .n_row = 20, .width = 256});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -188,6 +196,7 @@ int main(void)
         cmocka_unit_test(long_rows),
         cmocka_unit_test(rows_of_a_step),
         cmocka_unit_test(items_of_many_rows),
+        cmocka_unit_test(more_tiles_than_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
