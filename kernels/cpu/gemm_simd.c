@@ -170,7 +170,7 @@ static void fetch_row(const float *x, int32_t k)
 /* The thread sanitizer hears here what a block reads and writes; its rows of x for the first panel
  * only, since nothing happens between two panels of one call. */
 static void tell_tsan(const struct gemm_job *job, const struct gemm_group *g, int32_t panel,
-                      int32_t first, int32_t last, bool first_panel)
+                      int32_t first, int32_t last, bool new_rows)
 {
     const struct packed *w = g->w;
     size_t width = (size_t)panel_width(w, panel), size = dtype_bytes(w->dtype);
@@ -180,7 +180,7 @@ static void tell_tsan(const struct gemm_job *job, const struct gemm_group *g, in
     __tsan_read_range(w->data + (size_t)panel * PANEL * (size_t)w->k * size, width * size);
     __tsan_read_range(w->bias + (size_t)panel * PANEL, width * sizeof *w->bias);
     for (int32_t row = first; row < last; row++) {
-        if (first_panel)
+        if (new_rows)
             __tsan_read_range(row_of(job, row), (size_t)w->k * sizeof *job->x);
         __tsan_write_range(job->out + row * job->out_stride + at, (size_t)n * sizeof *job->out);
     }
@@ -201,6 +201,14 @@ static void block(const struct gemm_job *job, const struct gemm_group *g, int32_
     }
 }
 
+/* The first row of a block of a group. Blocks are whole tiles, shared out evenly. */
+static int32_t block_start(const struct gemm_group *g, int32_t block)
+{
+    int32_t n_tile = (g->n_row + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
+    int32_t row = n_tile * block / gemm_blocks(g) * SIMD_TILE_ROWS;
+    return g->first_row + (row < g->n_row ? row : g->n_row);
+}
+
 void SIMD(gemm)(const void *arg, int32_t first, int32_t last, void *scratch)
 {
     (void)scratch;
@@ -210,16 +218,18 @@ void SIMD(gemm)(const void *arg, int32_t first, int32_t last, void *scratch)
         while (i + 1 < job->n_group && job->group[i + 1].first_item <= item)
             i++;
         const struct gemm_group *g = &job->group[i];
-        if (item == first || item == g->first_item)
-            fetch_row(row_of(job, g->first_row), g->w->k);
-        int32_t n_block = gemm_blocks(g);
-        int32_t panel = (item - g->first_item) / n_block;
-        int32_t from = (item - g->first_item) % n_block * GEMM_BLOCK;
-        int32_t to = g->n_row - from < GEMM_BLOCK ? g->n_row : from + GEMM_BLOCK;
+        int32_t at = item - g->first_item, n_block = gemm_blocks(g);
+        bool by_rows = gemm_by_rows(g);
+        int32_t panel = by_rows ? at % g->w->n_panel : at / n_block;
+        int32_t in_block = by_rows ? at / g->w->n_panel : at % n_block;
+        int32_t from = block_start(g, in_block), to = block_start(g, in_block + 1);
+        if (item == first || at == 0)
+            fetch_row(row_of(job, from), g->w->k);
 #ifdef TELLS_TSAN
         int32_t begun = first > g->first_item ? first : g->first_item;
-        tell_tsan(job, g, panel, g->first_row + from, g->first_row + to, item - begun < n_block);
+        bool new_rows = by_rows ? item == begun || panel == 0 : item - begun < n_block;
+        tell_tsan(job, g, panel, from, to, new_rows);
 #endif
-        block(job, g, panel, g->first_row + from, g->first_row + to);
+        block(job, g, panel, from, to);
     }
 }
