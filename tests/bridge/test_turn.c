@@ -159,7 +159,7 @@ static void length_limit_is_an_end(void **state)
     struct outcome o = {0}, given = {0};
     open_session(&rig, "short");
     open_session(&rig, "short given");
-    struct bridge_request q = question("short", "My name is Anna.");
+    struct bridge_request q = question("short", "My name is Anna!");
     q.max_tokens = 3;
     assert_ok(call(&rig, &q, &o));
     assert_int_equal(o.finish, RXT_FINISH_LENGTH);

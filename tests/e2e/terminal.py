@@ -14,7 +14,7 @@ from run_rxt import MODEL, RXT, show
 
 WAIT_S = 60
 LINES = [
-    "My name is Anna.", "/stats", "What is my name?", "/undo", "/stats", "/fork other", "/reset",
+    "My name is Anna!", "/stats", "What is my name?", "/undo", "/stats", "/fork other", "/reset",
     "/stats", "/undo", "/fork s", "/nothing", "/stats",
 ]
 

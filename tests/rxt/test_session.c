@@ -232,9 +232,9 @@ static void the_callback_hears_the_text(void **state)
     struct rxt_session *s = session(f->bundled, 0);
     struct rxt_answer a;
     struct heard h = {0};
-    assert_ok(rxt_session_turn(s, &(struct rxt_prompt){.query = "My name is Anna."}, &RXT_GREEDY,
+    assert_ok(rxt_session_turn(s, &(struct rxt_prompt){.query = "My name is Anna!"}, &RXT_GREEDY,
                                listen, &h, &a, NULL));
-    assert_string_equal(h.text, "Nice to meet you, Anna!");
+    assert_string_equal(h.text, "Hello, Anna! It is nice to meet you.");
     assert_int_equal(h.calls, a.n_answer);
     assert_int_equal(h.ends, 0);
     rxt_session_destroy(&s);
@@ -295,7 +295,7 @@ static void a_memory_in_bf16(void **state)
     assert_ok(rxt_session_update(s, NULL));
     assert_ok(rxt_session_turn(s, &(struct rxt_prompt){.query = "What is my name?"}, &RXT_GREEDY,
                                listen, &h, NULL, NULL));
-    assert_string_equal(h.text, "You are Anna.");
+    assert_string_equal(h.text, "Anna.");
     rxt_session_destroy(&s);
 }
 

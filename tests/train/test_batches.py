@@ -59,6 +59,11 @@ class Batches(unittest.TestCase):
         self.assertEqual((ids[0], ids[1], ids[-1]), (BPE.bos, BPE.q, BPE.eos))
         self.assertEqual(BPE.decode([i for i, m in zip(ids, marks) if m == 2]), " Kavu")
         self.assertEqual(BPE.decode([i for i, m in zip(ids, marks) if m]), "You are Kavu.")
+        turn.stray = True  # heard, but no token of it is learned
+        heard, marks = encode_turn(BPE, turn)
+        self.assertEqual(heard, ids)
+        self.assertEqual([i for i, m in zip(ids, marks) if m == 3], ids[ids.index(BPE.a) + 1 :])
+        self.assertEqual(set(marks), {0, 3})
         turn.cut = True
         self.assertNotIn(BPE.eos, encode_turn(BPE, turn)[0])
 

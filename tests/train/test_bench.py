@@ -1,5 +1,7 @@
 """The benchmark: items are answerable from their text, and scoring sees right and wrong."""
 
+import random
+import re
 import unittest
 
 from rxt_train import bench
@@ -50,6 +52,21 @@ class Items(unittest.TestCase):
         for item in ITEMS:
             if item["set"] == "F":
                 self.assertFalse(bench.right(item, f"It is {item['wrong'][0]}."))
+
+    def test_untold_is_not_told_after_the_draw_either(self):
+        """An attribute without a key is not among those that the two statements are about."""
+        builder, rng, checked = bench.Builder("valid"), random.Random(2), 0
+        says = {a: [re.escape(t.split("{")[0]) for t in e["say"] if len(t.split("{")[0]) > 8]
+                for a, e in builder.known.attributes.items() if not e["key"]}
+        del says["language"]  # "I am learning to play the piano." begins like one of its own
+        for _ in range(400):
+            item = builder.item("F", 4, rng)
+            if item and item["attr"] in says:
+                for pattern in says[item["attr"]]:
+                    checked += 1
+                    self.assertFalse(any(re.match(pattern, t["q"]) for t in item["turns"]),
+                                     (item["attr"], item["turns"]))
+        self.assertGreater(checked, 500)
 
     def test_same_seed_same_items(self):
         self.assertEqual(bench.Builder("valid").build(1, 1), bench.Builder("valid").build(1, 1))

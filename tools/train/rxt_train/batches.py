@@ -53,7 +53,8 @@ class Phase:
 @dataclass
 class Batch:
     ids: np.ndarray  # int16 [rows, length]
-    mark: np.ndarray  # uint8 [rows, length]: 0 query or padding, 1 answer, 2 value in the answer
+    # uint8 [rows, length]: 0 query or padding, 1 answer, 2 value in the answer, 3 not to be learned
+    mark: np.ndarray
     kind: np.ndarray  # uint8 [rows]
     distance: np.ndarray  # uint8 [rows]
     order: np.ndarray  # int64 [rows]: rows by length, the shortest first
@@ -71,7 +72,8 @@ def encode_turn(bpe, turn):
     else:
         end = [bpe.eos]
     ids = [bpe.bos, bpe.q, *query, bpe.a, *answer, *end]
-    return ids, [0] * (len(query) + 3) + [1 + v for v in value] + [1] * len(end)
+    marks = [1 + v for v in value] + [1] * len(end)
+    return ids, [0] * (len(query) + 3) + ([3] * len(marks) if turn.stray else marks)
 
 
 class Source:

@@ -138,7 +138,7 @@ class Builder:
         wrong = [f[2] for f in order] if name == "E" else []
         if name == "F":
             found = world.untold()
-            if found is None:
+            if found is None or found in [f[:2] for f in told]:  # to be told after this one
                 return None
             attribute, key = found
             wrong = [f[2] for f in told]

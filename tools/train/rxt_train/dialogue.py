@@ -1,9 +1,9 @@
 """Whole dialogues of n turns: the profiles of the curriculum."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .world import KEYED, Style, World
+from .world import CHAT, FIX, KEYED, TELL, Style, World
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Profile:
     again: float = 0.35  # a question plans another one
     fix: float = 0.06
     untold: float = 0.07
+    even: float = 0.35  # exam: silences of any length alike often, not log-uniform
 
 
 def styled(*shares, **rest):
@@ -31,21 +32,31 @@ NATURAL = Profile("natural", styled(0.75, 0.3), 8, 0.45, 4, 0.35, 0.08, 0.11)
 KEYS = Profile("keys", styled(0.8, 0.4, two_facts=0.1, same_attribute=1.0), 5, 0.7, 3)
 EXAM_STYLE = styled(0.8, 0.3, two_facts=0.1, after_chat=0.05, same_attribute=0.4, near_miss=0.3)
 EXAM = Profile("exam", EXAM_STYLE, 8, chat_run=2, fix=0.3, untold=0.45)
-PROFILES = {p.name: p for p in (DENSE, MIDDLE, NATURAL, KEYS, EXAM)}
+REFUSE = Profile("refuse", replace(EXAM_STYLE, near_miss=0.5, late=0.5), 8, chat_run=2, fix=0.2,
+                 untold=0.8, even=0.6)
+PROFILES = {p.name: p for p in (DENSE, MIDDLE, NATURAL, KEYS, EXAM, REFUSE)}
 
 
 class Generator:
-    """Makes dialogues from templates, entities and small talk of one split."""
+    """Makes dialogues from templates, entities and small talk of one split. stray: share of small
+    talk, and half of it of what is told and corrected, that gets an answer to something else, as
+    from a model that did not understand; nobody is to learn that answer."""
 
-    def __init__(self, templates, entities, small_talk):
+    def __init__(self, templates, entities, small_talk, stray=0.0):
         self.templates, self.entities, self.small_talk = templates, entities, small_talk
+        self.stray = stray
 
     def dialogue(self, profile, n, random):
         """n turns. The last one is a question where anything is known."""
         world = World(self.templates, self.entities, profile.style, random)
-        loops = {"dense": self._dense, "keys": self._keys, "exam": self._exam}
+        loops = {"dense": self._dense, "keys": self._keys, "exam": self._exam, "refuse": self._exam}
         loop = loops.get(profile.name, self._planned)
         turns = loop(world, profile, n, random)
+        if self.stray:
+            shares = {CHAT: self.stray, TELL: self.stray / 2, FIX: self.stray / 2}
+            for turn in turns:
+                if random.random() < shares.get(turn.kind, 0.0):
+                    turn.a, turn.spans, turn.stray = self.small_talk.stray(random), [], True
         if profile.style.noise:
             for turn in turns:
                 self._noise(turn, random)
@@ -121,7 +132,7 @@ class Generator:
             asked = ["ask"] * (known + most)
             asked += ["untold"] * share(profile.untold, len(asked))
             room = max(1, left - len(told) - len(asked))
-            even = random.random() < 0.35  # else log-uniform
+            even = random.random() < profile.even  # else log-uniform
             silence = round(room * random.random() if even else room ** random.random() - 1)
             plan = random.sample(told, len(told)) + ["chat"] * silence
             quiet = range(len(told), len(plan))

@@ -3,7 +3,8 @@ about others that are near misses of the user's own."""
 
 import re
 
-from .world import CHAT, Turn
+from .entities import read_json
+from .world import CHAT, Turn, fill
 
 # Users' sentences that state a personal fact could contradict the dialogue's state.
 PERSONAL = re.compile(
@@ -42,8 +43,9 @@ COLORS = dict(pair.split(":") for pair in "tomato:red banana:yellow snow:white g
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = ("January February March April May June July August September October November "
           "December").split()
-OTHERS = ("Interesting!", "I see.", "That is nice.", "Okay, good to know.", "Nice to hear.",
-          "Your {r} has good taste.")
+OTHERS = ("Interesting!", "I see.", "That is nice.", "Okay, good to know.", "Nice to hear.")
+TASTE = "Your {r} has good taste."
+FAVORITES = ("food", "drink", "color", "animal", "sport", "season")
 
 
 class SmallTalk:
@@ -53,6 +55,15 @@ class SmallTalk:
         self.entities = entities
         self.singles = singles or FALLBACK
         self.runs = runs or [list(FALLBACK)]
+        others = read_json("others.json")
+        wording = "train" if entities.split == "train" else "valid"
+        self.favorite = others["favorite"][wording]
+        self.others = {name: x[wording] for name, x in others["attributes"].items()}
+
+    def stray(self, random):
+        """An answer to something else."""
+        run = [random.choice(self.singles)] if random.random() < 0.5 else random.choice(self.runs)
+        return random.choice(run)[1]
 
     def turns(self, random, world, limit):
         """One to limit small-talk turns."""
@@ -95,16 +106,21 @@ class SmallTalk:
         return f"What {unit} comes after {names[i]}?", f"After {names[i]} comes {after}."
 
     def other(self, random, world):
-        """'My aunt likes apple juice best.'"""
+        """'My aunt likes apple juice best.', 'My aunt plays the cello.': as a fact of the user's
+        own it was never told."""
         relation = self.entities.draw("relation", random)
-        kind = random.choice(("food", "drink", "color", "animal", "sport"))
-        world.heard.add("fav_" + kind)
-        value = self.entities.value(kind, random, 0.7)
         if random.random() < 0.5:
-            text = f"My {relation} likes {value} best."
+            noun = random.choice(FAVORITES)
+            attribute, templates, answers = "fav_" + noun, self.favorite, (*OTHERS, TASTE)
         else:
-            text = f"The favorite {kind} of my {relation} is {value}."
-        return text, random.choice(OTHERS).replace("{r}", relation)
+            noun, answers = "", OTHERS
+            attribute, templates = random.choice(list(self.others.items()))
+        entry = world.t.attributes[attribute]
+        key = self.entities.value(entry["key"], random, 0.7) if entry["key"] else ""
+        value = self.entities.value(entry["value"], random, 0.7)
+        world.heard.add((attribute, key))
+        text, _ = fill(random.choice(templates), r=relation, k=key, v=value, n=noun)
+        return text, random.choice(answers).replace("{r}", relation)
 
 
 def usable_single(q, a, source):

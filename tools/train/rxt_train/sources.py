@@ -72,4 +72,6 @@ def make_source(plan, seed, data, bpe):
     names = names_of(real) if real else ()
     entities = Entities("train", frozenset(words), borrowed, names, pieces_of(bpe))
     talk = SmallTalk(entities, real.singles, real.runs) if real else SmallTalk(entities)
-    return Source(bpe, Generator(Templates("train", wide=True), entities, talk), real, seed)
+    stray = plan["data"].get("stray", 0.0)
+    generator = Generator(Templates("train", wide=True), entities, talk, stray)
+    return Source(bpe, generator, real, seed)

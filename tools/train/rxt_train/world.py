@@ -17,6 +17,21 @@ MIRROR |= {b: a for a, b in MIRROR.items()}
 TWIN = {"event_day": "event_time", "where": "owned_color"}
 TWIN |= {b: a for a, b in TWIN.items()}
 
+# Attributes whose values are alike: what was told of one is no answer to a question about another.
+ALIKE = (
+    ("user_name", "person", "pet"),
+    ("pet", "pet_kind_of", "fav_animal"),
+    ("fav_color", "owned_color"),
+    ("fav_food", "fav_drink", "shopping"),
+    ("city", "trip", "language", "where"),
+    ("job", "hobby", "instrument", "fav_sport"),
+    ("instrument", "language"),
+    ("age", "number", "event_time"),
+    ("codeword", "nonce_def"),
+    ("event_day", "event_time"),
+)
+KIN = {a: sorted({b for group in ALIKE if a in group for b in group}) for group in ALIKE for a in group}
+
 NEUTRAL = (
     "Okay, I will remember that.",
     "Thanks for telling me.",
@@ -59,6 +74,7 @@ class Turn:
     distance: int = 0
     spans: list = field(default_factory=list)
     cut: bool = False  # the answer lost its tail and [EOS]
+    stray: bool = False  # the answer is to something else: to be heard, not learned
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,7 @@ class Style:
     small: float = 0.0  # share of dialogues whose user writes no capitals
     open_keys: float = 0.0  # share of keys of closed lists that are not from the list
     near_miss: float = 0.0  # share of untold questions that come close to what was heard
+    late: float = 0.0  # share of told facts that were asked for, and refused, before
 
 
 class Templates:
@@ -134,7 +151,8 @@ class World:
         self.used = set()  # values and keys, lower case
         self.small = random.random() < style.small  # the user writes no capitals
         self.focus = ""  # attribute most facts of this dialogue are of
-        self.heard = set()  # attributes somebody else's value was heard of
+        self.heard = set()  # (attribute, key) somebody else's value was heard of
+        self.refused = []  # (attribute, key) asked for before they were told
 
     # -- drawing ---------------------------------------------------------------------------------
     def alive(self):
@@ -199,11 +217,25 @@ class World:
         return fact and fact[:2]
 
     def _near_misses(self):
-        """Untold, but another's value was ("My aunt likes tea best"), or of the same key another
-        attribute: the day of an exam, not its hour."""
-        found = [(TWIN[f.attribute], f.key) for f in self.alive() if f.attribute in TWIN]
-        found += [(attribute, "") for attribute in sorted(self.heard)]
-        return [x for x in found if x not in self.facts]
+        """Untold, of one kind of near miss: the same key has another attribute (the day of an exam,
+        not its hour), another's value was heard ("My aunt likes tea best"), or a value that is
+        alike was told (the name of a brother, not of a sister; the color of a cup, not the
+        favorite one)."""
+        twins = [(TWIN[f.attribute], f.key) for f in self.alive() if f.attribute in TWIN]
+        kinds = [[x for x in found if x not in self.facts]
+                 for found in (twins, sorted(self.heard), self._kin())]
+        kinds = [found for found in kinds if found]
+        return self.random.choice(kinds) if kinds else []
+
+    def _kin(self):
+        """[(attribute, key)] whose value would be like a told one, or []."""
+        told = [f.attribute for f in self.alive() if f.attribute in KIN]
+        if not told:
+            return []
+        name = self.random.choice(KIN[self.random.choice(told)])
+        kind = self.t.attributes[name]["key"]
+        key = self._fresh_key(kind) if kind else ""
+        return [] if key is None else [(name, key)]
 
     def _near(self):
         """An attribute to prefer, or None: several keys of one attribute must be told apart."""
@@ -247,7 +279,7 @@ class World:
 
     def tell(self, turn, chat=""):
         """Tells one new fact or two; chat: small talk to put before it."""
-        first = self.new_fact(self._near())
+        first = self._late() or self.new_fact(self._near())
         if first is None:
             return None
         self._know(*first, turn)
@@ -266,6 +298,17 @@ class World:
             text = chat + " " + text
         answer, spans = self.acknowledge(*last)
         return Turn(text, answer, TELL, last[0], 0, spans)
+
+    def _late(self):
+        """A fact that was refused before, or None: what a refusal says ends when it is told."""
+        if not self.refused or self.random.random() >= self.style.late:
+            return None
+        attribute, key = self.refused.pop()
+        value = self._fresh(self.t.attributes[attribute]["value"])
+        mirror = MIRROR.get(attribute), value
+        if value in (None, key) or (attribute, key) in self.facts or mirror in self.facts:
+            return None
+        return attribute, key, value
 
     def fix(self, turn):
         """Corrects a known fact, at times back to an older value."""
@@ -346,6 +389,7 @@ class World:
         if found is None:
             return None
         attribute, key = found
+        self.refused.append(found)
         text, _ = fill(self.t.draw(attribute, "ask", self.random), k=key)
         answer = self.random.choice(self.t.unknown)
         return Turn(self.prefixed(text), answer, UNTOLD, attribute)
