@@ -1,8 +1,9 @@
-#define _GNU_SOURCE /* pthread_setname_np, syscall */
+#define _GNU_SOURCE /* pthread_setname_np, SCHED_BATCH, syscall */
 #include "kernels/base/thread.h"
 
 #include <assert.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,8 +30,9 @@ enum rxt_status thread_slice(uint32_t us)
     struct sched_attributes a = {.size = sizeof a};
     if (syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) != 0)
         return RXT_EUNSUPPORTED;
-    a.runtime_ns = want; /* for the usual policy, the length of a slice */
-    a.flags = 0;
+    if (a.policy != SCHED_OTHER && a.policy != SCHED_BATCH)
+        return RXT_EUNSUPPORTED;
+    a.runtime_ns = want; /* of these two, the length of a slice */
     if (syscall(SYS_sched_setattr, 0, &a, 0) != 0 ||
         syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) != 0)
         return RXT_EUNSUPPORTED;

@@ -15,7 +15,8 @@ void thread_name(const char *name);
  * that compute for long ones: on a machine all of whose cores compute, one that is woken then runs
  * at once. With slices of one length it would wait for the kernel's next tick, or for the end of a
  * slice of some milliseconds: a token for a whole memory update.
- * EUNSUPPORTED from kernels before Linux 6.12, which take no such wish; nothing is lost then. */
+ * EUNSUPPORTED from kernels before Linux 6.12 and for real-time policies, which take no such wish,
+ * and where the system call is not allowed; nothing is lost then. */
 #define THREAD_WAITS_US 100
 #define THREAD_COMPUTES_US 20000
 enum rxt_status thread_slice(uint32_t us);

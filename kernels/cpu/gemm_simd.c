@@ -205,8 +205,8 @@ static void block(const struct gemm_job *job, const struct gemm_group *g, int32_
 static int32_t block_start(const struct gemm_group *g, int32_t block)
 {
     int32_t n_tile = (g->n_row + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
-    int32_t row = n_tile * block / gemm_blocks(g) * SIMD_TILE_ROWS;
-    return g->first_row + (row < g->n_row ? row : g->n_row);
+    int64_t row = (int64_t)n_tile * block / gemm_blocks(g) * SIMD_TILE_ROWS;
+    return g->first_row + (row < g->n_row ? (int32_t)row : g->n_row);
 }
 
 void SIMD(gemm)(const void *arg, int32_t first, int32_t last, void *scratch)

@@ -13,8 +13,9 @@
  *          wait, on whatever lies in memory, and leaves nothing behind: `rehearse`. All that a
  *          kernel may be writing then is read past L1. Then 6.0 and 8.1, 8.0 and 10.4 for 8 rows
  *          (CUPTI). A merge without a way out of its loop: 0.918 -> 0.889 ms a token of beta-3b.
- * New keys in registers, partial results asked for early: predicted 4.8 and 6.9 for a row. Order
- * attend_tile_impl.cuh; splits are merged by rising index. */
+ *          New keys in registers and partial results asked for early were to give 4.8 and 6.9; a
+ *          token of beta-3b is as slow as before with them (0.92 ms).
+ * Order    attend_tile_impl.cuh; splits are merged by rising index. */
 #include "kernels/cuda/attend_impl.h"
 
 #include "kernels/cuda/attend_tile_impl.cuh"
@@ -472,6 +473,8 @@ static __global__ void __launch_bounds__(32 * WARPS, DIM < 64 && !ONE ? 3 : 1)
         constexpr bool ALL = ahead<DIM>::ALL, MEET = CAUSAL && ALL && ONE;
         int32_t at = first > s.start ? first : s.start, end = min(last, s.start + s.n_row);
         bool stores = job.k.data && at < end;
+        /* A split of a turn is one block of K/V: all its new rows go into that. */
+        static_assert(ATTEND_SPLIT_TURN == KV_BLOCK);
         bf16 *block = nullptr;
         struct fresh<DIM> f;
         if (CAUSAL && !MEET && stores)
@@ -516,7 +519,7 @@ static __global__ void __launch_bounds__(32 * WARPS, DIM < 64 && !ONE ? 3 : 1)
 
 /* ---- launch ---- */
 
-/* Whether rows of q come 16 bytes (heads of 32 and 64) or 4 at a time. */
+/* Whether rows of q and k come 16 bytes (heads of 32 and 64) or 4 at a time. */
 static bool is_wide(const struct tensor *t, int32_t dim)
 {
     int32_t bytes = dim % 32 == 0 ? 16 : 4;

@@ -15,7 +15,7 @@
  *          ended; those of an expert's second matrix too (item_early).
  * Roofline memory-bound: every weight byte once for the rows of an item. 20 warps an SM have 80 KB
  *          in flight. Measured, H200 (CUPTI), experts' two matrices of beta-3b: 4.3 and 2.8 us for
- *          a row, 7.3 and 5.8 for 8. Predicted for 8, blocks that go on: 5.5 and 4.5.
+ *          a row, 7.3 and 5.8 for 8. Blocks that go on: route.cu.
  * Order    a range of k is one chain (of MMAs, of fmaf), ranges are added in the tree of
  *          pack_impl.h, then the bias. Rows are columns of the MMA: none sees another. NG and MT
  *          change nothing in it. */

@@ -9,8 +9,8 @@
  *          reductions for each of K, the plan 5 barriers. Measured, H200 (CUPTI, in a step of
  *          beta-3b): choice and plan 3.9 us for a row of 384 experts and 8.5 for 8 rows, the sum
  *          3.1. Since then one read for the parts of shared experts and two rounds of counting for
- *          the plan, instead of three each, and all results of a sum are asked for together.
- *          Predicted: 3.5, 5.5 and 2.2.
+ *          the plan, instead of three each, and all results of a sum are asked for together:
+ *          with gemm.cu's blocks that go on, 8 rows 1.32 -> 1.22 ms a token, one 0.92 as before.
  * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
  *          shares and results of a row are added by rank, then shared experts by number. The places
  *          of slots depend on the other rows, the results in them do not. Atomics count and set

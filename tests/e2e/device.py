@@ -56,7 +56,7 @@ class Setup:
              "--turns", str(self.turns), "--think-ms", "1", "--words", "2-9", "--max-tokens", "4-12",
              "--temperature", "0.7", "--seed", str(self.seed), "--keep", "--json",
              str(self.folder / "run.json"), "--csv", str(self.folder / "run.csv"), "--width", "0",
-             "--timeout-s", "500", *map(str, options)], capture_output=True, text=True, timeout=500)
+             "--timeout-s", "300", *map(str, options)], capture_output=True, text=True, timeout=1200)
         assert done.returncode in (0, 1, 2), done.stdout + done.stderr  # how constant: not asked here
         return json.loads((self.folder / "run.json").read_text())
 

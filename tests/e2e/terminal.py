@@ -12,7 +12,7 @@ import time
 
 from run_rxt import MODEL, RXT, show
 
-WAIT_S = 60
+WAIT_S = 600
 LINES = [
     "My name is Anna!", "/stats", "What is my name?", "/undo", "/stats", "/fork other", "/reset",
     "/stats", "/undo", "/fork s", "/nothing", "/stats",
