@@ -130,15 +130,15 @@ static struct token_normal *new_normal(struct tokenizer *t, struct json_reader *
 /* Any of those that replace code points: which fields it has is the only difference. */
 static void read_normal(struct tokenizer *t, struct json_reader *r, int kind)
 {
-    enum { TYPE, PREPEND, PATTERN, CONTENT };
+    enum { TYPE, TEXT, PATTERN };
     static const char *const form[] = {"type", NULL};
     static const char *const prepend[] = {"type", "prepend", NULL};
-    static const char *const replace[] = {"type", "", "pattern", "content", NULL};
+    static const char *const replace[] = {"type", "content", "pattern", NULL};
     const char *const *names = kind == NORMAL_PREPEND   ? prepend
                                : kind == NORMAL_REPLACE ? replace
                                                         : form;
-    uint32_t need = kind == NORMAL_PREPEND   ? 1u << PREPEND
-                    : kind == NORMAL_REPLACE ? 1u << PATTERN | 1u << CONTENT
+    uint32_t need = kind == NORMAL_PREPEND   ? 1u << TEXT
+                    : kind == NORMAL_REPLACE ? 1u << TEXT | 1u << PATTERN
                                              : 0;
     uint32_t seen = 0;
     struct token_normal *n = new_normal(t, r, kind);
