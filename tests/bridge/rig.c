@@ -238,6 +238,12 @@ void submit(struct rig *r, const struct bridge_request *q, struct outcome *o)
     (void)snprintf(o->error, sizeof o->error, "%s", err.text);
 }
 
+void step_or_wait(struct rig *r)
+{
+    if (!bridge_step(r->bridge))
+        bridge_wait(r->bridge, 1000);
+}
+
 void step_until_final(struct rig *r, struct outcome *o)
 {
     while (!o->final)

@@ -75,6 +75,8 @@ struct bridge_request question(const char *session, const char *query); /* greed
 
 /* Submits without waiting; the outcome fills while stepping. A refusal goes into it as well. */
 void submit(struct rig *r, const struct bridge_request *q, struct outcome *o);
+/* One step; where it had nothing to do, waits a millisecond at most for what other threads do. */
+void step_or_wait(struct rig *r);
 void step_until_final(struct rig *r, struct outcome *o);
 void step_until_idle(struct rig *r);
 /* Both, and the status of the outcome. */

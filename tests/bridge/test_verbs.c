@@ -167,15 +167,13 @@ static void diff_waits_for_no_backlog(void **state)
     q.version = q.to_version = 0;
     submit(&r, &q, &slow);
     while (!turn.done)
-        if (!bridge_step(r.bridge))
-            bridge_wait(r.bridge, 1000);
+        step_or_wait(&r);
     test_now_us++;
     q = request(BRIDGE_DIFF, "quick");
     q.version = q.to_version = 0;
     submit(&r, &q, &quick);
     for (int i = 0; i < 1000 && !quick.final; i++)
-        if (!bridge_step(r.bridge))
-            bridge_wait(r.bridge, 1000);
+        step_or_wait(&r);
     assert_true(quick.done && !slow.final);
     test_now_us += 1000000;
     step_until_final(&r, &slow);
@@ -205,16 +203,14 @@ static void nobody_waits_for_an_export(void **state)
     q = request(BRIDGE_GET, "cold");
     submit(&rig, &q, &o);
     for (int i = 0; i < 3000 && !o.final; i++)
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     assert_true(o.final && !out.final);
     assert_int_equal(o.info.version, 1);
     while (!out.final) { /* a reader that goes, as often as it takes: the export may open it late */
         int reader = open(part, O_RDONLY | O_NONBLOCK);
         if (reader >= 0)
             assert_int_equal(close(reader), 0);
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     }
     assert_int_not_equal(out.status, RXT_OK);
 }
@@ -238,8 +234,7 @@ static void nobody_waits_for_an_erase(void **state)
     q = question("other", "hi");
     submit(&rig, &q, &turn);
     for (int i = 0; i < 3000 && !turn.final; i++)
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     assert_true(turn.done && turn.memory && !erase.final);
     store_view_end(reader);
     step_until_final(&rig, &erase);
@@ -256,13 +251,11 @@ static void nobody_waits_for_an_erase(void **state)
     erase = (struct outcome){0};
     submit(&rig, &q, &erase);
     for (int i = 0; i < 20; i++)
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     assert_false(erase.final);
     while (!erase.final) { /* its time counts from the end of the first try, whenever that is */
         test_now_us += 1000000;
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     }
     assert_status(RXT_EBUSY, erase.status);
     rig.bridge->clock = clock;
@@ -327,21 +320,18 @@ static void an_erase_waits_for_exports(void **state)
     submit(&rig, &q, &late);
     while (!waits_for_export()) { /* it has tried */
         assert_false(erase.final);
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     }
     uint64_t (*clock)(void) = rig.bridge->clock;
     stop_clock(&rig);
     test_now_us += 60000000; /* a reader of another program might not be in the way so long */
     for (int i = 0; i < 20; i++)
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     assert_true(waits_for_export() && !erase.final);
     assert_int_equal(rig.bridge->n_export, 1); /* the late one did not begin */
     while (!erase.final) {
         read_all(reader);
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     }
     assert_ok(erase.status);
     assert_true(erase.done);
@@ -369,8 +359,7 @@ static void an_export_waits_for_no_later_erase(void **state)
     q = request(BRIDGE_ERASE, name[0]);
     submit(&rig, &q, &erase[0]);
     while (rig.bridge->n_erase == 0)
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     (void)snprintf(path, sizeof path, "%s/export", rig.dir);
     q = request(BRIDGE_EXPORT, "kept");
     q.path = path;
@@ -402,8 +391,7 @@ static void an_export_that_goes_lets_erases_on(void **state)
     struct bridge_request q = request(BRIDGE_ERASE, "first");
     submit(&rig, &q, &erase[0]);
     while (!waits_for_export())
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     (void)snprintf(path, sizeof path, "%s/late", rig.dir);
     q = request(BRIDGE_EXPORT, "second");
     q.path = path;
@@ -419,8 +407,7 @@ static void an_export_that_goes_lets_erases_on(void **state)
     assert_status(RXT_ECANCELLED, late.status);
     while (!erase[0].final || !erase[1].final) {
         read_all(reader);
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     }
     assert_ok(erase[0].status);
     assert_ok(erase[1].status);
@@ -443,8 +430,7 @@ static void an_erase_ends_exports_of_its_session(void **state)
     submit(&rig, &q, &erase);
     while (!erase.final) {
         read_all(reader);
-        if (!bridge_step(rig.bridge))
-            bridge_wait(rig.bridge, 1000);
+        step_or_wait(&rig);
     }
     assert_ok(erase.status);
     assert_status(RXT_ENOTFOUND, out.status);
