@@ -483,7 +483,8 @@ int command_load(int argc, char **argv)
     if (!opt.think)
         plan_set_rate(&plan, opt.rate > 0 ? opt.rate : 1, is_even());
     (void)signal(SIGINT, on_interrupt);
-    (void)thread_slice(THREAD_WAITS_US); /* on the server's own cores it would measure its own waiting */
+    /* on the server's own cores it would measure its own waiting otherwise */
+    (void)thread_slice(THREAD_WAITS_US);
     code = LOAD_ERRORS_CAME;
     if (load(&code, &err) != RXT_OK) {
         (void)complain(RXT_EIO, &err);
