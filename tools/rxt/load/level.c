@@ -1,6 +1,6 @@
 #include "tools/rxt/load/level.h"
 
-#include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 struct moment {
@@ -49,24 +49,24 @@ static void sum_moments(struct moment *m, const struct span *s, const struct tre
     }
 }
 
-enum rxt_status level_points(struct level *l, struct trend_point *points, size_t *n,
-                             const struct trend_point *young, size_t n_young)
+/* room: a number for each moment. */
+static double usual(const struct moment *m, uint32_t n, double *room)
 {
-    const struct span s = span_of(points, *n, n_young);
-    struct moment *m = calloc(s.n, sizeof *m);
+    size_t used = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (m[i].n_young > 0)
+            room[used++] = m[i].young / m[i].n_young;
+    sort_values(room, used);
+    return quantile(room, used, 0.5);
+}
+
+static size_t divide(const struct level *l, const struct span *s, const struct moment *m,
+                     struct trend_point *points, size_t n)
+{
     size_t kept = 0;
-    double sum = 0, count = 0;
-    if (!m)
-        return RXT_ENOMEM;
-    sum_moments(m, &s, points, *n, young, n_young);
-    for (uint32_t i = 0; i < s.n; i++) {
-        sum += m[i].young;
-        count += m[i].n_young;
-    }
-    *l = (struct level){.n_moment = s.n, .young = count > 0 ? sum / count : (double)NAN};
-    for (size_t i = 0; i < *n; i++) {
+    for (size_t i = 0; i < n; i++) {
         struct trend_point p = points[i];
-        p.moment = moment_of(&s, p.due_us);
+        p.moment = moment_of(s, p.due_us);
         const struct moment *one = &m[p.moment];
         if (one->young <= 0)
             continue;
@@ -74,7 +74,22 @@ enum rxt_status level_points(struct level *l, struct trend_point *points, size_t
         p.weight = one->n_young / (one->n_young + one->n_old);
         points[kept++] = p;
     }
-    *n = kept;
+    return kept;
+}
+
+enum rxt_status level_points(struct level *l, struct trend_point *points, size_t *n,
+                             const struct trend_point *young, size_t n_young)
+{
+    const struct span s = span_of(points, *n, n_young);
+    struct moment *m = calloc(s.n, sizeof *m);
+    double *room = calloc(s.n, sizeof *room);
+    const bool good = m && room;
+    if (good) {
+        sum_moments(m, &s, points, *n, young, n_young);
+        *l = (struct level){.n_moment = s.n, .young = usual(m, s.n, room)};
+        *n = divide(l, &s, m, points, *n);
+    }
+    free(room);
     free(m);
-    return RXT_OK;
+    return good ? RXT_OK : RXT_ENOMEM;
 }

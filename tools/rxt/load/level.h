@@ -13,12 +13,12 @@ enum { LEVEL_YOUNG = 20 };
 
 struct level {
     uint32_t n_moment; /* into which the time of the points is divided */
-    double young;      /* mean of all young turns */
+    double young;      /* means of young turns in a moment: their median */
 };
-/* Multiplies each point by the mean of all young ones over that of those in its moment. Gives it
- * its moment, and a weight by which a moment counts for what its old and young turns together can
- * tell: points that share the mean of a few share its error. Points of moments without young ones
- * go; *n: those that stay. ENOMEM. */
+/* Divides each point by the mean of the young ones in its moment, and multiplies it by the usual
+ * one (level.young: a stall makes nothing usual). Gives it its moment, and a weight by which a
+ * moment counts for what its old and young turns together can tell: points that share the mean of a
+ * few share its error. Points of moments without young ones go; *n: those that stay. ENOMEM. */
 enum rxt_status level_points(struct level *l, struct trend_point *points, size_t *n,
                              const struct trend_point *young, size_t n_young);
 

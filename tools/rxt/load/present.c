@@ -39,9 +39,9 @@ static void put_trend(const struct load_outcome *o, struct report *r, struct sec
         report_row(r, s, row);
         return;
     }
-    (void)json_object_set_new(row, "over", plain_real(t->over / t->median));
-    (void)json_object_set_new(row, "over_low", plain_real(t->over_low / t->median));
-    (void)json_object_set_new(row, "over_high", plain_real(t->over_high / t->median));
+    (void)json_object_set_new(row, "over", plain_real(t->over));
+    (void)json_object_set_new(row, "over_low", plain_real(t->over_low));
+    (void)json_object_set_new(row, "over_high", plain_real(t->over_high));
     report_row(r, s, row);
     (void)snprintf(name, sizeof name, "%s, plain line", measure);
     row = trend_row(name, plain);

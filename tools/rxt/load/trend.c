@@ -80,6 +80,11 @@ struct grid { /* sums of each session's turns in each block */
     uint32_t n_session, n_block;
 };
 
+static double over(double mean, const struct trend_config *cfg)
+{
+    return cfg->n_moment > 0 ? mean / cfg->reference - 1 : (double)NAN;
+}
+
 static struct sums draw(const struct grid *g, uint32_t *weight, uint64_t *state)
 {
     struct sums all = {0};
@@ -117,8 +122,8 @@ static enum rxt_status bootstrap(struct trend *t, const struct grid *g,
         sort_values(mean, n);
         t->low = quantile(slope, n, 0.025);
         t->high = quantile(slope, n, 0.975);
-        t->over_low = quantile(mean, n, 0.025) - cfg->reference;
-        t->over_high = quantile(mean, n, 0.975) - cfg->reference;
+        t->over_low = over(quantile(mean, n, 0.025), cfg);
+        t->over_high = over(quantile(mean, n, 0.975), cfg);
     }
     free(slope);
     free(mean);
@@ -212,7 +217,7 @@ static enum rxt_status fit(struct trend *t, const struct trend_point *points, si
     sort_values(room, n);
     t->median = quantile(room, n, 0.5);
     t->slope = slope_of(&all);
-    t->over = all.y / all.n - cfg->reference;
+    t->over = over(all.y / all.n, cfg);
     t->p99_first = p99_of(points, n, cfg->warmup, cfg->warmup + window, room);
     t->p99_last = p99_of(points, n, cfg->n_turn - turns / 10, cfg->n_turn, room);
     enum rxt_status st = bootstrap(t, &g, cfg);

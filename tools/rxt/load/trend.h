@@ -29,7 +29,8 @@ struct trend {
     double slope;               /* per turn, least squares */
     double low, high;           /* 95 % interval of the slope */
     double p99_first, p99_last; /* NaN: fewer than TREND_SAMPLES */
-    /* Mean of the values over trend_config.reference, and its 95 % interval. */
+    /* By what share the mean is above trend_config.reference, and its 95 % interval; NaN without.
+     */
     double over, over_low, over_high;
     uint32_t n_turn; /* that the run has */
     enum trend_verdict verdict;
@@ -44,7 +45,7 @@ struct trend_config {
     uint32_t n_session, n_turn, warmup, n_draw;
     uint64_t seed;
     uint32_t n_moment; /* 0 = none */
-    double reference;
+    double reference;  /* what the young sessions take; of moments only */
 };
 enum rxt_status trend_fit(struct trend *t, struct trend_point *points, size_t n,
                           const struct trend_config *cfg);
