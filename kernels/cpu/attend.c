@@ -62,8 +62,8 @@ void store_run(struct cpu_lane *ln, struct store_job *job)
 {
     job->pieces = (struct pieces){&job->rows, 1, 1, STORE_ROWS};
     int32_t n_row = job->rows.offset[job->rows.n_seq];
-    /* some 6 operations an element */
-    uint64_t work = 6 * (uint64_t)n_row * (uint64_t)job->n_head * (uint64_t)job->dim;
+    /* an element of keys goes to a line of its own */
+    uint64_t work = 90 * (uint64_t)n_row * (uint64_t)job->n_head * (uint64_t)job->dim;
     lane_run(ln, ln->be->k->store_keys, job, pieces_count(&job->pieces), work);
 }
 
