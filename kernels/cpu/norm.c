@@ -47,8 +47,7 @@ struct scratch_need norm_need(const struct lane_limits *l)
 
 static void run(struct cpu_lane *ln, const struct norm_job *job, struct tensor x)
 {
-    /* some 8 operations an element */
-    lane_run(ln, ln->be->k->norm_rows, job, x.rows, 8 * (uint64_t)x.rows * (uint64_t)x.cols);
+    lane_run(ln, ln->be->k->norm_rows, job, x.rows, 25 * (uint64_t)x.rows * (uint64_t)x.cols);
 }
 
 struct tensor norm_rows(struct cpu_lane *ln, struct tensor x, const int32_t *row,
