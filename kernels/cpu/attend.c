@@ -20,8 +20,8 @@ int32_t pieces_count(const struct pieces *p)
     return n;
 }
 
-/* From seq and in_seq, which may be past the end of that sequence, to the piece. Pieces of a
- * sequence differ by one vector at most. */
+/* From seq and in_seq, which may be past the end of that sequence, to the piece. By rows pieces of
+ * a sequence differ by one vector at most; else all but the last are whole. */
 static void find(struct piece *at, const struct pieces *p)
 {
     int32_t n = 0;
@@ -33,11 +33,17 @@ static void find(struct piece *at, const struct pieces *p)
     }
     if (at->seq == p->rows->n_seq)
         return;
-    int64_t i = p->by_rows ? at->in_seq / p->n_head : at->in_seq % n;
-    int64_t n_vector = vectors_of(p, at->seq);
-    at->head = p->by_rows ? at->in_seq % p->n_head : at->in_seq / n;
-    at->first = (int32_t)(n_vector * i / n);
-    at->last = (int32_t)(n_vector * (i + 1) / n);
+    int32_t n_vector = vectors_of(p, at->seq);
+    if (p->by_rows) {
+        int64_t i = at->in_seq / p->n_head;
+        at->head = at->in_seq % p->n_head;
+        at->first = (int32_t)(n_vector * i / n);
+        at->last = (int32_t)(n_vector * (i + 1) / n);
+    } else {
+        at->head = at->in_seq / n;
+        at->first = at->in_seq % n * p->size;
+        at->last = n_vector - at->first < p->size ? n_vector : at->first + p->size;
+    }
 }
 
 struct piece piece_at(const struct pieces *p, int32_t item)
@@ -58,8 +64,8 @@ void piece_next(struct piece *at, const struct pieces *p)
 
 void store_run(struct cpu_lane *ln, struct store_job *job)
 {
-    job->pieces = (struct pieces){
-        .rows = &job->rows, .n_head = 1, .row_vectors = 1, .size = STORE_ROWS, .by_rows = true};
+    job->pieces =
+        (struct pieces){.rows = &job->rows, .n_head = 1, .row_vectors = 1, .size = STORE_ROWS};
     int32_t n_row = job->rows.offset[job->rows.n_seq];
     /* an element of keys goes to a line of its own */
     uint64_t work = 90 * (uint64_t)n_row * (uint64_t)job->n_head * (uint64_t)job->dim;

@@ -22,9 +22,9 @@
 
 #include "kernels/cpu/cpu_impl.h"
 
-#define ATTEND_ROWS 24  /* query vectors of one item of a job: 4 tiles of 6 */
+#define ATTEND_ROWS 24  /* query vectors of one item of a job, at most: 4 tiles of 6 */
 #define ATTEND_KEYS 128 /* keys of one block */
-#define STORE_ROWS 16   /* rows of one item of a store job */
+#define STORE_ROWS 16   /* rows of one item of a store job: a block of keys, if it begins there */
 
 /* One head of one sequence: what the ops find through a job's `head_of`. */
 struct kv_head {
@@ -68,9 +68,9 @@ static inline int32_t heads_out(struct heads h)
 }
 
 /* What a job does is cut into pieces of one key-value head of one sequence. The items of a task are
- * the pieces, sequence by sequence. By rows: all heads of some rows are neighbours, so that a row
- * stays with the core that has it. Else all rows of a head: of a causal job each costs more than
- * the one before. */
+ * the pieces, sequence by sequence. By rows: all heads of some rows are neighbours and pieces
+ * are even, so that a row stays with the core that has it. Else all rows of a head, in whole
+ * pieces: of a causal job each costs more than the one before. */
 struct pieces {
     const struct ragged *rows;
     int32_t n_head;

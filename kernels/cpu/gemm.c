@@ -6,17 +6,17 @@
 #define SMALL_BYTES ((size_t)1 << 20)
 
 /* Which items are neighbours, and so one thread's. By rows: all panels of some rows, where the
- * matrix is small or the smaller factor; blocks are then cut where the pool cuts an op that goes
- * row by row, so that a row stays with the core that has it. Else all rows of some panels: each
- * weight is read by one thread only. */
+ * matrix is small or the smaller factor. Else all rows of some panels: each weight is read by one
+ * thread only. Blocks of a small matrix are a multiple of the threads: where the job is one group
+ * and the pool cuts it at once, a thread's rows are those that it has of an op that goes row by
+ * row. */
 static void cut(struct gemm_group *g, int32_t n_thread)
 {
     size_t row_bytes = (size_t)g->w->columns * dtype_bytes(g->w->dtype);
-    bool shares = g->n_row >= ROWS_EACH * n_thread;
-    g->by_rows = row_bytes <= (size_t)g->n_row * sizeof(float) ||
-                 (shares && row_bytes * (size_t)g->w->k <= SMALL_BYTES);
+    bool shares = g->n_row >= ROWS_EACH * n_thread && row_bytes * (size_t)g->w->k <= SMALL_BYTES;
+    g->by_rows = shares || row_bytes <= (size_t)g->n_row * sizeof(float);
     g->n_block = (g->n_row + BLOCK - 1) / BLOCK;
-    if (g->by_rows && shares)
+    if (shares)
         g->n_block = (g->n_block + n_thread - 1) / n_thread * n_thread;
 }
 
