@@ -18,6 +18,8 @@ struct machine {
     double rise;   /* of an old session, over the run */
     double young;  /* a young one takes so much more */
     double noise;
+    double louder; /* so much more noise at the end, of a lognormal kind */
+    double tail;   /* share of turns that take ten times as long */
 };
 
 static double normal(uint64_t *state)
@@ -42,9 +44,13 @@ static size_t play(const struct machine *m, uint64_t seed, struct trend_point *o
         for (uint32_t i = 0; i < OLD + YOUNG; i++) {
             const bool is_old = i < OLD;
             const double age = is_old ? m->rise * share : m->young;
+            const double noise = m->louder > 0
+                                     ? exp((m->noise + m->louder * share) * normal(&seed)) - 1
+                                     : m->noise * normal(&seed);
+            const double stall = m->tail > 0 && plan_pick(&seed, 1000) < 1000 * m->tail ? 10 : 1;
             struct trend_point p = {.session = i,
                                     .turn = turn,
-                                    .value = 100 * speed * (1 + age + m->noise * normal(&seed)),
+                                    .value = 100 * speed * stall * (1 + age + noise),
                                     .due_us = (uint64_t)(at + i * round_us / (OLD + YOUNG)),
                                     .weight = 1};
             if (is_old && turn >= WARMUP)
@@ -69,6 +75,7 @@ static struct trend fit(const struct machine *m, uint64_t seed, bool leveled)
         assert_ok(level_points(&l, old, &n, young, n_young));
         cfg.n_moment = l.n_moment;
         cfg.reference = l.young;
+        cfg.flaw = l.flaw;
     }
     assert_ok(trend_fit(&t, old, n, &cfg));
     free(old);
@@ -110,14 +117,16 @@ static void test_growing_on_a_drifting_machine(void **state)
     }
 }
 
-/* A constant difference between old and young is no slope, and is told. */
+/* A constant difference between old and young is no slope, and is not constant all the same. */
 static void test_what_old_ones_take_over_young_ones(void **state)
 {
     (void)state;
     struct machine m = drifting;
     m.young = -0.2;
     const struct trend t = fit(&m, 3, true);
-    assert_int_equal(t.verdict, TREND_CONSTANT);
+    assert_int_equal(t.verdict, TREND_NOT_CONSTANT);
+    assert_string_equal(t.why, "level, but above the young ones");
+    assert_true(fabs(moves(&t)) < 0.02);
     assert_true(fabs(t.over - 0.25) < 0.01);
     assert_true(t.over_low < t.over && t.over < t.over_high);
 }
@@ -145,6 +154,76 @@ static void test_coverage(void **state)
     assert_true(width > 0.9 * best && width < 1.4 * best);
 }
 
+/* Stalls of ten times the usual, more and more noise: old and young have the same of it, so that
+ * nothing grows and nothing is above the other. */
+static void check_nothing_is_there(const struct machine *m, uint64_t seed)
+{
+    enum { RUNS = 200 };
+    int covered = 0, level = 0, above = 0;
+    double slope = 0, over = 0;
+    for (uint64_t run = 0; run < RUNS; run++) {
+        const struct trend t = fit(m, seed + run, true);
+        covered += t.low <= 0 && 0 <= t.high;
+        level += t.over_low <= 0 && 0 <= t.over_high;
+        above += t.over_low > TREND_SHARE;
+        slope += moves(&t) / RUNS;
+        over += t.over / RUNS;
+    }
+    assert_true(covered >= 0.9 * RUNS && level >= 0.9 * RUNS);
+    assert_int_equal(above, 0);
+    assert_true(fabs(slope) < 0.01 && fabs(over) < 0.01);
+}
+
+static void test_stalls(void **state)
+{
+    (void)state;
+    check_nothing_is_there(&(struct machine){.wander = 0.05, .noise = 0.05, .tail = 0.01}, 3000);
+}
+
+static void test_more_and_more_noise(void **state)
+{
+    (void)state;
+    check_nothing_is_there(&(struct machine){.wander = 0.05, .noise = 0.05, .louder = 0.4}, 4000);
+}
+
+/* n old turns numbered from `turn`, and young ones, both spread over the same time. */
+static const char *flaw_of(uint32_t n, uint32_t turn, uint32_t n_young, uint32_t young_us)
+{
+    struct trend_point *old = calloc((size_t)n + n_young, sizeof *old), *young = old + n;
+    struct level l;
+    size_t kept = n;
+    assert_non_null(old);
+    for (uint32_t i = 0; i < n; i++)
+        old[i] = (struct trend_point){.turn = turn + i, .value = 7, .due_us = 1000 * i / n};
+    for (uint32_t i = 0; i < n_young; i++)
+        young[i] = (struct trend_point){.value = 7, .due_us = young_us * i / n_young};
+    assert_ok(level_points(&l, old, &kept, young, n_young));
+    free(old);
+    return l.flaw;
+}
+
+/* Too few blocks for an interval, moments of which nothing is known, old ones that are young. */
+static void test_flaws(void **state)
+{
+    (void)state;
+    assert_null(flaw_of(500, 0, 200, 1000));
+    assert_string_equal(flaw_of(500, 0, 199, 1000), "too few young turns");
+    assert_string_equal(flaw_of(500, 0, 200, 800), "too many moments without young turns");
+    assert_string_equal(flaw_of(499, 0, 200, 1000), "the young ones are as old as the old");
+    struct trend t;
+    struct trend_point p[2] = {{.turn = 1, .value = 5, .weight = 1, .moment = 1},
+                               {.value = 5, .weight = 1}};
+    const struct trend_config few = {.n_session = 1,
+                                     .n_turn = 1000,
+                                     .n_draw = 50,
+                                     .n_moment = 2,
+                                     .reference = 5,
+                                     .flaw = "too few young turns"};
+    assert_ok(trend_fit(&t, p, 2, &few));
+    assert_int_equal(t.verdict, TREND_NOT_SHOWN);
+    assert_string_equal(t.why, few.flaw);
+}
+
 /* A moment without a young turn says nothing of the old ones in it. */
 static void test_moments_without_young_ones(void **state)
 {
@@ -159,7 +238,8 @@ static void test_moments_without_young_ones(void **state)
     assert_ok(level_points(&l, old, &n, young, 40));
     assert_int_equal(l.n_moment, 2);
     assert_int_equal(n, 40);
-    assert_true(fabs(l.young - 3) < 1e-9);
+    assert_true(fabs(l.young - sqrt(8)) < 1e-9);
+    assert_string_equal(l.flaw, "too few young turns");
     assert_true(fabs(old[0].value - 7) < 1e-9 && old[0].weight == 0.5 && old[39].moment == 0);
     assert_ok(level_points(&l, old, &n, young, 0));
     assert_int_equal(n, 0);
@@ -173,6 +253,9 @@ int main(void)
         cmocka_unit_test(test_growing_on_a_drifting_machine),
         cmocka_unit_test(test_what_old_ones_take_over_young_ones),
         cmocka_unit_test(test_coverage),
+        cmocka_unit_test(test_stalls),
+        cmocka_unit_test(test_more_and_more_noise),
+        cmocka_unit_test(test_flaws),
         cmocka_unit_test(test_moments_without_young_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -177,8 +177,7 @@ static void test_rounds(void **state)
             sum += at[i][k];
             assert_in_range(at[i][k], ROUNDS / ALL - 90, ROUNDS / ALL + 90);
         }
-        assert_int_equal(sum,
-                         ROUNDS); /* a turn a round, at any place of it as often as at others */
+        assert_int_equal(sum, ROUNDS); /* a turn a round, at any place as often as at others */
         if (i < ALL - 1)
             assert_in_range(behind[i], ROUNDS / (ALL - 1) - 90, ROUNDS / (ALL - 1) + 90);
     }

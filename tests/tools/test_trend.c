@@ -118,6 +118,17 @@ static void test_a_stall_of_all_sessions_widens_the_interval(void **state)
     assert_true(width[1] > 1.5 * width[0]);
 }
 
+/* As of a queue: what waits at the end has waited at the beginning, too, but not so long. */
+static void test_what_waits(void **state)
+{
+    (void)state;
+    struct trend t = fit(5, 40, 1);
+    assert_true(fabs(t.median_first - 102) < 1 && fabs(t.median_last - 138) < 1);
+    assert_false(trend_waits(&t));
+    t = fit(5, 70, 1);
+    assert_true(trend_waits(&t));
+}
+
 static void test_quantiles(void **state)
 {
     (void)state;
@@ -137,6 +148,7 @@ int main(void)
         cmocka_unit_test(test_a_tail_that_grows_is_not_constant),
         cmocka_unit_test(test_too_few),
         cmocka_unit_test(test_a_stall_of_all_sessions_widens_the_interval),
+        cmocka_unit_test(test_what_waits),
         cmocka_unit_test(test_quantiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

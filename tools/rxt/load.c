@@ -147,6 +147,8 @@ static const char *contradiction(void)
                           opt.vanish > 0 || opt.ramp_s > 0))
         return "--young goes without --find-rate, --faults, --dry-run, --slow, --vanish and "
                "--ramp-s";
+    if (opt.young > 0 && opt.turns < (int32_t)PLAN_YOUNG_LEAST)
+        return "--young needs --turns 500 at least: sessions of fewer are not old beside them";
     if (((uint64_t)opt.sessions + (uint64_t)opt.young) * (uint64_t)opt.turns > PLAN_TURNS_MAX)
         return "more than 20,000,000 turns in all";
     if (opt.warmup < 0 || opt.warmup >= opt.turns || opt.timeout_s < 1 || opt.timeout_s > 86400)

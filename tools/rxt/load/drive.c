@@ -153,7 +153,6 @@ static void send_due(struct drive *d, const struct arrival *a)
     t->due_us = a->due_us;
     t->slip_us = (uint32_t)(now - a->due_us);
     d->n_sent++;
-    d->sent_us = (double)a->due_us;
     if (send_turn(d, record, TAG_TURN, &err) == RXT_OK) {
         t->outcome = TURN_SENT;
         t->in_flight = true;

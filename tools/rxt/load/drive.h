@@ -80,7 +80,6 @@ struct drive {
     char **answer;                /* [n_turn], if keep_answers */
 
     uint64_t start_us, end_us;   /* clock_us; of the run without its preparation */
-    double sent_us;              /* when the last turn was due, since the start */
     struct histogram *histogram; /* [MEASURES], of turns that are DONE and not slow */
     struct histogram *fork, *resend;
     /* Of all turns sent: each that has ended is done, refused or cancelled; memory_failed: of those

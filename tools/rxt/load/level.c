@@ -1,10 +1,13 @@
 #include "tools/rxt/load/level.h"
 
+#include "tools/rxt/load/plan.h"
+
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
 struct moment {
-    double young, n_young, n_old; /* young: sum of the values */
+    double young, n_young, n_old; /* young: sum of the logarithms */
 };
 
 struct span {
@@ -14,9 +17,7 @@ struct span {
 
 static struct span span_of(const struct trend_point *points, size_t n, size_t n_young)
 {
-    const size_t moments = n_young / LEVEL_YOUNG;
-    struct span s = {.first_us = UINT64_MAX,
-                     .n = moments < UINT32_MAX ? (uint32_t)moments : UINT32_MAX};
+    struct span s = {.first_us = UINT64_MAX, .n = (uint32_t)(n_young / LEVEL_YOUNG)};
     if (s.n == 0)
         s.n = 1;
     for (size_t i = 0; i < n; i++) {
@@ -44,7 +45,7 @@ static void sum_moments(struct moment *m, const struct span *s, const struct tre
         if (young[i].due_us < s->first_us || young[i].due_us >= s->end_us)
             continue;
         struct moment *one = &m[moment_of(s, young[i].due_us)];
-        one->young += young[i].value;
+        one->young += log(fmax(young[i].value, 1));
         one->n_young++;
     }
 }
@@ -55,7 +56,7 @@ static double usual(const struct moment *m, uint32_t n, double *room)
     size_t used = 0;
     for (uint32_t i = 0; i < n; i++)
         if (m[i].n_young > 0)
-            room[used++] = m[i].young / m[i].n_young;
+            room[used++] = exp(m[i].young / m[i].n_young);
     sort_values(room, used);
     return quantile(room, used, 0.5);
 }
@@ -68,13 +69,28 @@ static size_t divide(const struct level *l, const struct span *s, const struct m
         struct trend_point p = points[i];
         p.moment = moment_of(s, p.due_us);
         const struct moment *one = &m[p.moment];
-        if (one->young <= 0)
+        if (one->n_young == 0)
             continue;
-        p.value *= l->young * one->n_young / one->young;
+        p.value = fmax(p.value, 1) * l->young / exp(one->young / one->n_young);
         p.weight = one->n_young / (one->n_young + one->n_old);
         points[kept++] = p;
     }
     return kept;
+}
+
+/* kept of n points have stayed. */
+static const char *flaw_of(const struct level *l, const struct trend_point *points, size_t kept,
+                           size_t n)
+{
+    uint32_t turns = 0;
+    for (size_t i = 0; i < kept; i++)
+        if (points[i].turn >= turns)
+            turns = points[i].turn + 1;
+    if (l->n_moment < TREND_MOMENTS)
+        return "too few young turns";
+    if ((double)kept < LEVEL_KEPT * (double)n)
+        return "too many moments without young turns";
+    return turns < PLAN_YOUNG_LEAST ? "the young ones are as old as the old" : NULL;
 }
 
 enum rxt_status level_points(struct level *l, struct trend_point *points, size_t *n,
@@ -87,7 +103,9 @@ enum rxt_status level_points(struct level *l, struct trend_point *points, size_t
     if (good) {
         sum_moments(m, &s, points, *n, young, n_young);
         *l = (struct level){.n_moment = s.n, .young = usual(m, s.n, room)};
-        *n = divide(l, &s, m, points, *n);
+        const size_t kept = divide(l, &s, m, points, *n);
+        l->flaw = flaw_of(l, points, kept, *n);
+        *n = kept;
     }
     free(room);
     free(m);

@@ -133,6 +133,7 @@ static enum rxt_status fit(struct trend *decides, struct trend *plain, const str
         st = level_points(&l, points, &n, points + n, n_young);
         cfg.n_moment = l.n_moment;
         cfg.reference = l.young;
+        cfg.flaw = l.flaw;
     }
     if (st == RXT_OK && p->n_young > 0)
         st = trend_fit(decides, points, n, &cfg);
@@ -187,15 +188,15 @@ static void put_ratio(char out[32], const struct trend *t)
     (void)snprintf(out, 32, isnan(ratio) ? "not known" : "%.2f", ratio);
 }
 
-static double took_s(const struct drive *d)
+/* A queue that grows makes all sessions wait, old and young: plain lines show it. */
+static bool waits(const struct load_outcome *o)
 {
-    return (double)(d->end_us - d->start_us) / 1e6;
+    return trend_waits(&o->plain_first) || trend_waits(&o->plain_turn);
 }
 
-/* A queue that grows makes all sessions wait, old and young: plain lines show it. */
-static bool kept_up(const struct drive *d)
+static bool grows(const struct trend *t)
 {
-    return took_s(d) <= 1.02 * d->sent_us / 1e6 + 1;
+    return t->verdict == TREND_NOT_CONSTANT && t->low > 0;
 }
 
 static int code_of(const struct load_outcome *o)
@@ -207,7 +208,7 @@ static int code_of(const struct load_outcome *o)
         return LOAD_ERRORS_CAME;
     if (a == TREND_NOT_CONSTANT || b == TREND_NOT_CONSTANT)
         return LOAD_NOT_CONSTANT;
-    if (a == TREND_NOT_SHOWN || b == TREND_NOT_SHOWN || (o->d->plan->n_young > 0 && !kept_up(o->d)))
+    if (a == TREND_NOT_SHOWN || b == TREND_NOT_SHOWN || (o->d->plan->n_young > 0 && waits(o)))
         return LOAD_NOT_SHOWN;
     return LOAD_CONSTANT;
 }
@@ -223,17 +224,21 @@ static void judge(struct load_outcome *o)
     put_ratio(turn_ratio, &o->turn);
     o->code = code_of(o);
     const char *against = d->plan->n_young > 0 ? ", against young sessions" : "";
-    (void)snprintf(o->line, sizeof o->line, "%s: first token %s, turn %s over %u turns%s",
-                   word[o->code], first, turn, d->plan->n_turn, against);
+    const char *plain =
+        d->plan->n_young > 0 && (grows(&o->plain_first) || grows(&o->plain_turn))
+            ? "; the plain line grows, which young sessions cannot tell from the machine"
+            : "";
+    (void)snprintf(o->line, sizeof o->line, "%s: first token %s, turn %s over %u turns%s%s",
+                   word[o->code], first, turn, d->plan->n_turn, against, plain);
     const double late_us = histogram_at(&d->histogram[MEASURE_SLIP], 0.99);
     (void)snprintf(
         o->verdict, sizeof o->verdict,
         "%s: over %u turns the line moves by %s (first token) and %s (turn) of the "
-        "median%s; p99 of the last tenth over the first turns: %s and %s%s%s",
-        word[o->code], d->plan->n_turn, first, turn, against, first_ratio, turn_ratio,
-        kept_up(d) ? ""
-                   : ". The server did not keep up with the schedule: a queue grew. Ask for "
-                     "fewer turns a second",
+        "median%s; p99 of the last tenth over the first turns: %s and %s%s%s%s",
+        word[o->code], d->plan->n_turn, first, turn, against, first_ratio, turn_ratio, plain,
+        waits(o) ? ". The last turns took more than 1.5 times as long as the first: if a queue "
+                   "grew, ask for fewer turns a second"
+                 : "",
         late_us > o->first.median
             ? ". 1 % of the turns were sent later than a first token takes: this machine "
               "is busy with something else"

@@ -30,8 +30,8 @@ struct load_outcome {
     uint64_t n_lost, n_doubled; /* DONE that a session lacks; turns nobody heard DONE of */
     uint64_t n_forgotten;       /* DONE that a session has, and not its memory */
     int code;
-    char verdict[640]; /* a sentence */
-    char line[224];    /* the same in short, the last line that is printed */
+    char verdict[768]; /* a sentence */
+    char line[320];    /* the same in short, the last line that is printed */
 };
 /* d and gauges are lent. ENOMEM. */
 enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,

@@ -73,6 +73,7 @@ bool plan_is_plain(const struct load_plan *p, uint32_t session);
 #define PLAN_VANISH_TURNS 0.25 /* share of their turns */
 
 #define PLAN_YOUNG_TURNS 50u
+#define PLAN_YOUNG_LEAST (10 * PLAN_YOUNG_TURNS) /* turns of a session that is old beside them */
 bool plan_is_young(const struct load_plan *p, uint32_t session);
 /* Where a turn takes place: the number of the session at the server, and of the turn in it. A young
  * session is one of the server's after the other. */

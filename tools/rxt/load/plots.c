@@ -58,7 +58,7 @@ static void put_by_turn(const struct load_outcome *o, struct report *r, const ch
         "Turns of equal length, counted from when they were due. The line through all of "
         "them%s moves by %.2f %% of the median over the whole run, at least %.2f %% and at "
         "most %.2f %%: %s.",
-        o->d->plan->n_young > 0 ? ", less what young sessions took," : "",
+        o->d->plan->n_young > 0 ? ", in proportion to what young sessions took," : "",
         100 * t->slope * t->n_turn / t->median, 100 * t->low * t->n_turn / t->median,
         100 * t->high * t->n_turn / t->median, trend_verdict_name(t->verdict));
 }

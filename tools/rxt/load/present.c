@@ -66,7 +66,7 @@ static void put_verdict(const struct load_outcome *o, struct report *r)
                   "p99 ratio: the last tenth of the turns over the first ones. Constant: the "
                   "interval within +-3 %%, the ratio at most 1.10. First token and turn decide%s.",
                   o->warmup, o->n_query, o->n_answer,
-                  young ? ", less what young sessions took at the same time" : "",
+                  young ? ", in proportion to what young sessions took at the same time" : "",
                   o->d->plan->n_turn, young ? "time" : "turns",
                   young ? ", not their plain lines" : "");
 }
@@ -105,8 +105,10 @@ static void put_latencies(const struct load_outcome *o, struct report *r)
         put_histogram(r, s, name[order[i]], &o->d->histogram[order[i]]);
     put_histogram(r, s, "fork", o->d->fork);
     put_histogram(r, s, "repeated request", o->d->resend);
-    section_about(s, "Counted from the moment at which a turn was scheduled, whether or not it "
-                     "could be sent then. Three significant digits.");
+    section_about(s,
+                  "Counted from the moment at which a turn was scheduled, whether or not it "
+                  "could be sent then. Three significant digits.%s",
+                  o->d->plan->n_young > 0 ? " Turns of young sessions are among them." : "");
 }
 
 /* ---- by number of the turn ---------------------------------------------------------------- */

@@ -55,7 +55,8 @@ static double slope_of(const struct sums *s)
 
 /* At most so many blocks, of at least so many turns. Blocks of moments are at least as long as a
  * young session, whose turns may have something in common; but a few there must be. */
-enum { BLOCKS = 50, BLOCK_TURNS = 5, MOMENT_BLOCKS = 10 };
+enum { BLOCKS = 50, BLOCK_TURNS = 5 };
+#define BOOTSTRAP 0x626F6F7473747261u /* its draws are not those of the schedule */
 
 static uint32_t count_blocks(const struct trend_config *cfg)
 {
@@ -63,8 +64,10 @@ static uint32_t count_blocks(const struct trend_config *cfg)
     uint32_t n = turns / (cfg->n_moment > 0 ? PLAN_YOUNG_TURNS : BLOCK_TURNS);
     if (n > BLOCKS)
         n = BLOCKS;
-    if (cfg->n_moment > 0 && n < MOMENT_BLOCKS)
-        n = cfg->n_moment < MOMENT_BLOCKS ? cfg->n_moment : MOMENT_BLOCKS;
+    if (cfg->n_moment > 0 && n < TREND_MOMENTS)
+        n = TREND_MOMENTS;
+    if (cfg->n_moment > 0 && n > cfg->n_moment)
+        n = cfg->n_moment;
     return n > 0 ? n : 1;
 }
 
@@ -80,9 +83,15 @@ struct grid { /* sums of each session's turns in each block */
     uint32_t n_session, n_block;
 };
 
-static double over(double mean, const struct trend_config *cfg)
+/* What the line is of: with moments, a logarithm in the unit of the values. */
+static double height(double value, double median, const struct trend_config *cfg)
 {
-    return cfg->n_moment > 0 ? mean / cfg->reference - 1 : (double)NAN;
+    return cfg->n_moment > 0 ? median * log(value / median) : value;
+}
+
+static double over(double mean, double median, const struct trend_config *cfg)
+{
+    return cfg->n_moment > 0 ? median / cfg->reference * exp(mean / median) - 1 : (double)NAN;
 }
 
 static struct sums draw(const struct grid *g, uint32_t *weight, uint64_t *state)
@@ -105,7 +114,7 @@ static struct sums draw(const struct grid *g, uint32_t *weight, uint64_t *state)
 static enum rxt_status bootstrap(struct trend *t, const struct grid *g,
                                  const struct trend_config *cfg)
 {
-    uint64_t state = cfg->seed;
+    uint64_t state = cfg->seed ^ BOOTSTRAP;
     double *slope = calloc(cfg->n_draw, sizeof *slope);
     double *mean = calloc(cfg->n_draw, sizeof *mean);
     uint32_t *weight = calloc((size_t)g->n_session + g->n_block, sizeof *weight);
@@ -122,8 +131,8 @@ static enum rxt_status bootstrap(struct trend *t, const struct grid *g,
         sort_values(mean, n);
         t->low = quantile(slope, n, 0.025);
         t->high = quantile(slope, n, 0.975);
-        t->over_low = over(quantile(mean, n, 0.025), cfg);
-        t->over_high = over(quantile(mean, n, 0.975), cfg);
+        t->over_low = over(quantile(mean, n, 0.025), t->median, cfg);
+        t->over_high = over(quantile(mean, n, 0.975), t->median, cfg);
     }
     free(slope);
     free(mean);
@@ -139,15 +148,23 @@ const char *trend_verdict_name(enum trend_verdict v)
     return name[v];
 }
 
+bool trend_waits(const struct trend *t)
+{
+    return t->median_last > TREND_WAIT * t->median_first;
+}
+
 /* How far the line can lie from level over the whole run, as shares of the median. */
-static void judge(struct trend *t)
+static void judge(struct trend *t, const char *flaw)
 {
     double low = t->low * t->n_turn / t->median, high = t->high * t->n_turn / t->median;
     double ratio = t->p99_last / t->p99_first;
     const bool level = low >= -TREND_SHARE && high <= TREND_SHARE;
     const bool narrow = (high - low) / 2 <= TREND_SHARE;
     const char *what = "";
-    if (t->n > 0 && t->median <= 0) {
+    if (flaw) {
+        t->verdict = TREND_NOT_SHOWN;
+        what = flaw;
+    } else if (t->n > 0 && t->median <= 0) {
         t->verdict = TREND_NOT_SHOWN;
         what = "it takes no time";
     } else if (!isfinite(low) || !isfinite(high)) {
@@ -160,6 +177,9 @@ static void judge(struct trend *t)
     } else if (!level) {
         t->verdict = TREND_NOT_SHOWN;
         what = narrow ? "the interval reaches too far" : "the interval is too wide";
+    } else if (t->over_low > TREND_SHARE) {
+        t->verdict = TREND_NOT_CONSTANT;
+        what = "level, but above the young ones";
     } else if (isnan(ratio)) {
         t->verdict = TREND_NOT_SHOWN;
         what = "level, too few turns for a p99";
@@ -175,25 +195,26 @@ static void judge(struct trend *t)
 
 /* ------------------------------------------------------------------------------------------- */
 
-/* p99 of the points of turns first <= turn < end; NaN: too few. */
-static double p99_of(const struct trend_point *points, size_t n, uint32_t first, uint32_t end,
-                     double *room)
+/* A quantile of the points of turns first <= turn < end; NaN: fewer than `least`. */
+static double window_of(const struct trend_point *points, size_t n, uint32_t first, uint32_t end,
+                        double share, size_t least, double *room)
 {
     size_t m = 0;
     for (size_t i = 0; i < n; i++)
         if (points[i].turn >= first && points[i].turn < end)
             room[m++] = points[i].value;
     sort_values(room, m);
-    return m < TREND_SAMPLES ? NAN : quantile(room, m, 0.99);
+    return m < least ? NAN : quantile(room, m, share);
 }
 
-static void fill(struct grid *g, struct sums *all, const struct trend_point *points, size_t n,
-                 const struct trend_config *cfg)
+static void fill(struct grid *g, struct sums *all, double median, const struct trend_point *points,
+                 size_t n, const struct trend_config *cfg)
 {
     const uint32_t turns = cfg->n_turn - cfg->warmup;
     for (size_t i = 0; i < n; i++) {
         /* From the middle, so that the products stay small. */
-        double x = points[i].turn - cfg->warmup - turns / 2.0, y = points[i].value;
+        double x = points[i].turn - cfg->warmup - turns / 2.0;
+        double y = height(points[i].value, median, cfg);
         const struct sums one = {1, x, y, x * x, x * y};
         const uint32_t b = block_of(cfg, &points[i], g->n_block);
         add(&g->cell[(size_t)points[i].session * g->n_block + b], points[i].weight, &one);
@@ -211,15 +232,18 @@ static enum rxt_status fit(struct trend *t, const struct trend_point *points, si
     g.cell = calloc((size_t)g.n_session * g.n_block, sizeof *g.cell);
     if (!g.cell)
         return RXT_ENOMEM;
-    fill(&g, &all, points, n, cfg);
     for (size_t i = 0; i < n; i++)
         room[i] = points[i].value;
     sort_values(room, n);
     t->median = quantile(room, n, 0.5);
+    fill(&g, &all, t->median, points, n, cfg);
     t->slope = slope_of(&all);
-    t->over = over(all.y / all.n, cfg);
-    t->p99_first = p99_of(points, n, cfg->warmup, cfg->warmup + window, room);
-    t->p99_last = p99_of(points, n, cfg->n_turn - turns / 10, cfg->n_turn, room);
+    t->over = over(all.y / all.n, t->median, cfg);
+    const uint32_t first = cfg->warmup, last = cfg->n_turn - turns / 10, end = cfg->n_turn;
+    t->p99_first = window_of(points, n, first, first + window, 0.99, TREND_SAMPLES, room);
+    t->p99_last = window_of(points, n, last, end, 0.99, TREND_SAMPLES, room);
+    t->median_first = window_of(points, n, first, first + turns / 10, 0.5, 1, room);
+    t->median_last = window_of(points, n, last, end, 0.5, 1, room);
     enum rxt_status st = bootstrap(t, &g, cfg);
     free(g.cell);
     return st;
@@ -236,6 +260,8 @@ enum rxt_status trend_fit(struct trend *t, struct trend_point *points, size_t n,
                         .high = NAN,
                         .p99_first = NAN,
                         .p99_last = NAN,
+                        .median_first = NAN,
+                        .median_last = NAN,
                         .over = NAN,
                         .over_low = NAN,
                         .over_high = NAN};
@@ -250,6 +276,6 @@ enum rxt_status trend_fit(struct trend *t, struct trend_point *points, size_t n,
         if (st != RXT_OK)
             return st;
     }
-    judge(t);
+    judge(t, cfg->flaw);
     return RXT_OK;
 }

@@ -5,6 +5,7 @@
 
 #include "kernels/base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,8 @@ struct trend_point {
 #define TREND_RATIO 1.10  /* p99 of the last tenth over p99 of the first turns, at most */
 #define TREND_SAMPLES 100 /* that either p99 needs to be one */
 #define TREND_FIRST 100   /* turns of the first window, if that is not more than a tenth */
+#define TREND_WAIT 1.5    /* median of the last tenth over that of the first, at most */
+#define TREND_MOMENTS 10u /* blocks of moments, at least */
 
 enum trend_verdict { TREND_CONSTANT, TREND_NOT_CONSTANT, TREND_NOT_SHOWN };
 struct trend {
@@ -29,10 +32,10 @@ struct trend {
     double slope;               /* per turn, least squares */
     double low, high;           /* 95 % interval of the slope */
     double p99_first, p99_last; /* NaN: fewer than TREND_SAMPLES */
-    /* By what share the mean is above trend_config.reference, and its 95 % interval; NaN without.
-     */
-    double over, over_low, over_high;
-    uint32_t n_turn; /* that the run has */
+    /* By what share the geometric mean is above trend_config.reference; NaN without. */
+    double over, over_low, over_high; /* low, high: 95 % interval */
+    double median_first, median_last; /* of the first tenth behind the warm-up, and of the last */
+    uint32_t n_turn;                  /* that the run has */
     enum trend_verdict verdict;
     char why[48]; /* a sentence */
 };
@@ -40,15 +43,20 @@ struct trend {
 /* Fits turns `warmup` to n_turn - 1 of all points. The interval is that of a bootstrap, n_draw
  * times: sessions are drawn with replacement, and (since a stall hits neighbours, in all sessions
  * at a time) blocks of turns, the same for every session. With moments (load/level.h), blocks are
- * of them. Points may come in any order; the array is used up. ENOMEM. */
+ * of them, and the line is that of the logarithms, times the median. Points may come in any order;
+ * the array is used up. ENOMEM. */
 struct trend_config {
     uint32_t n_session, n_turn, warmup, n_draw;
     uint64_t seed;
     uint32_t n_moment; /* 0 = none */
     double reference;  /* what the young sessions take; of moments only */
+    const char *flaw;  /* why the points show nothing, whatever they say; NULL = they do */
 };
 enum rxt_status trend_fit(struct trend *t, struct trend_point *points, size_t n,
                           const struct trend_config *cfg);
+/* Whether the end of the run took TREND_WAIT times as long as its beginning: a queue grew, if
+ * nothing else. */
+bool trend_waits(const struct trend *t);
 const char *trend_verdict_name(enum trend_verdict v); /* "constant", "not constant", "not shown" */
 
 /* Of n sorted values, by linear interpolation between ranks; NaN if n = 0. */
