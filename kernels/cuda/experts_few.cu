@@ -1,19 +1,20 @@
-/* experts_few.cu - a mixture for up to 8 rows, behind the logits of its router: choice, both
+/* experts_few.cu - a mixture for up to 8 rows behind the logits of its router: choice, both
  * matrices of the experts that were chosen and of shared ones, and the sum (spec 2.6).
- * Shapes   logits [R,E] f32, E <= 384; x [R,D] bf16 through R * K choices, 128 at most; slot r * K
- * + k of row r's choice k for hidden rows and results. D <= 512, F / 8 <= 48 and a tail. Launch
- * two, of 8 warps a block. Every block of routed experts chooses for itself, a warp a row: that
- * takes less than a launch that chooses and another that hands the plan over. First matrix: a block
- * for 2 tiles of 16 outputs of an expert, a warp a range of k. Second: for 64 outputs, a warp a
- * slice; the block that is last to arrive at them adds up the experts of all rows, a warp a row, 2
- * columns a lane. What starts next may read the logits ahead of its own wait, because the first
- * launch lets it in behind its wait: so the second has chosen, and asked for its weights, when the
- * first one ends. Column r of an MMA is row r, whether it chose the expert or not. Both go through
- * their code once ahead of the wait (rehearse). Roofline latency: behind the first wait logits (0.4
- * us), choice (0.8), weights out of DRAM (0.9), MMAs and end (0.4); behind the second rows (0.4),
- * MMAs and end (0.4), arrival (0.7), sum (0.6). In five launches: 14.1 us for a row of
- * beta-3b, 24.2 for 8 (H200, CUPTI). Predicted: 6.5 and 8. Order    choice: route_row_impl.cuh;
- * products: gemm.cu; sum: route.cu. Bit for bit. */
+ * Shapes   logits [R,E] f32, E <= 384; x [R,D] bf16, D <= 512, through R * K choices, 128 at most.
+ *          Choice k of row r has slot r * K + k of hidden rows and results. F / 8 <= 48 and a tail.
+ * Launch   two, of 8 warps a block. Every block of routed experts chooses for itself, a warp a row:
+ *          that takes less than a launch that chooses and one more that hears of it. First matrix:
+ *          a block for 2 tiles of 16 outputs of an expert, a warp a range of k. Second: for 64
+ *          outputs, a warp a slice; the block that is last to arrive at them adds up the experts of
+ *          all rows, a warp a row, 2 columns a lane. It may read the logits ahead of its wait,
+ *          because the first lets it in behind its own: so it has chosen, and asked for its
+ *          weights, when the first one ends. Column r of an MMA is row r, whether it chose the
+ *          expert or not. Both go through their code once ahead of the wait (rehearse).
+ * Roofline latency: behind the first wait logits (0.4 us), choice (0.8), weights out of DRAM (0.9),
+ *          MMAs and end (0.4); behind the second rows (0.4), MMAs and end (0.4), arrival (0.7), sum
+ *          (0.6). As four launches 14.1 us for a row of beta-3b, 24.2 for 8 (H200, CUPTI).
+ *          Predicted: 6.5 and 8.
+ * Order    choice: route_row_impl.cuh; products: gemm.cu; sum: route.cu. Bit for bit. */
 #include "kernels/cuda/experts_few_impl.h"
 
 #include "kernels/cuda/gemm_part_impl.cuh"
@@ -285,7 +286,6 @@ static __global__ void __launch_bounds__(32 * WARPS, 2)
 {
     __shared__ struct choices c;
     __shared__ float part[PACK_SLICES][16 * DOWN_TILES][ROWS + 1];
-    __shared__ int32_t arrived;
     start_next();
     int32_t lane = (int32_t)threadIdx.x % 32, slice = (int32_t)threadIdx.x / 32;
     struct task t(s);
@@ -375,17 +375,8 @@ static __global__ void __launch_bounds__(32 * WARPS, 2)
                     *(uint32_t *)((bf16 *)place.out + (int64_t)to * g.out_stride + number) =
                         pair_of(y[0], y[1]); // out[slot,number]
             }
-            __threadfence();
-            __syncthreads();
-            if (threadIdx.x == 0)
-                arrived = real ? atomicAdd(s.arrived + t.piece, 1) : all - 1;
-            __syncthreads();
-            if (arrived == all - 1) {
-                __threadfence();
-                if (threadIdx.x == 0 && real)
-                    s.arrived[t.piece] = 0;
+            if (arrives_last(s.arrived + t.piece, all, real))
                 sum_columns(s, c, 16 * DOWN_TILES * t.piece, real);
-            }
             if (!real || !routed)
                 break;
             t.go_on(s);

@@ -1,5 +1,5 @@
 /* A mixture for the rows of a decode step behind its router: choice, experts and sum in two
- * launches, where it would be five (route.cu, gemm.cu). */
+ * launches, where it would be four (route.cu, gemm.cu). */
 #ifndef RXT_CUDA_EXPERTS_FEW_IMPL_H
 #define RXT_CUDA_EXPERTS_FEW_IMPL_H
 
