@@ -1,5 +1,5 @@
-/* A mixture for the rows of a decode step behind its router: choice, experts and sum in two
- * launches, where it would be four (route.cu, gemm.cu). */
+/* The experts of a mixture and their sum for the rows of a decode step, in two launches of little
+ * code, where it would be three (gemm.cu, route.cu). */
 #ifndef RXT_CUDA_EXPERTS_FEW_IMPL_H
 #define RXT_CUDA_EXPERTS_FEW_IMPL_H
 
@@ -8,10 +8,10 @@
 #define EXPERTS_FEW 8 /* rows at most */
 
 /* The two matrices of the routed experts and, n == 2, of the shared ones; s as moe_sum_launch takes
- * it. False: too many rows or choices, or another kind of mixture. */
+ * it. False: too many rows, or another kind of mixture. */
 CUDA_API bool experts_few_fits(const struct cuda_lane *ln, const struct gemm *up,
                                const struct gemm *down, int n, const struct moe_sum *s);
-/* logits -> x += routed + shared; the choices are in s->r.expert. */
+/* Behind route_launch: x += routed + shared. */
 CUDA_API void experts_few_launch(struct cuda_lane *ln, const struct gemm *up,
                                  const struct gemm *down, int n, const struct moe_sum *s);
 

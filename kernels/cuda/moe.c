@@ -174,11 +174,11 @@ static void run_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct m
     up[0].max_item = down[0].max_item = s->r.max_item;
     s->y = down[0].out;
     s->y_shared = n == 2 ? down[1].out : NULL;
+    route_launch(ln, &s->r);
     if (experts_few_fits(ln, up, down, n, s)) {
         experts_few_launch(ln, up, down, n, s);
         return;
     }
-    route_launch(ln, &s->r);
     gemm_launch(ln, up, n);
     gemm_launch(ln, down, n);
     moe_sum_launch(ln, s);

@@ -20,7 +20,8 @@
 #include "kernels/cuda/moe_sum_impl.cuh"
 #include "kernels/cuda/route_row_impl.cuh"
 
-#define THREADS 256 /* that choose */
+#define THREADS 256     /* that choose */
+#define FEW_THREADS 512 /* a warp for each of 8 rows, and one for its shared experts */
 #define WARPS (THREADS / 32)
 #define PLAN_THREADS 1024
 #define PLAN_WARPS (PLAN_THREADS / 32)
@@ -325,7 +326,7 @@ __device__ inline void plan_few(const struct route &r, const int4 *chosen, int4 
 
 /* Rows, and parts of shared experts, a warp each; at most GEMM_ITEM rows. */
 template <int N>
-static __global__ void __launch_bounds__(THREADS, 1)
+static __global__ void __launch_bounds__(FEW_THREADS, 1)
     route_few(const __grid_constant__ struct route r)
 {
     __shared__ int4 chosen[FEW_CHOICES / 4], first[FEW_CHOICES / 4];
@@ -343,7 +344,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
         if (real)
             wait_for_previous();
 #pragma unroll 1
-        for (int32_t task = warp; task < tasks; task += WARPS)
+        for (int32_t task = warp; task < tasks; task += FEW_THREADS / 32)
             if (task < r.n_row)
                 route_row<N>(r, task, (int32_t *)chosen + task * r.top_k, real);
             else
@@ -357,7 +358,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
 extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
 {
     if (r->n_row * r->top_k <= FEW_CHOICES && r->n_row <= GEMM_ITEM && r->n_expert <= FEW_EXPERTS) {
-        LAUNCH(route_few<FEW_EXPERTS / 32>, 1, THREADS, 0, ln, *r);
+        LAUNCH(route_few<FEW_EXPERTS / 32>, 1, FEW_THREADS, 0, ln, *r);
         return;
     }
     int32_t words = (r->n_row + 31) / 32, most = PLAN_WORDS / r->n_expert;
