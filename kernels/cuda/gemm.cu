@@ -387,6 +387,7 @@ extern "C" void gemm_launch(struct cuda_lane *ln, const struct gemm *g, int n)
         gemm_few_launch(ln, g, n);
         return;
     }
+    assert(g->near.cols == 0 || g->n_row <= GEMM_NEAR);
     while (n > 0 && gemm_tiles_fits(&g[n - 1])) /* many rows are better off alone */
         gemm_tiles_launch(ln, &g[--n]);
     if (n == 0)
@@ -419,10 +420,15 @@ extern "C" void gemm_staged(struct gemm *g, const void *x)
 }
 
 /* Whether the blocks of the gemm may make its input. */
-static bool can_be_near(struct cuda_lane *ln, const struct gemm *g)
+static bool can_be_near(struct cuda_lane *ln, const struct gemm *g, struct tensor x,
+                        const struct weight *norm)
 {
-    size_t bytes = GEMM_NEAR * (size_t)(g->w.k + NEAR_PAD) * dtype_bytes(ln->base.be->act_dtype);
-    return g->n_row <= GEMM_NEAR && bytes <= NEAR_BYTES && g->w.n_tile <= NEAR_TILES;
+    enum dtype act = ln->base.be->act_dtype;
+    size_t bytes = GEMM_NEAR * (size_t)(g->w.k + NEAR_PAD) * dtype_bytes(act);
+    if (g->n_row > GEMM_NEAR)
+        return act == DTYPE_BF16 &&
+               gemm_few_normalises(g, x, norm ? &((const struct cuda_norm *)norm)->norm : nullptr);
+    return bytes <= NEAR_BYTES && g->w.n_tile <= NEAR_TILES;
 }
 
 static void set_near(struct gemm *g, struct tensor x, const struct weight *norm)
@@ -441,7 +447,7 @@ extern "C" void gemm_input(struct cuda_lane *ln, struct gemm *g, struct tensor x
     if (plain && !row && !norm) {
         g->x = x.data;
         g->x_stride = x.stride;
-    } else if (!row && can_be_near(ln, g)) {
+    } else if (!row && can_be_near(ln, g, x, norm)) {
         set_near(g, x, norm);
     } else {
         void *staged = stage_cut(ln, g->n_row, x.cols);
@@ -454,7 +460,7 @@ extern "C" void *gemm_input_kept(struct cuda_lane *ln, struct gemm *g, int n, st
                                  const struct weight *norm)
 {
     void *kept = stage_cut(ln, g->n_row, x.cols);
-    bool near = can_be_near(ln, g);
+    bool near = can_be_near(ln, g, x, norm);
     if (!near)
         stage_rows(ln, kept, x, NULL, g->n_row, norm, false);
     for (int i = 0; i < n; i++)

@@ -1,7 +1,7 @@
 /* gemm_few.cu - the multiplication of gemm.cu for the rows of a decode step, in little code.
  * Shapes   as gemm.cu, bf16, dense, one expert; fewer rows than gemm_tiles.cu takes, ranges of 8
- *          whole tiles at most; rows that lie as a multiplication reads them, or up to 8 quick rows
- *          that every block normalises.
+ *          whole tiles at most; rows that lie as a multiplication reads them, or quick rows that
+ *          every block normalises: up to 8, or as many as a launch has blocks for.
  * Launch   a block for 16 outputs and 8 or 16 rows, a warp for each range of k; above 4 rows to
  *          normalise, 8 warps. All weights of a warp, 4 KB, are asked for before the launch ahead
  *          has ended; then a block of a small grid goes through its code once, on whatever lies
@@ -23,6 +23,7 @@
 #define HELD 8       /* tiles of a range */
 #define NEAR_PAD 16  /* values behind a row in shared memory: no bank is hit twice */
 #define REHEARSE 264 /* blocks of a launch that goes through its code twice: two for each SM */
+#define GROUP 16     /* rows of a block where there are more than 8 */
 
 struct few_set {
     int32_t first_blocks; /* of g[0] */
@@ -43,13 +44,13 @@ __device__ inline struct few_turn turn_of(int32_t at, int32_t m, int32_t first, 
 }
 
 /* NG groups of 8 rows a block. NEAR: rows come through shared memory, and through a norm if there
- * is one; all of them are in one block then. */
+ * is one. */
 template <int NG, bool NEAR, bool HIDDEN>
 static __global__ void __launch_bounds__(32 * PACK_SLICES, 2)
     gemm_few(const __grid_constant__ struct few_set set)
 {
     constexpr int TURNS = HIDDEN ? (NG + 1) / 2 : NG; /* of a thread, where 128 end a block */
-    DYNAMIC_SHARED(bf16, near);                       // [n_row, k + NEAR_PAD]
+    DYNAMIC_SHARED(bf16, near);                       // [8 * NG, k + NEAR_PAD]
     __shared__ float part[PACK_SLICES][16][8 * NG + 1];
     start_next();
     int32_t lane = (int32_t)threadIdx.x % 32, range = (int32_t)threadIdx.x / 32;
@@ -87,12 +88,12 @@ static __global__ void __launch_bounds__(32 * PACK_SLICES, 2)
                     e[k].before = before_of(g, place, t[k].row, t[k].number);
         if (NEAR) {
 #pragma unroll 1
-            for (int32_t i = range; i < g.n_row; i += (int32_t)blockDim.x / 32)
+            for (int32_t i = range; i < n; i += (int32_t)blockDim.x / 32)
                 quick_row(near + i * (g.w.k + NEAR_PAD),
-                          real && g.keep && block == 0 ? (bf16 *)g.keep + i * g.w.k
-                                                       : nullptr, // keep[i,:]
-                          (const bf16 *)g.near.data + i * g.near.stride, g.w.k,
-                          g.has_norm ? &g.norm : nullptr, q); // near[i,:]
+                          real && g.keep && block == 0 ? (bf16 *)g.keep + (first + i) * g.w.k
+                                                       : nullptr, // keep[row,:]
+                          (const bf16 *)g.near.data + (first + i) * g.near.stride, g.w.k,
+                          g.has_norm ? &g.norm : nullptr, q); // near[row,:]
             __syncthreads();
         }
         if (multiplies) {
@@ -153,6 +154,18 @@ static bool is_near(const struct gemm *g)
     return g->near.cols > 0;
 }
 
+static unsigned groups_of(const struct gemm *g)
+{
+    return ((unsigned)g->n_row + GROUP - 1) / GROUP;
+}
+
+extern "C" bool gemm_few_normalises(const struct gemm *g, struct tensor x, const struct norm *norm)
+{
+    return g->n_row <= GEMM_FEW && (unsigned)g->w.n_tile * groups_of(g) <= REHEARSE &&
+           g->n_expert == 1 && !g->item && g->w.range_tile <= HELD && !g->w.tail &&
+           norm_is_quick(x, g->w.k, norm);
+}
+
 extern "C" bool gemm_few_fits(const struct gemm *g, int n)
 {
     bool fits = true;
@@ -176,17 +189,21 @@ extern "C" void gemm_few_launch(struct cuda_lane *ln, const struct gemm *g, int 
         grid += (unsigned)g[i].w.n_tile;
     }
     set.first_blocks = g->w.n_tile;
-    unsigned groups = ((unsigned)g->n_row + 15) / 16;
+    unsigned groups = groups_of(g);
     set.rehearse = grid * groups <= REHEARSE;
     size_t bytes = 0;
     if (is_near(g)) {
-        bytes = (size_t)g->n_row * (size_t)(g->w.k + NEAR_PAD) * sizeof(bf16);
+        int32_t rows = g->n_row < GROUP ? g->n_row : GROUP;
+        bytes = (size_t)rows * (size_t)(g->w.k + NEAR_PAD) * sizeof(bf16);
         warps = g->n_row > 4 ? PACK_SLICES : warps;
     }
     bool hidden = g->end == GEMM_HIDDEN;
-    auto kernel = is_near(g)      ? hidden ? gemm_few<1, true, true> : gemm_few<1, true, false>
-                       : g->n_row <= 8 ? hidden ? gemm_few<1, false, true> : gemm_few<1, false, false>
-                       : hidden ? gemm_few<2, false, true>
-                                  : gemm_few<2, false, false>;
+    bool near = is_near(g), one = g->n_row <= 8;
+    auto kernel = hidden ? near  ? one ? gemm_few<1, true, true> : gemm_few<2, true, true>
+                            : one ? gemm_few<1, false, true>
+                                 : gemm_few<2, false, true>
+                  : near ? one ? gemm_few<1, true, false> : gemm_few<2, true, false>
+                  : one ? gemm_few<1, false, false>
+                         : gemm_few<2, false, false>;
     LAUNCH(kernel, dim3(grid, groups), 32 * warps, bytes, ln, set);
 }

@@ -19,7 +19,7 @@ struct gemm_item {
 };
 struct attend_seq;
 #define GEMM_ITEM SCRATCH_ITEM /* the most rows of an item */
-#define GEMM_NEAR 8            /* the most rows that a gemm normalises by itself */
+#define GEMM_NEAR 8            /* the most rows that any gemm normalises by itself */
 
 struct gemm {
     struct tiles w;
@@ -34,8 +34,9 @@ struct gemm {
     int64_t x_stride, x_step; /* x_step: elements to the rows of the next expert; dense */
     const int32_t *x_row;     /* by items: row r is x[x_row[r],:]; NULL: x[r,:] */
 
-    /* Input that is not so yet: near.cols > 0, and then at most GEMM_NEAR rows. Every block makes
-     * norm(near) for itself, the first one leaves it in `keep` too (NULL: does not), like x. */
+    /* Input that is not so yet: near.cols > 0, and then at most GEMM_NEAR rows, or those that
+     * gemm_few_normalises. Every block makes norm(near) for itself, the first one leaves it in
+     * `keep` too (NULL: does not), like x. */
     struct tensor near;
     bool has_norm;
     struct norm norm;
