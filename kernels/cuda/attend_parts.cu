@@ -291,24 +291,6 @@ __device__ inline void merge_row(const struct attend_job *job, const struct plac
     }
 }
 
-/* Whether this block is the last of the n that call it; zero it leaves behind. What the blocks
- * wrote before can then be read. A rehearsal counts nothing and goes on. */
-__device__ inline bool arrives_last(int32_t *arrived, int32_t n, bool real)
-{
-    __shared__ int32_t before;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0)
-        before = real ? atomicAdd(arrived, 1) : n - 1;
-    __syncthreads();
-    if (before != n - 1)
-        return false;
-    __threadfence();
-    if (threadIdx.x == 0 && real)
-        *arrived = 0;
-    return true;
-}
-
 /* The new rows of the sequence whose keys are [first, last), into their blocks: by the warp that
  * reads them next, which nobody else does in this launch. */
 template <int DIM>

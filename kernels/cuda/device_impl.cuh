@@ -124,6 +124,35 @@ __device__ inline void prefetch(const void *p)
 #endif
 }
 
+/* ---- blocks that meet ---- */
+
+/* Counts the caller's block among the n of a launch that arrive at *count, behind all that its
+ * threads wrote; true for the last, which may then read what the others wrote, past L1, and leaves
+ * 0. All threads of the block call it. A rehearsal (not real) counts nothing and goes on as the
+ * last. One thread's fence is enough: the barriers hand it on. */
+__device__ inline bool arrives_last(int32_t *count, int32_t n, bool real)
+{
+    __shared__ int32_t before;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        before = n - 1;
+#ifdef __CUDACC__
+        if (real)
+            asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
+                         : "=r"(before)
+                         : "l"(count)
+                         : "memory");
+#else
+        if (real)
+            before = atomicAdd(count, 1);
+#endif
+        if (real && before == n - 1)
+            *count = 0;
+    }
+    __syncthreads();
+    return before == n - 1;
+}
+
 /* ---- elements ---- */
 
 template <class T> struct dtype_of;
