@@ -358,6 +358,8 @@ enum wire_error wire_decode(uint8_t type, const void *bytes, size_t n, struct wi
 
 void wire_ids_copy(const struct wire_ids *ids, int32_t *out)
 {
+    if (ids->n == 0)
+        return; /* raw may be NULL, to which C adds nothing, not even 0 */
     struct wire_cursor c = {ids->raw, ids->raw + 9 * (size_t)ids->n}; /* checked when decoded */
     for (uint32_t i = 0; i < ids->n; i++) {
         struct wire_item id;

@@ -100,7 +100,7 @@ const char *backend_ops_missing(const struct backend_ops *ops);
 struct backend {
     const struct backend_ops *ops;
     const char *name, *bit_class;
-    char describe[64];
+    char describe[96];
     enum dtype act_dtype;
     const char *failure; /* of a device, for good; atomic */
 };

@@ -20,56 +20,67 @@ int32_t pieces_count(const struct pieces *p)
     return n;
 }
 
-/* Moves on until the place is a piece: from the end of a head to the next, from the last head to
- * the next sequence that has rows. */
-static void settle(struct piece *at, const struct pieces *p)
+/* From seq and in_seq, which may be past the end of that sequence, to the piece. By rows pieces of
+ * a sequence differ by one vector at most; else all but the last are whole. */
+static void find(struct piece *at, const struct pieces *p)
 {
-    while (at->seq < p->rows->n_seq && at->first >= vectors_of(p, at->seq)) {
-        at->first = 0;
-        if (++at->head == p->n_head || vectors_of(p, at->seq) == 0) {
-            at->head = 0;
-            at->seq++;
-        }
+    int32_t n = 0;
+    for (; at->seq < p->rows->n_seq; at->seq++) {
+        n = pieces_of(p, at->seq);
+        if (at->in_seq < n * p->n_head)
+            break;
+        at->in_seq -= n * p->n_head;
     }
     if (at->seq == p->rows->n_seq)
         return;
-    int32_t n = vectors_of(p, at->seq);
-    at->last = n - at->first < p->size ? n : at->first + p->size;
+    int32_t n_vector = vectors_of(p, at->seq);
+    if (p->by_rows) {
+        int64_t i = at->in_seq / p->n_head;
+        at->head = at->in_seq % p->n_head;
+        at->first = (int32_t)(n_vector * i / n);
+        at->last = (int32_t)(n_vector * (i + 1) / n);
+    } else {
+        at->head = at->in_seq / n;
+        at->first = at->in_seq % n * p->size;
+        at->last = n_vector - at->first < p->size ? n_vector : at->first + p->size;
+    }
 }
 
 struct piece piece_at(const struct pieces *p, int32_t item)
 {
-    struct piece at = {.item = item};
-    for (int32_t n; item >= (n = pieces_of(p, at.seq) * p->n_head); item -= n)
-        at.seq++;
-    int32_t n = pieces_of(p, at.seq);
-    at.head = item / n;
-    at.first = item % n * p->size;
-    settle(&at, p);
+    struct piece at = {.item = item, .in_seq = item};
+    find(&at, p);
     return at;
 }
 
 void piece_next(struct piece *at, const struct pieces *p)
 {
     at->item++;
-    at->first = at->last;
-    settle(at, p);
+    at->in_seq++;
+    find(at, p);
 }
 
 /* ---- running a job ---- */
 
 void store_run(struct cpu_lane *ln, struct store_job *job)
 {
-    job->pieces = (struct pieces){&job->rows, 1, 1, STORE_ROWS};
+    job->pieces =
+        (struct pieces){.rows = &job->rows, .n_head = 1, .row_vectors = 1, .size = STORE_ROWS};
     int32_t n_row = job->rows.offset[job->rows.n_seq];
-    /* some 6 operations an element */
-    uint64_t work = 6 * (uint64_t)n_row * (uint64_t)job->n_head * (uint64_t)job->dim;
+    /* an element of keys goes to a line of its own */
+    uint64_t work = 90 * (uint64_t)n_row * (uint64_t)job->n_head * (uint64_t)job->dim;
     lane_run(ln, ln->be->k->store_keys, job, pieces_count(&job->pieces), work);
 }
 
 void attend_run(struct cpu_lane *ln, struct attend_job *job, int32_t n_head)
 {
-    job->pieces = (struct pieces){&job->rows, n_head, heads_group(job->heads), ATTEND_ROWS};
+    job->pieces = (struct pieces){
+        .rows = &job->rows,
+        .n_head = n_head,
+        .row_vectors = heads_group(job->heads),
+        .size = ATTEND_ROWS,
+        .by_rows = !job->causal,
+    };
     uint64_t n_key = 0;
     for (int32_t seq = 0; seq < job->rows.n_seq; seq++) {
         uint64_t rows = (uint64_t)(job->rows.offset[seq + 1] - job->rows.offset[seq]);

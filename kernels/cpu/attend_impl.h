@@ -22,9 +22,9 @@
 
 #include "kernels/cpu/cpu_impl.h"
 
-#define ATTEND_ROWS 24  /* query vectors of one item of a job: 4 tiles of 6 */
+#define ATTEND_ROWS 24  /* query vectors of one item of a job, at most: 4 tiles of 6 */
 #define ATTEND_KEYS 128 /* keys of one block */
-#define STORE_ROWS 16   /* rows of one item of a store job */
+#define STORE_ROWS 16   /* rows of one item of a store job: a block of keys, if it begins there */
 
 /* One head of one sequence: what the ops find through a job's `head_of`. */
 struct kv_head {
@@ -67,18 +67,21 @@ static inline int32_t heads_out(struct heads h)
     return h.n_q > h.n_kv ? h.n_q : h.n_kv;
 }
 
-/* What a job does is cut into pieces of one key-value head of one sequence; the items of a task are
- * the pieces in the order sequence, head, piece. */
+/* What a job does is cut into pieces of one key-value head of one sequence. The items of a task are
+ * the pieces, sequence by sequence. By rows: all heads of some rows are neighbours and pieces
+ * are even, so that a row stays with the core that has it. Else all rows of a head, in whole
+ * pieces: of a causal job each costs more than the one before. */
 struct pieces {
     const struct ragged *rows;
     int32_t n_head;
     int32_t row_vectors; /* vectors of a head in one row: G queries, or 1 key */
-    int32_t size;        /* vectors of a piece */
+    int32_t size;        /* vectors of a piece, at most */
+    bool by_rows;
 };
 int32_t pieces_count(const struct pieces *p);
-/* The item's sequence, head and vectors [first, last) of it. */
+/* The item's sequence, its number there, head, and vectors [first, last) of that. */
 struct piece {
-    int32_t item, seq, head, first, last;
+    int32_t item, seq, in_seq, head, first, last;
 };
 struct piece piece_at(const struct pieces *p, int32_t item);
 void piece_next(struct piece *at, const struct pieces *p);

@@ -36,8 +36,10 @@ static void rotate(float *out, const float *x, int32_t dim, struct rotation rope
                    float scale)
 {
     if (!rope.cos) {
-        for (int32_t i = 0; i < dim; i++)
-            out[i] = x[i] * scale;
+        for (int32_t i = 0; i < dim; i += VEC) {
+            int lanes = vec_left(dim - i);
+            vec_store_n(out + i, vec_mul(vec_load_n(x + i, lanes), vec_set(scale)), lanes);
+        }
         return;
     }
     const float *c = rope.cos + position * (dim / 2);

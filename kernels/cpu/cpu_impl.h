@@ -45,8 +45,7 @@ void *lane_cut(struct cpu_lane *ln, size_t count, size_t size);
 void lane_done(struct cpu_lane *ln);
 
 /* Runs fn (a row of the kernel table) over n_item items on the lane's threads and waits. The
- * items are independent of each other, in any order and grouping. work: float operations or bytes
- * of all items, whichever is more; an estimate. */
+ * items are independent of each other, in any order and grouping. work: as in struct task. */
 void lane_run(struct cpu_lane *ln,
               void (*fn)(const void *job, int32_t first, int32_t last, void *scratch),
               const void *job, int32_t n_item, uint64_t work);

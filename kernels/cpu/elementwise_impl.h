@@ -9,6 +9,9 @@
 struct convert_job {
     struct tensor out, x; /* F32 or BF16 each */
 };
+/* Runs the job on the lane's threads. */
+void convert_run(struct cpu_lane *ln, const struct convert_job *job);
+
 struct finite_job {
     struct tensor x; /* F32 or BF16 */
     atomic_bool *bad;

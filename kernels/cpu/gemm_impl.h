@@ -19,7 +19,9 @@ struct gemm_group {
     const struct packed *w;
     enum act act; /* for GEMM_ACT */
     int32_t first_row, n_row;
-    int32_t first_item; /* filled by gemm_run */
+    /* filled by gemm_run */
+    int32_t first_item, n_block;
+    bool by_rows;
 };
 
 struct gemm_job {
@@ -40,21 +42,5 @@ void gemm_run(struct cpu_lane *ln, struct gemm_job *job);
  * act: for GEMM_ACT. */
 void gemm_rows(struct cpu_lane *ln, struct tensor out, struct tensor x, const int32_t *row,
                const struct packed *w, enum gemm_end end, enum act act);
-
-#define GEMM_BLOCK 32 /* rows of an item: enough to reuse a panel, few enough to share out */
-
-static inline int32_t gemm_blocks(const struct gemm_group *g)
-{
-    return (g->n_row + GEMM_BLOCK - 1) / GEMM_BLOCK;
-}
-
-/* Which items are neighbours, and so one thread's. Where the matrix is the smaller factor, all
- * panels of some rows: the thread wrote many of those rows itself a moment ago, in an op that goes
- * row by row, and goes on with their results. Else all rows of some panels: each weight is then
- * read by one thread only. */
-static inline bool gemm_by_rows(const struct gemm_group *g)
-{
-    return (size_t)g->w->columns * dtype_bytes(g->w->dtype) <= (size_t)g->n_row * sizeof(float);
-}
 
 #endif

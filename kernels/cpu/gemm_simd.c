@@ -192,21 +192,21 @@ static void block(const struct gemm_job *job, const struct gemm_group *g, int32_
 {
     struct sums s;
     const float *x[SIMD_TILE_ROWS];
-    for (int32_t row = first; row < last; row += SIMD_TILE_ROWS) {
-        int n_row = last - row < SIMD_TILE_ROWS ? last - row : SIMD_TILE_ROWS;
+    int32_t n_tile = (last - first + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
+    for (int32_t row = first; row < last; n_tile--) {
+        int n_row = (last - row + n_tile - 1) / n_tile;
         for (int r = 0; r < n_row; r++)
             x[r] = row_of(job, row + r);
         multiply(&s, x, g->w, panel, n_row);
         finish(job, g, panel, &s, row, n_row);
+        row += n_row;
     }
 }
 
-/* The first row of a block of a group. Blocks are whole tiles, shared out evenly. */
+/* The first row of a block of a group. */
 static int32_t block_start(const struct gemm_group *g, int32_t block)
 {
-    int32_t n_tile = (g->n_row + SIMD_TILE_ROWS - 1) / SIMD_TILE_ROWS;
-    int64_t row = (int64_t)n_tile * block / gemm_blocks(g) * SIMD_TILE_ROWS;
-    return g->first_row + (row < g->n_row ? (int32_t)row : g->n_row);
+    return g->first_row + (int32_t)((int64_t)g->n_row * block / g->n_block);
 }
 
 void SIMD(gemm)(const void *arg, int32_t first, int32_t last, void *scratch)
@@ -218,16 +218,15 @@ void SIMD(gemm)(const void *arg, int32_t first, int32_t last, void *scratch)
         while (i + 1 < job->n_group && job->group[i + 1].first_item <= item)
             i++;
         const struct gemm_group *g = &job->group[i];
-        int32_t at = item - g->first_item, n_block = gemm_blocks(g);
-        bool by_rows = gemm_by_rows(g);
-        int32_t panel = by_rows ? at % g->w->n_panel : at / n_block;
-        int32_t in_block = by_rows ? at / g->w->n_panel : at % n_block;
+        int32_t at = item - g->first_item, n_block = g->n_block;
+        int32_t panel = g->by_rows ? at % g->w->n_panel : at / n_block;
+        int32_t in_block = g->by_rows ? at / g->w->n_panel : at % n_block;
         int32_t from = block_start(g, in_block), to = block_start(g, in_block + 1);
         if (item == first || at == 0)
             fetch_row(row_of(job, from), g->w->k);
 #ifdef TELLS_TSAN
         int32_t begun = first > g->first_item ? first : g->first_item;
-        bool new_rows = by_rows ? item == begun || panel == 0 : item - begun < n_block;
+        bool new_rows = g->by_rows ? item == begun || panel == 0 : item - begun < n_block;
         tell_tsan(job, g, panel, from, to, new_rows);
 #endif
         block(job, g, panel, from, to);

@@ -44,8 +44,7 @@ enum rxt_status cpu_mem_kv(struct lane *base, struct mem_kv *out, int32_t layer,
         struct tensor x = tensor_rows(stm, first, n);
         if (x.dtype != DTYPE_F32) {
             struct tensor wide = cut_rows(ln, n, x.cols);
-            const struct convert_job job = {wide, x};
-            lane_run(ln, ln->be->k->convert_rows, &job, n, (uint64_t)n * (uint64_t)x.cols);
+            convert_run(ln, &(struct convert_job){wide, x});
             x = wide;
         }
         struct tensor y = cut_rows(ln, n, kv->rows);

@@ -28,7 +28,7 @@ struct task {
     const void *fetch; /* what every item reads first, if that is known: asked for in advance */
     size_t fetch_bytes;
     int32_t n_item;
-    uint64_t work; /* of all items: float operations or bytes, whichever is more; an estimate */
+    uint64_t work; /* of all items: float operations of a product that take as long; an estimate */
     char *scratch; /* one piece of scratch_bytes a thread, the caller's first */
     size_t scratch_bytes;
 };

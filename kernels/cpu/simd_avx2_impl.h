@@ -36,6 +36,8 @@ SIMD_INLINE struct vec vec_load(const float *p)
 }
 SIMD_INLINE struct vec vec_load_n(const float *p, int n)
 {
+    if (n == VEC)
+        return vec_load(p);
     struct vec a = {_mm256_maskload_ps(p, simd_first(n)), _mm256_setzero_ps()};
     if (n > 8)
         a.hi = _mm256_maskload_ps(p + 8, simd_first(n - 8));
@@ -48,6 +50,10 @@ SIMD_INLINE void vec_store(float *p, struct vec a)
 }
 SIMD_INLINE void vec_store_n(float *p, struct vec a, int n)
 {
+    if (n == VEC) {
+        vec_store(p, a);
+        return;
+    }
     _mm256_maskstore_ps(p, simd_first(n), a.lo);
     if (n > 8)
         _mm256_maskstore_ps(p + 8, simd_first(n - 8), a.hi);

@@ -31,6 +31,8 @@ SIMD_INLINE struct vec vec_load(const float *p)
 }
 SIMD_INLINE struct vec vec_load_n(const float *p, int n)
 {
+    if (n == VEC)
+        return vec_load(p);
     return (struct vec){_mm512_maskz_loadu_ps(simd_first(n), p)};
 }
 SIMD_INLINE void vec_store(float *p, struct vec a)
@@ -39,6 +41,10 @@ SIMD_INLINE void vec_store(float *p, struct vec a)
 }
 SIMD_INLINE void vec_store_n(float *p, struct vec a, int n)
 {
+    if (n == VEC) {
+        vec_store(p, a);
+        return;
+    }
     _mm512_mask_storeu_ps(p, simd_first(n), a.v);
 }
 

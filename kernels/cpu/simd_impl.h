@@ -12,7 +12,8 @@
  *   vec_max(a, b)      a > b ? a : b, so a NaN in b stays and a NaN in a does not
  *   vec_min(a, b)      a < b ? a : b
  *   vec_lt(a, b, x, y) a < b ? x : y
- *   *_n(..., n)        the first n lanes, 0 <= n <= 16; a load gives 0 in the others
+ *   *_n(..., n)        the first n lanes, 0 <= n <= 16; a load gives 0 in the others. Floats go
+ *                      without a mask where n is 16: a branch foretold is cheaper
  *   vec_pick(a, n, b)  the first n lanes of a, the others of b
  *   vec_keep(a, n)     the first n lanes of a, 0 in the others
  *   vec_sum(a)         ((lane i + lane i+8) + 4 apart) + 2 apart) + 1 apart

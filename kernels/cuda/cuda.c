@@ -1,7 +1,9 @@
 #include "kernels/cuda/cuda_impl.h"
 
+#include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 #include "kernels/cuda/fault_impl.h"
+#include "kernels/cuda/partition_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 #include "kernels/cuda/step_impl.h"
 
@@ -10,6 +12,9 @@
 #include <string.h>
 
 extern const struct backend_ops cuda_ops; /* cuda/ops.c */
+
+/* SMs of updates beside answers. Fewer make an update take longer, more a token (docs/bench). */
+#define ASIDE_SMS 32
 
 /* ---- failure ---- */
 
@@ -65,6 +70,19 @@ static cudaError_t keep_pool(void)
                             : e;
 }
 
+/* Without a partition updates have the whole card, and answers only their priority. */
+static enum rxt_status set_aside(struct cuda_backend *be)
+{
+    TRY(partition_create(&be->aside, ASIDE_SMS));
+    size_t n = strlen(be->base.describe), size = sizeof be->base.describe - n;
+    if (be->aside)
+        (void)snprintf(be->base.describe + n, size, ", updates beside answers on %d SMs",
+                       partition_sms(be->aside));
+    else
+        (void)snprintf(be->base.describe + n, size, ", updates beside answers on all SMs");
+    return RXT_OK;
+}
+
 enum rxt_status cuda_backend_create(struct backend **out, const struct backend_config *cfg,
                                     struct rxt_error *err)
 {
@@ -93,6 +111,7 @@ enum rxt_status cuda_backend_create(struct backend **out, const struct backend_c
     if (e != cudaSuccess)
         TRY_OR(fail, rxt_fail(err, e == cudaErrorMemoryAllocation ? RXT_ENOMEM : RXT_EDEVICE,
                               "backend cuda: %s", cudaGetErrorString(e)));
+    TRY_OR(fail, set_aside(be));
     *out = &be->base;
     return RXT_OK;
 fail:
@@ -107,6 +126,7 @@ void cuda_destroy(struct backend *b)
         (void)cudaStreamSynchronize(be->stream);
         (void)cudaStreamDestroy(be->stream);
     }
+    partition_destroy(&be->aside);
     (void)cudaFreeHost(be->staging);
     (void)pthread_mutex_destroy(&be->mutex);
     mem_free(be);
@@ -218,6 +238,10 @@ static cudaError_t open_lane(struct cuda_lane *ln)
         e = cudaStreamCreateWithPriority(&ln->stream, cudaStreamNonBlocking, priority);
     if (e == cudaSuccess)
         e = cudaEventCreateWithFlags(&ln->mark, cudaEventDisableTiming);
+    if (e == cudaSuccess && ln->be->aside && ln->base.priority == LANE_MEMORY)
+        e = partition_stream(&ln->aside, ln->be->aside, priority);
+    if (e == cudaSuccess && ln->aside)
+        e = cudaEventCreateWithFlags(&ln->turn, cudaEventDisableTiming);
     if (e == cudaSuccess)
         e = cudaHostAlloc(&ln->staging, CUDA_STAGING, cudaHostAllocDefault);
     if (e == cudaSuccess)
@@ -285,10 +309,15 @@ void cuda_lane_destroy(struct lane *l)
             break;
         }
     (void)pthread_mutex_unlock(&ln->be->mutex);
+    cuda_rest(l);
     step_destroy(ln);
     cuda_free(&ln->be->base, ln->scratch);
     if (ln->mark)
         (void)cudaEventDestroy(ln->mark);
+    if (ln->turn)
+        (void)cudaEventDestroy(ln->turn);
+    if (ln->aside)
+        (void)cudaStreamDestroy(ln->aside);
     if (ln->stream)
         (void)cudaStreamDestroy(ln->stream);
     (void)cudaFreeHost(ln->staging);
@@ -325,16 +354,35 @@ enum rxt_status cuda_sync(struct lane *l)
     return RXT_OK;
 }
 
-/* The priority of the streams does it. */
+/* Where an answer lane gives way for longer than since it did so last, more wait for a memory than
+ * for a token. */
 void cuda_give_way(struct lane *ln, uint32_t us)
 {
-    (void)ln;
-    (void)us;
+    struct cuda_backend *be = cuda_backend(ln->be);
+    uint64_t now = clock_us();
+    uint64_t last = __atomic_exchange_n(&be->way_us, now, __ATOMIC_RELAXED);
+    __atomic_store_n(&be->memory_first, now - last < us, __ATOMIC_RELAXED);
 }
 
-void cuda_rest(struct lane *ln)
+void cuda_rest(struct lane *l)
 {
-    (void)ln;
+    struct cuda_lane *ln = cuda_lane(l);
+    if (ln->answering)
+        (void)__atomic_sub_fetch(&ln->be->n_answering, 1, __ATOMIC_RELAXED);
+    ln->answering = false;
+}
+
+/* What has started stays where it is. */
+bool cuda_stands_aside(struct cuda_lane *ln)
+{
+    struct cuda_backend *be = ln->be;
+    if (ln->base.priority == LANE_ANSWER && !ln->answering) {
+        __atomic_store_n(&be->memory_first, false, __ATOMIC_RELAXED);
+        (void)__atomic_add_fetch(&be->n_answering, 1, __ATOMIC_RELAXED);
+        ln->answering = true;
+    }
+    return ln->aside && __atomic_load_n(&be->n_answering, __ATOMIC_RELAXED) > 0 &&
+           !__atomic_load_n(&be->memory_first, __ATOMIC_RELAXED);
 }
 
 enum rxt_status cuda_upload(struct lane *l, void *dst, const void *src, size_t bytes)

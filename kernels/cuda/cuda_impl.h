@@ -24,6 +24,7 @@ extern "C" {
 #endif
 
 struct cuda_lane;
+struct partition;
 
 struct cuda_backend {
     struct backend base;
@@ -31,6 +32,12 @@ struct cuda_backend {
     void *staging;         /* pinned, CUDA_STAGING bytes */
     pthread_mutex_t mutex; /* of stream, staging and the list of lanes */
     struct cuda_lane *lanes;
+    struct partition *aside; /* SMs of memory lanes while answers are made; NULL: there is none */
+    /* Atomic: answer lanes that have something to do; when one last gave way, and whether a memory
+     * was due more than the answers then. */
+    int n_answering;
+    bool memory_first;
+    uint64_t way_us;
     char bit_class[32];
 };
 
@@ -45,8 +52,11 @@ struct cuda_lane {
     struct lane base;
     struct cuda_backend *be;
     cudaStream_t stream;
-    cudaEvent_t mark; /* for cuda_free: what the lane had to do then */
+    cudaStream_t aside; /* of a memory lane, in the partition; NULL: there is none */
+    cudaEvent_t turn;   /* of the two */
+    cudaEvent_t mark;   /* for cuda_free: what the lane had to do then */
     struct cuda_lane *next;
+    bool answering; /* counted in n_answering */
     int32_t branch; /* where ops go */
     char *scratch;  /* device: scratch_bytes of branch 0, branch_bytes of each other */
     size_t scratch_bytes, branch_bytes, used;
@@ -80,6 +90,8 @@ CUDA_API enum rxt_status cuda_ready(struct cuda_lane *ln);
 CUDA_API void *cuda_cut(struct cuda_lane *ln, size_t count, size_t size);
 /* Ends an op. EDEVICE: a launch was refused. */
 CUDA_API enum rxt_status cuda_done(struct cuda_lane *ln);
+/* Whether what the lane starts now belongs into the partition. */
+CUDA_API bool cuda_stands_aside(struct cuda_lane *ln);
 /* Remembers the first failure. */
 CUDA_API enum rxt_status cuda_check(struct cuda_backend *be, cudaError_t e);
 

@@ -3,6 +3,7 @@
 #include "kernels/base/count.h"
 #include "kernels/base/mem.h"
 #include "kernels/cuda/fault_impl.h"
+#include "kernels/cuda/partition_impl.h"
 #include "kernels/cuda/replay_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 
@@ -28,10 +29,10 @@ struct step {
     int part;   /* launches on the list that start; PART_* */
     char *list; /* launches behind one another; without a kernel: put_branch */
     size_t bytes;
-    int n_launch;  /* on the list */
-    bool branched; /* put_branch is on it */
-    struct replay *replay;
-    int shared_most; /* of a block, bytes */
+    int n_launch;             /* on the list */
+    bool branched;            /* put_branch is on it */
+    struct replay *replay[2]; /* on the whole card; in the partition, of a memory lane */
+    int shared_most;          /* of a block, bytes */
     int n_known;
     struct {
         const void *kernel;
@@ -46,6 +47,11 @@ struct step {
 };
 
 /* ---- create ---- */
+
+static int n_replay(const struct cuda_lane *ln)
+{
+    return ln->be->aside && ln->base.priority == LANE_MEMORY ? 2 : 1;
+}
 
 static void drop_graph(void *graph)
 {
@@ -68,7 +74,8 @@ enum rxt_status step_create(struct cuda_lane *ln)
     struct step *s = ln->step = mem_alloc(sizeof *s);
     if (!s)
         return RXT_ENOMEM;
-    TRY(replay_create(&s->replay, drop_graph));
+    for (int i = 0; i < n_replay(ln); i++)
+        TRY(replay_create(&s->replay[i], drop_graph));
     s->op_size = args_need_op(&ln->base.limits);
     s->size = args_need(&ln->base.limits);
     s->list = mem_alloc(LIST_BYTES);
@@ -90,7 +97,8 @@ void step_destroy(struct cuda_lane *ln)
     struct step *s = ln->step;
     if (!s)
         return;
-    replay_destroy(&s->replay);
+    for (int i = 0; i < 2; i++)
+        replay_destroy(&s->replay[i]);
     cuda_free(&ln->be->base, s->device);
     for (int i = 0; i < RING; i++) {
         if (s->free[i])
@@ -104,7 +112,8 @@ void step_destroy(struct cuda_lane *ln)
 
 size_t step_bytes(const struct cuda_lane *ln)
 {
-    return sizeof(struct step) + replay_bytes() + LIST_BYTES + (1 + RING) * ln->step->size;
+    return sizeof(struct step) + (size_t)n_replay(ln) * replay_bytes() + LIST_BYTES +
+           (1 + RING) * ln->step->size;
 }
 
 /* ---- arguments ---- */
@@ -238,7 +247,7 @@ static cudaError_t set_up(struct step *s, const void *kernel, size_t bytes)
 
 /* Launches follow each other as in a stream, but each may start while the one before it runs: its
  * kernel waits (device_impl.cuh). */
-static cudaError_t launch_all(struct cuda_lane *ln)
+static cudaError_t launch_all(struct cuda_lane *ln, cudaStream_t stream)
 {
     struct step *s = ln->step;
     cudaError_t e = cudaSuccess;
@@ -253,7 +262,7 @@ static cudaError_t launch_all(struct cuda_lane *ln)
             .gridDim = n.gridDim,
             .blockDim = n.blockDim,
             .dynamicSmemBytes = n.sharedMemBytes,
-            .stream = ln->stream,
+            .stream = stream,
             .attrs = &early,
             .numAttrs = 1,
         };
@@ -262,6 +271,24 @@ static cudaError_t launch_all(struct cuda_lane *ln)
             e = cudaLaunchKernelExC(&config, n.func, n.kernelParams);
     }
     return e;
+}
+
+/* In the partition, between what the lane's stream has before and behind it. */
+static cudaError_t launch_aside(struct cuda_lane *ln)
+{
+    cudaError_t e = cudaEventRecord(ln->turn, ln->stream);
+    if (e == cudaSuccess)
+        e = cudaStreamWaitEvent(ln->aside, ln->turn, 0);
+    if (e == cudaSuccess)
+        e = launch_all(ln, ln->aside);
+    if (e == cudaSuccess)
+        e = cudaEventRecord(ln->turn, ln->aside);
+    return e == cudaSuccess ? cudaStreamWaitEvent(ln->stream, ln->turn, 0) : e;
+}
+
+static cudaError_t launch_each(struct cuda_lane *ln, bool aside)
+{
+    return aside ? launch_aside(ln) : launch_all(ln, ln->stream);
 }
 
 /* What the next launch of a branch waits for. */
@@ -285,7 +312,7 @@ static void wait_for(struct tail *t, const struct tail *other)
 /* Every launch waits for the one before it on its branch, as in a stream, and for those that
  * put_branch names. It may start early in a chain only: beside other branches its blocks, which
  * wait, would take the place of blocks that could run. */
-static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
+static cudaError_t add_nodes(struct step *s, cudaGraph_t graph, const struct partition *aside)
 {
     static const cudaGraphEdgeData early = {.from_port = cudaGraphKernelNodePortProgrammatic,
                                             .type = cudaGraphDependencyTypeProgrammatic};
@@ -301,9 +328,10 @@ static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
         }
         cudaGraphNode_t node;
         cudaError_t e = set_up(s, n.func, n.sharedMemBytes);
+        size_t n_after = s->branched ? (size_t)now->n : 0;
         if (e == cudaSuccess)
-            e = cudaGraphAddKernelNode(&node, graph, now->node, s->branched ? (size_t)now->n : 0,
-                                       &n);
+            e = aside ? partition_add_kernel(&node, aside, graph, now->node, n_after, &n)
+                      : cudaGraphAddKernelNode(&node, graph, now->node, n_after, &n);
         if (e == cudaSuccess && now->n > 0 && !s->branched)
             e = cudaGraphAddDependencies(graph, now->node, &node, &early, 1);
         if (e != cudaSuccess)
@@ -314,36 +342,51 @@ static cudaError_t add_nodes(struct step *s, cudaGraph_t graph)
     return cudaSuccess;
 }
 
-static cudaError_t make_graph(cudaGraphExec_t *out, struct step *s)
+static cudaError_t make_graph(cudaGraphExec_t *out, struct step *s, const struct partition *aside)
 {
     cudaGraph_t graph;
     *out = NULL;
     cudaError_t e = cudaGraphCreate(&graph, 0);
     if (e != cudaSuccess)
         return e;
-    e = add_nodes(s, graph);
+    e = add_nodes(s, graph, aside);
     if (e == cudaSuccess)
         e = cudaGraphInstantiate(out, graph, 0);
     cudaError_t ended = cudaGraphDestroy(graph);
     return e == cudaSuccess ? ended : e;
 }
 
+/* Whether the list came before, here, or often enough for a graph in the other place. */
+static bool comes_again(struct step *s, bool aside)
+{
+    struct replay *other = s->replay[!aside];
+    return (other && replay_find(other, s->list, s->bytes)) ||
+           replay_again(s->replay[aside], s->list, s->bytes);
+}
+
 /* The list as a graph, if there is one or it is time to make one; else launch by launch. */
-static cudaError_t start_step(struct cuda_lane *ln)
+static cudaError_t start_step(struct cuda_lane *ln, bool aside)
 {
     struct step *s = ln->step;
-    cudaGraphExec_t graph = replay_find(s->replay, s->list, s->bytes);
+    struct replay *replay = s->replay[aside];
+    cudaGraphExec_t graph = replay_find(replay, s->list, s->bytes);
     count_step(graph != NULL);
-    if (!graph && replay_again(s->replay, s->list, s->bytes)) {
-        cudaError_t e = make_graph(&graph, s);
+    if (!graph && comes_again(s, aside)) {
+        cudaError_t e = make_graph(&graph, s, aside ? ln->be->aside : NULL);
         if (e == cudaErrorMemoryAllocation)
             (void)cudaGetLastError(); /* it goes without */
         else if (e != cudaSuccess)
             return e;
         if (graph)
-            replay_keep(s->replay, s->list, s->bytes, graph);
+            replay_keep(replay, s->list, s->bytes, graph);
     }
-    return graph ? cudaGraphLaunch(graph, ln->stream) : launch_all(ln);
+    return graph ? cudaGraphLaunch(graph, ln->stream) : launch_each(ln, aside);
+}
+
+static cudaError_t start(struct cuda_lane *ln)
+{
+    bool aside = cuda_stands_aside(ln);
+    return ln->step->open ? start_step(ln, aside) : launch_each(ln, aside);
 }
 
 enum rxt_status step_flush(struct cuda_lane *ln)
@@ -355,7 +398,7 @@ enum rxt_status step_flush(struct cuda_lane *ln)
     if (s->n_launch > 0 && e == cudaSuccess)
         e = fault_start(ln->stream);
     if (s->n_launch > 0 && e == cudaSuccess)
-        e = s->open ? start_step(ln) : launch_all(ln);
+        e = start(ln);
     s->bytes = 0;
     s->n_launch = 0;
     s->branched = false;

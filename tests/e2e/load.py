@@ -115,6 +115,38 @@ def check_pictures(folder, run):
     assert len((folder / "run.csv").read_text().splitlines()) == 31
 
 
+def check_young(folder):
+    """Young sessions beside the old ones: fresh ones every 50 turns, and erased like the others."""
+    server = subprocess.Popen(
+        [RXTD, "--model", MODEL, "--store", folder / "young.db", "--turn", f"ipc://{folder}/turn"],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        done, run = load(
+            folder, "--sessions", 2, "--young", 1, "--turns", 55, "--rate", 30, "--arrivals", "even",
+            "--max-tokens", 2, "--warmup", 5, "--baseline", "history", "--html", folder / "young.html",
+            "--csv", folder / "young.csv",
+        )
+    finally:
+        server.terminate()
+        assert server.wait(timeout=600) == 0
+    assert done.returncode in (0, 1, 2), done.stdout + done.stderr
+    facts = run["run"]
+    assert (facts["sessions"], facts["young"], facts["done"], facts["lost"]) == (2, 1, 165, 0), facts
+    lines = {row["measure"]: row["verdict"] for row in run["constant"]}
+    assert [m for m in lines if lines[m] == "does not decide"] == [
+        "first token, plain line", "turn, plain line", "memory lag, plain line"], lines
+    rows = [line.split(",")[:2] for line in (folder / "young.csv").read_text().splitlines()[1:]]
+    turns = {s: [int(t) for session, t in rows if session == s] for s in ("0", "1", "2", "3")}
+    assert {s: len(t) for s, t in turns.items()} == {"0": 55, "1": 55, "2": 50, "3": 5}
+    assert all(t == list(range(1, len(t) + 1)) for t in turns.values()), turns
+    charts = Page((folder / "young.html").read_text()).charts
+    assert charts["first_token_by_turn"] == 4 and charts["baseline_chart"] == 5, charts
+    sessions = subprocess.run([RXT, "session", "list", "--store", folder / "young.db", "--json"],
+                              capture_output=True, text=True, check=True).stdout
+    assert "load-" not in sessions, "sessions of the run are erased"
+
+
 def check_soak(folder):
     (folder / "plan").write_text("# what is done\n0.8 kill\n1.8 pause 0.3\n2.3 reconnect\n"
                                  "2.6 storm 20\n3 stop\n")
@@ -207,6 +239,9 @@ def check_complaints(folder):
         ("--turns", "100"), ("--warmup", "1"), ("--seconds", "9"), ("--prefix", "p"), ("--csv", "f"),
     ):
         assert option[0] in refused("--find-rate", "4", *option), option
+    for option in (("--find-rate", "4"), ("--ramp-s", "3"), ("--slow", "0.1"), ("--dry-run",)):
+        assert option[0] in refused("--young", "1", *option), option
+    assert "20,000,000" in refused("--young", "1000000", "--turns", "30")
     assert "--dry-run" in refused("--dry-run", "--resend", "0.5")
     assert "--vanish" in refused("--slow", "0.5", "--vanish", "0.5")
     assert "lognormal" in refused("--think-ms", "often")
@@ -220,6 +255,7 @@ def main():
         folder = pathlib.Path(name)
         check_complaints(folder)
         check_run(folder)
+        check_young(folder)
         check_soak(folder)
         check_asides(folder)
         check_vanishing(folder)

@@ -99,6 +99,18 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *c, const void *kernel,
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kernel);
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value);
 
+/* For functions of the driver; see cudaTypedefs.h. */
+typedef struct emulated_entry *cudaKernel_t;
+enum cudaDriverEntryPointQueryResult {
+    cudaDriverEntryPointSuccess = 0,
+    cudaDriverEntryPointSymbolNotFound
+};
+enum { cudaEnableDefault = 0 };
+cudaError_t cudaGetKernel(cudaKernel_t *kernel, const void *entry);
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **f, unsigned version,
+                                             unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *found);
+
 typedef struct emulated_graph *cudaGraph_t;
 typedef struct emulated_node *cudaGraphNode_t;
 typedef struct emulated_graph *cudaGraphExec_t;

@@ -55,16 +55,18 @@ bool emulator_is_backwards(void);
 /* What the device does from now on. */
 enum emulated_fault {
     EMULATED_WORKS,
-    EMULATED_WAIT,     /* waiting for a stream is an error */
-    EMULATED_LAUNCH,   /* a launch, of a kernel or a graph, is an error */
-    EMULATED_NO_GRAPH, /* there is no memory for a graph */
+    EMULATED_WAIT,         /* waiting for a stream is an error */
+    EMULATED_LAUNCH,       /* a launch, of a kernel or a graph, is an error */
+    EMULATED_NO_GRAPH,     /* there is no memory for a graph */
+    EMULATED_NO_PARTITION, /* the driver knows no partitions of SMs */
 };
 void emulator_fail(enum emulated_fault fault);
 enum emulated_fault emulator_fault(void);
 
-/* Launches of kernels so far, those of graphs not counted, and of graphs; graphs there are. */
+/* Launches of kernels so far, those of graphs not counted, and of graphs; kernels that ran in a
+ * partition, those of graphs too; graphs there are. */
 struct emulated_counts {
-    uint64_t kernels, graphs;
+    uint64_t kernels, graphs, aside;
     int n_graph;
 };
 struct emulated_counts emulator_counts(void);

@@ -2,6 +2,7 @@
 #include "kernels/base/mem.h"
 #include "tests/emulator/cuda_runtime_api.h"
 #include "tests/emulator/emulator.h"
+#include "tests/emulator/partition.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -57,13 +58,13 @@ static bool may_share(const void *kernel, size_t bytes)
 }
 
 static struct {
-    atomic_uint_fast64_t kernels, graphs;
+    atomic_uint_fast64_t kernels, graphs, aside;
     atomic_int n_graph;
 } counts;
 
 struct emulated_counts emulator_counts(void)
 {
-    return (struct emulated_counts){counts.kernels, counts.graphs, counts.n_graph};
+    return (struct emulated_counts){counts.kernels, counts.graphs, counts.aside, counts.n_graph};
 }
 
 static struct emulated_index index_of(dim3 d)
@@ -81,6 +82,7 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *c, const void *kernel,
     if (!may_share(kernel, c->dynamicSmemBytes))
         return cudaErrorInvalidValue;
     counts.kernels++;
+    counts.aside += emulator_is_aside(c->stream);
     emulator_launch(index_of(c->gridDim), index_of(c->blockDim), c->dynamicSmemBytes,
                     emulator_kernel(kernel), param);
     return cudaSuccess;
@@ -114,7 +116,7 @@ struct emulated_node {
     struct cudaKernelNodeParams launch;
     void *param[MAX_PARAM];                /* copies */
     int number, after[MAX_AFTER], n_after; /* numbers of the nodes it waits for */
-    bool done;
+    bool done, aside;
     struct emulated_node *next;
 };
 struct emulated_graph {
@@ -188,6 +190,11 @@ cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t *node, cudaGraph_t g,
     return add_node(node, g, number, n_after, params);
 }
 
+void emulator_put_node_aside(cudaGraphNode_t node)
+{
+    node->aside = true;
+}
+
 /* Of the node added last, by the edge of a launch that may start early. */
 cudaError_t cudaGraphAddDependencies(cudaGraph_t g, const cudaGraphNode_t *from,
                                      const cudaGraphNode_t *to, const cudaGraphEdgeData *edge,
@@ -208,8 +215,11 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t g, unsigned 
         return cudaErrorMemoryAllocation;
     cudaError_t e = cudaGraphCreate(exec, 0);
     cudaGraphNode_t last = NULL;
-    for (struct emulated_node *n = g->first; n && e == cudaSuccess; n = n->next)
+    for (struct emulated_node *n = g->first; n && e == cudaSuccess; n = n->next) {
         e = add_node(&last, *exec, n->after, (size_t)n->n_after, &n->launch);
+        if (e == cudaSuccess)
+            last->aside = n->aside;
+    }
     if (e == cudaSuccess) {
         counts.n_graph++;
     } else if (*exec) {
@@ -256,6 +266,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
         emulator_launch(index_of(n->launch.gridDim), index_of(n->launch.blockDim),
                         n->launch.sharedMemBytes, emulator_kernel(n->launch.func), n->param);
         n->done = true;
+        counts.aside += n->aside;
     }
     return cudaSuccess;
 }

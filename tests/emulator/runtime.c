@@ -3,6 +3,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/mem.h"
 #include "tests/emulator/emulator.h"
+#include "tests/emulator/partition.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -79,6 +80,7 @@ struct copy {
 };
 struct emulated_stream {
     int priority;
+    bool aside;
     struct copy *first, **last; /* of one thread */
     atomic_uint n_copy;
 };
@@ -135,6 +137,16 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int pr
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
 {
     return cudaStreamCreateWithPriority(s, flags, 0);
+}
+
+void emulator_put_aside(cudaStream_t s)
+{
+    s->aside = true;
+}
+
+bool emulator_is_aside(cudaStream_t s)
+{
+    return s->aside;
 }
 
 cudaError_t cudaDeviceGetStreamPriorityRange(int *low, int *high)

@@ -121,6 +121,7 @@ static void deliver(int route, enum front_endpoint at, uint8_t type, uint8_t id,
                     const uint8_t *body, size_t n, enum spoil spoil)
 {
     static const uint8_t large[WIRE_CHUNK_BYTES];
+    static const char *const tenant[ROUTES] = {"default", "default", "third", "other"};
     const char name[2] = {(char)('a' + route), 0};
     uint8_t header[WIRE_HEADER_BYTES];
     struct wire_header h = {.version = WIRE_VERSION, .type = type, .body_bytes = (uint32_t)n};
@@ -137,8 +138,7 @@ static void deliver(int route, enum front_endpoint at, uint8_t type, uint8_t id,
         wire_bytes(large, f.chunk_n),
     };
     size_t n_frame = spoil == NO_BODY ? 1 : spoil == THREE_FRAMES ? 3 : 2;
-    front_receive(f.front, at, wire_bytes(name, 1), route == 3 ? "other" : "default", frame,
-                  n_frame, f.now_us);
+    front_receive(f.front, at, wire_bytes(name, 1), tenant[route], frame, n_frame, f.now_us);
 }
 
 static void client(uint8_t who, uint8_t what, uint8_t how)

@@ -301,7 +301,7 @@ void assert_same_bits(const float *a, const float *b, int32_t n, const char *wha
 static void check_batches(const struct row_op *op, struct setting *s, const struct values *v,
                           const char *what)
 {
-    /* around the tile of 6 rows and the block of 48 */
+    /* around the tile of 6 rows and the block of 32 */
     static const int32_t size[] = {1, 2, 3, 4, 5, 6, 13, 49, ROW_OP_ROWS};
     float *out = malloc(ROW_OP_ROWS * (size_t)op->out_cols * sizeof *out);
     assert_non_null(out);

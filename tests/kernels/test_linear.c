@@ -214,6 +214,79 @@ static void head_picks_rows(void **state)
     }
 }
 
+/* ---- many blocks of rows ---- */
+
+/* All rows, so many at a time. */
+static void run_rows(struct setting *s, const struct layer *l, const float *x, int32_t n_row,
+                     int32_t at_once, float *y)
+{
+    float *zeros = calloc((size_t)n_row * (size_t)l->n, sizeof *zeros);
+    assert_non_null(zeros);
+    const struct tensor tx = guarded(s->be, x, n_row, l->k);
+    const struct tensor ty = guarded(s->be, zeros, n_row, l->n);
+    for (int32_t r = 0; r < n_row; r += at_once)
+        assert_ok(op_linear(s->ln, tensor_rows(ty, r, at_once), tensor_rows(tx, r, at_once), NULL,
+                            l->linear));
+    assert_ok(lane_sync(s->ln));
+    guarded_take(s->be, tx, NULL);
+    guarded_take(s->be, ty, y);
+    free(zeros);
+}
+
+/* Rows in several blocks have the bits of each alone: on one thread, two and three, which do not
+ * divide them, in either storage. */
+static void check_blocks(int32_t k, int32_t n, int32_t n_row)
+{
+    static const char *const isa[] = {"scalar", "avx2", "avx512"};
+    const struct lane_limits limits = {
+        .max_rows = n_row, .max_seq = 1, .max_keys = 1, .max_width = n};
+    struct layer l = {.k = k, .n = n, .has_bias = true, .norm = -1};
+    size_t n_out = (size_t)n_row * (size_t)n;
+    float *x = random_values((int64_t)n_row * k, 1.0f, 9);
+    float *alone = malloc(n_out * sizeof *alone), *y = malloc(n_out * sizeof *y);
+    assert_true(alone && y);
+    layer_fill(&l);
+    for (int way = 0; way < 9; way++) {
+        struct setting s;
+        if (!setting_open(&s, isa[way / 3], 1 + way % 3))
+            continue;
+        lane_destroy(&s.ln);
+        assert_ok(lane_create(&s.ln, s.be, LANE_ANSWER, &limits));
+        for (int bf16_stored = 0; bf16_stored < 2; bf16_stored++) {
+            assert_ok(create(&l, s.be, bf16_stored ? DTYPE_BF16 : DTYPE_F32));
+            if (way == 0 && !bf16_stored) {
+                run_rows(&s, &l, x, n_row, 1, alone);
+                ref(&l, y, x, n_row);
+                assert_like(alone, y, n_out, 2e-6 + 1e-8 * k);
+            }
+            run_rows(&s, &l, x, n_row, n_row, y);
+            for (int32_t r = 0; r < n_row; r++)
+                assert_same_bits(y + (size_t)r * (size_t)n, alone + (size_t)r * (size_t)n, n,
+                                 backend_describe(s.be), r);
+            destroy(&l, s.be);
+        }
+        setting_close(&s);
+    }
+    layer_free(&l);
+    free(x);
+    free(alone);
+    free(y);
+}
+
+/* Above 1 MB in either storage: all rows of some panels are a thread's. */
+static void blocks_by_panels(void **state)
+{
+    (void)state;
+    check_blocks(260, 2100, 70);
+}
+
+/* A small one: all panels of some rows are. */
+static void blocks_by_rows(void **state)
+{
+    (void)state;
+    check_blocks(40, 150, 100);
+}
+
 /* ---- weights from many places ---- */
 
 enum { K = 37, N = 90 };
@@ -417,8 +490,10 @@ int main(void)
         cmocka_unit_test(every_dtype_of_files),
         cmocka_unit_test(storage_rounds),
     };
-    /* of the fronts, which are the same for every backend, and of the CPU's recorded bits */
+    /* of the fronts, which are the same for every backend, and of how the CPU cuts rows */
     const struct CMUnitTest once[] = {
+        cmocka_unit_test(blocks_by_panels),
+        cmocka_unit_test(blocks_by_rows),
         cmocka_unit_test(refuses_weights),
         cmocka_unit_test(refuses_shapes),
     };

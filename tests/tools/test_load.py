@@ -5,6 +5,7 @@ disturbs little."""
 
 import csv
 import json
+import math
 import os
 import pathlib
 import signal
@@ -267,34 +268,117 @@ class LoadTest(unittest.TestCase):
         self.assertEqual(dues[0], dues[1])
         self.assertNotEqual(dues[0], dues[2])
 
-    def check_oracle(self, report, rows, turns, warmup=1, draws=2000, seed=1):
+    def beside_young(self, turns, rise):
+        """On a machine that is slower by 30 % at the end, and by 15 % to and fro; the sessions take
+        longer by `rise` at their last turn. The exit code; why, where the machine that plays all this was
+        quiet enough for a narrow interval."""
+        seconds = turns * 0.05
+        began = []
+
+        def machine():
+            began.append(time.monotonic())
+            share = (began[-1] - began[0]) / seconds
+            return 1 + 0.15 * (2 * share - 1) + 0.15 * math.sin(20 * share)
+
+        server = SlowServer(lambda n: 30 * machine() * (1 + rise * n / turns), lambda n: 0.2)
+        code, report, rows, _ = self.load(server, turns, "--young", "2", "--think-ms", "50")
+        self.assertEqual((report["run"]["sessions"], report["run"]["young"]), (SESSIONS, 2))
+        self.assertEqual((report["run"]["done"], report["run"]["lost"]), ((SESSIONS + 2) * turns, 0))
+        self.assertEqual(server.n_session, 0, "young sessions are erased, too")
+        self.assertEqual({t.number for t in server.turns if int(t.session.rsplit("-", 1)[1]) >= SESSIONS},
+                         set(range(1, 51)))
+        self.check_oracle_beside_young(report, rows, turns)
+        lines = {row["measure"]: row for row in report["constant"]}
+        why = set()
+        for measure in ("first token", "turn"):
+            plain, line = lines[f"{measure}, plain line"], lines[measure]
+            # Of the median, which has half of the rise; a busy machine makes the interval wide.
+            moves = rise / (1 + rise / 2)
+            self.assertLess(abs(line["slope"] - moves), max(0.02, line["high"] - line["low"]))
+            self.assertLess(abs(plain["slope"] - 0.3 - moves), max(0.2, plain["high"] - plain["low"]))
+            if line["high"] - line["low"] < 0.04:
+                why.add(line["why"])
+        return code, why
+
+    def test_constant_on_a_drifting_machine(self):
+        code, why = self.beside_young(260, 0)
+        self.assertLess(code, 3, self.output)
+        self.assertFalse(why & {"it grows", "it falls"}, self.output)
+        self.assertIn("against young sessions", self.output)
+
+    def test_growing_on_a_drifting_machine(self):
+        code, why = self.beside_young(260, 0.1)
+        self.assertIn(code, (1,) if why else (1, 2), self.output)
+        self.assertLessEqual(why, {"it grows"}, self.output)
+
+    def test_young_ones_are_fresh(self):
+        """Not so with the names of sessions that are there already."""
+        with SlowServer(lambda n: 2, lambda n: 0.1) as server:
+            codes = [subprocess.run(
+                [os.environ["RXT"], "load", "--connect", server.endpoint, "--turns", "3", "--think-ms", "10",
+                 "--young", "1", "--prefix", "same", "--keep"],
+                capture_output=True, text=True, timeout=600) for _ in range(2)]
+        self.assertIn(codes[0].returncode, (0, 1, 2), codes[0].stderr)
+        self.assertEqual(codes[1].returncode, 3)
+        self.assertIn("young session same-000004 has turns already", codes[1].stderr)
+
+    def check_oracle(self, report, rows, turns, warmup=1):
         """Median, slope and interval again, with numpy, from the rows of the CSV."""
         for measure, key in (("first token", "first_token_us"), ("turn", "done_us")):
             line = {row["measure"]: row for row in report["constant"]}[measure]
             used = [r for r in rows if r["turn"] > warmup]
             y = np.array([r[key] for r in used], dtype=float)
             x = np.array([r["turn"] for r in used], dtype=float)
-            session = np.array([r["session"] for r in used])
-            median = np.median(y)
-            self.assertAlmostEqual(line["median_ms"], median / 1000, 9)
-            self.assertAlmostEqual(line["slope"], np.polyfit(x, y, 1)[0] * turns / median, 7)
             blocks = max(1, min(50, (turns - warmup) // 5))
             block = ((x - 1 - warmup) * blocks // (turns - warmup)).astype(int)
-            slopes, state = [], seed
-            for _ in range(draws):
-                weight = [np.zeros(SESSIONS), np.zeros(blocks)]
-                for w in weight:
-                    for _ in range(len(w)):
-                        state = mix(state)
-                        w[(state >> 32) * len(w) >> 32] += 1
-                w = weight[0][session] * weight[1][block]
-                middle = np.average(x, weights=w)
-                spread = np.sum(w * (x - middle) ** 2)
-                if spread > 0:
-                    slopes.append(np.sum(w * (x - middle) * y) / spread)
-            low, high = np.quantile(slopes, (0.025, 0.975)) * turns / median
-            self.assertAlmostEqual(line["low"], low, 7)
-            self.assertAlmostEqual(line["high"], high, 7)
+            self.check_line(line, used, y, np.ones(len(y)), block, blocks, turns)
+
+    def check_oracle_beside_young(self, report, rows, turns, warmup=1):
+        for measure, key in (("first token", "first_token_us"), ("turn", "done_us")):
+            line = {row["measure"]: row for row in report["constant"]}[measure]
+            old = [r for r in rows if r["session"] < SESSIONS and r["turn"] > warmup]
+            due = np.array([r["due_us"] for r in old])
+            young = [r for r in rows if r["session"] >= SESSIONS and r["turn"] > 2]
+            moments = len(young) // 20
+
+            def moment_of(us):
+                return int((us - due.min()) / (due.max() + 1 - due.min()) * moments)
+
+            young = [r for r in young if due.min() <= r["due_us"] <= due.max()]
+            moment = np.array([moment_of(us) for us in due])
+            where = np.array([moment_of(r["due_us"]) for r in young])
+            took = np.array([r[key] for r in young], dtype=float)
+            count = np.bincount(where, minlength=moments)
+            level = np.bincount(where, took, moments) / count
+            usual = np.median(level)
+            y = np.array([r[key] for r in old]) / level[moment] * usual
+            weight = (count / (count + np.bincount(moment, minlength=moments)))[moment]
+            blocks = min(50, max((turns - warmup) // 50, 10))
+            self.check_line(line, old, y, weight, moment * blocks // moments, blocks, turns)
+            self.assertAlmostEqual(line["over"], np.average(y, weights=weight) / usual - 1, 7)
+
+    def check_line(self, line, used, y, weight, block, blocks, turns, draws=2000, seed=1):
+        x = np.array([r["turn"] for r in used], dtype=float)
+        session = np.array([r["session"] for r in used])
+        median = np.median(y)
+        self.assertAlmostEqual(line["median_ms"], median / 1000, 9)
+        slope = np.polyfit(x, y, 1, w=np.sqrt(weight))[0]
+        self.assertAlmostEqual(line["slope"], slope * turns / median, 7)
+        slopes, state = [], seed
+        for _ in range(draws):
+            drawn = [np.zeros(SESSIONS), np.zeros(blocks)]
+            for w in drawn:
+                for _ in range(len(w)):
+                    state = mix(state)
+                    w[(state >> 32) * len(w) >> 32] += 1
+            w = drawn[0][session] * drawn[1][block] * weight
+            middle = np.average(x, weights=w)
+            spread = np.sum(w * (x - middle) ** 2)
+            if spread > 0:
+                slopes.append(np.sum(w * (x - middle) * y) / spread)
+        low, high = np.quantile(slopes, (0.025, 0.975)) * turns / median
+        self.assertAlmostEqual(line["low"], low, 7)
+        self.assertAlmostEqual(line["high"], high, 7)
 
 
 def mix(x):

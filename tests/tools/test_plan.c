@@ -144,6 +144,77 @@ static void test_kinds_of_sessions(void **state)
     }
 }
 
+/* Young sessions: even times, and in every round each session has a slot, in another order, at
+ * least half a round behind its last one. The same seed draws the same. */
+static void test_rounds(void **state)
+{
+    (void)state;
+    enum { ALL = 7, ROUNDS = 2000 };
+    struct load_plan p = plan_of("7000");
+    struct schedule *s = NULL, *again = NULL;
+    struct arrival a, b;
+    uint64_t last[ALL] = {0}, slot = 0;
+    uint32_t at[ALL][ALL] = {0}, behind[ALL] = {0}, before = 0;
+    p.n_session = ALL;
+    p.n_young = 2;
+    p.n_turn = ROUNDS;
+    assert_ok(schedule_create(&s, &p));
+    assert_ok(schedule_create(&again, &p));
+    for (; schedule_peek(s, &a); schedule_pop(s), schedule_pop(again), slot++) {
+        assert_true(schedule_peek(again, &b) && b.session == a.session);
+        assert_int_equal(a.due_us, 1000 * slot);
+        assert_int_equal(a.turn, slot / ALL);
+        assert_true(a.turn == 0 || slot - last[a.session] > ALL / 2);
+        last[a.session] = slot;
+        at[a.session][slot % ALL]++;
+        behind[a.session] += before == ALL - 1; /* the last session, a young one */
+        before = a.session;
+    }
+    assert_int_equal(slot, ALL * ROUNDS);
+    for (int i = 0; i < ALL; i++) {
+        uint32_t sum = 0;
+        for (int k = 0; k < ALL; k++) {
+            sum += at[i][k];
+            assert_in_range(at[i][k], ROUNDS / ALL - 90, ROUNDS / ALL + 90);
+        }
+        assert_int_equal(sum,
+                         ROUNDS); /* a turn a round, at any place of it as often as at others */
+        if (i < ALL - 1)
+            assert_in_range(behind[i], ROUNDS / (ALL - 1) - 90, ROUNDS / (ALL - 1) + 90);
+    }
+    schedule_destroy(&s);
+    schedule_destroy(&again);
+    p.end_us = 2500;
+    assert_ok(schedule_create(&s, &p));
+    for (slot = 0; schedule_peek(s, &a); slot++)
+        schedule_pop(s);
+    assert_int_equal(slot, 3);
+    schedule_destroy(&s);
+}
+
+/* Every turn of a young session has a place of its own, none behind the 50th of a session. */
+static void test_places(void **state)
+{
+    (void)state;
+    struct load_plan p = plan_of("1000");
+    p.n_young = 3;
+    p.n_turn = 2 * PLAN_YOUNG_TURNS + 1;
+    uint32_t turns[47 + 3 * 3] = {0};
+    assert_int_equal(plan_places(&p), 47 + 3 * 3);
+    for (uint32_t i = 0; i < p.n_session; i++)
+        for (uint32_t k = 0; k < p.n_turn; k++) {
+            const struct plan_place at = plan_place(&p, i, k);
+            assert_true(at.session < plan_places(&p));
+            assert_int_equal(at.turn, turns[at.session]++);
+            assert_true(i < 47 ? at.session == i && at.turn == k : at.session >= 47);
+            assert_int_equal(plan_is_young(&p, i), i >= 47);
+        }
+    for (uint32_t i = 0; i < 47 + 9; i++)
+        assert_int_equal(turns[i], i < 47                  ? p.n_turn
+                                   : i % 3 == (47 + 2) % 3 ? 1
+                                                           : PLAN_YOUNG_TURNS);
+}
+
 /* Times beyond every clock are times all the same, in their order. */
 static void test_far_away(void **state)
 {
@@ -236,6 +307,8 @@ int main(void)
         cmocka_unit_test(test_an_end),
         cmocka_unit_test(test_a_rate),
         cmocka_unit_test(test_kinds_of_sessions),
+        cmocka_unit_test(test_rounds),
+        cmocka_unit_test(test_places),
         cmocka_unit_test(test_far_away),
         cmocka_unit_test(test_questions),
         cmocka_unit_test(test_script),

@@ -26,7 +26,7 @@ static struct trend fit(double sigma, double rise, double tail)
             double v = 100 + sigma * noise + rise * i / TURNS;
             if (i >= TURNS - TURNS / 10 && i % 25 == 0)
                 v *= tail;
-            p[n++] = (struct trend_point){s, i, v};
+            p[n++] = (struct trend_point){.session = s, .turn = i, .value = v, .weight = 1};
         }
     assert_ok(trend_fit(&t, p, n, &config));
     free(p);
@@ -85,7 +85,9 @@ static void test_too_few(void **state)
 {
     (void)state;
     struct trend t;
-    struct trend_point p[] = {{0, 1, 5}, {0, 2, 5}, {0, 1, 5}};
+    struct trend_point p[] = {{.turn = 1, .value = 5, .weight = 1},
+                              {.turn = 2, .value = 5, .weight = 1},
+                              {.turn = 1, .value = 5, .weight = 1}};
     const struct trend_config few = {.n_session = 1, .n_turn = 3, .warmup = 1, .n_draw = 50};
     assert_ok(trend_fit(&t, p, 0, &few));
     assert_int_equal(t.verdict, TREND_NOT_SHOWN);
@@ -106,7 +108,8 @@ static void test_a_stall_of_all_sessions_widens_the_interval(void **state)
         for (uint32_t s = 0; s < SESSIONS; s++)
             for (uint32_t i = 0; i < TURNS; i++) {
                 uint32_t first = together ? 880 : (s * 2654435761u >> 8) % 900;
-                p[n++] = (struct trend_point){s, i, i - first < 40 ? 300 : 100};
+                p[n++] = (struct trend_point){
+                    .session = s, .turn = i, .value = i - first < 40 ? 300 : 100, .weight = 1};
             }
         assert_ok(trend_fit(&t, p, n, &config));
         width[together] = t.high - t.low;

@@ -23,7 +23,7 @@ static struct {
     const char *metrics, *store, *baseline;
     const char *faults, *server, *server_log, *disk_switch;
     const char *json, *csv, *png, *html, *colour;
-    int32_t sessions, turns, connections, warmup, timeout_s, width, pid;
+    int32_t sessions, young, turns, connections, warmup, timeout_s, width, pid;
     uint64_t seed;
     double rate, find_rate_s, seconds, ramp_s, temperature;
     double fork, cancel, resend, slow, vanish;
@@ -45,6 +45,8 @@ static const struct option options[] = {
     {"connect", OPTION_TEXT, &opt.connect, "ENDPOINT",
      "of the server (default: tcp://127.0.0.1:7110)"},
     {"sessions", OPTION_INT, &opt.sessions, "S", "at the same time (default 4)"},
+    {"young", OPTION_INT, &opt.young, "K",
+     "more sessions, fresh again after 50 turns: what they take is the measure of the others"},
     {"turns", OPTION_INT, &opt.turns, "N", "of each session (default 100)"},
     {"rate", OPTION_REAL, &opt.rate, "R",
      "turns a second, of all sessions (default: half of what one session alone gets)"},
@@ -139,7 +141,13 @@ static const char *contradiction(void)
     const struct load_limits *l = &opt.limits;
     if (opt.sessions < 1 || opt.sessions > 1000000 || opt.turns < 1 || opt.turns > 10000000)
         return "--sessions is 1 to 1,000,000, --turns 1 to 10,000,000";
-    if ((uint64_t)opt.sessions * (uint64_t)opt.turns > PLAN_TURNS_MAX)
+    if (opt.young < 0 || opt.young > 1000000)
+        return "--young is 0 to 1,000,000";
+    if (opt.young > 0 && (opt.find_rate_s > 0 || opt.faults || opt.dry_run || opt.slow > 0 ||
+                          opt.vanish > 0 || opt.ramp_s > 0))
+        return "--young goes without --find-rate, --faults, --dry-run, --slow, --vanish and "
+               "--ramp-s";
+    if (((uint64_t)opt.sessions + (uint64_t)opt.young) * (uint64_t)opt.turns > PLAN_TURNS_MAX)
         return "more than 20,000,000 turns in all";
     if (opt.warmup < 0 || opt.warmup >= opt.turns || opt.timeout_s < 1 || opt.timeout_s > 86400)
         return "--warmup is 0 or more and less than --turns, --timeout-s 1 to 86,400";
@@ -194,7 +202,8 @@ static void to_us(struct spread *s)
 
 static bool take_plan(struct load_plan *p)
 {
-    *p = (struct load_plan){.n_session = (uint32_t)opt.sessions,
+    *p = (struct load_plan){.n_session = (uint32_t)(opt.sessions + opt.young),
+                            .n_young = (uint32_t)opt.young,
                             .n_turn = (uint32_t)opt.turns,
                             .seed = opt.seed,
                             .ramp_us = 1e6 * opt.ramp_s,
@@ -296,8 +305,8 @@ static enum rxt_status show(const struct load_outcome *o, const struct baseline 
 {
     struct report r;
     const struct load_plan *p = o->d->plan;
-    report_open(&r, "rxt load: %u sessions of %u turns at %.100s", p->n_session, p->n_turn,
-                opt.connect);
+    report_open(&r, "rxt load: %u sessions of %u turns at %.100s", p->n_session - p->n_young,
+                p->n_turn, opt.connect);
     outcome_report(o, &r);
     if (faults)
         soak_report(&soak, faults, &r);
@@ -362,6 +371,17 @@ static enum rxt_status find_rate(struct drive *d, struct rxt_error *err)
     return schedule_create(&d->schedule, d->plan);
 }
 
+/* They would be none if they had turns of an earlier run with the same --prefix. */
+static enum rxt_status check_young(const struct drive *d, struct rxt_error *err)
+{
+    for (uint32_t i = d->plan->n_session - d->plan->n_young; i < plan_places(d->plan); i++)
+        if (d->session[i].n_before > 0)
+            return rxt_fail(err, RXT_EEXIST,
+                            "young session %s-%06u has turns already: use another --prefix",
+                            d->prefix, i);
+    return RXT_OK;
+}
+
 /* After the faults: the first requests find the server again, or wait for it. */
 static enum rxt_status check_repeats(struct drive *d, struct rxt_error *err)
 {
@@ -384,6 +404,7 @@ static enum rxt_status measure(struct drive *d, int *code, struct rxt_error *err
     atomic_store(&server_pid, opt.pid);
     TRY(find_rate(d, err));
     TRY(drive_prepare(d, err));
+    TRY(check_young(d, err));
     enum rxt_status st = RXT_OK;
     if (opt.metrics || opt.store || opt.pid || faults)
         st = gauges_start(&gauges, &beside, err);
@@ -483,7 +504,8 @@ int command_load(int argc, char **argv)
     if (!opt.think)
         plan_set_rate(&plan, opt.rate > 0 ? opt.rate : 1, is_even());
     (void)signal(SIGINT, on_interrupt);
-    (void)thread_slice(THREAD_WAITS_US); /* on the server's own cores it would measure its own waiting */
+    /* on the server's own cores it would measure its own waiting otherwise */
+    (void)thread_slice(THREAD_WAITS_US);
     code = LOAD_ERRORS_CAME;
     if (load(&code, &err) != RXT_OK) {
         (void)complain(RXT_EIO, &err);

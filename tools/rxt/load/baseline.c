@@ -126,7 +126,7 @@ enum rxt_status baseline_measure(struct baseline *b, struct drive *d, const stru
             show(turn);
         *row = (struct baseline_row){.turn = turn};
         st = measure_row(row, &x, err);
-        size_t n = outcome_values(o, last, turn, VALUE_FIRST, room);
+        size_t n = outcome_values(o, false, last, turn, VALUE_FIRST, room);
         row->stateful_ms = quantile(room, n, 0.5);
         double context = (turn - 1.0) * (o->n_query + o->n_answer) + o->n_query - b->n_short;
         row->decoder_ms = (b->short_us + context * b->prefill_us) / 1000;

@@ -48,6 +48,12 @@ static uint32_t turn_of(const struct drive *d, uint64_t record)
     return (uint32_t)(record % d->plan->n_turn);
 }
 
+/* The session of the server. */
+static uint32_t place_of(const struct drive *d, uint64_t record)
+{
+    return plan_place(d->plan, session_of(d, record), turn_of(d, record)).session;
+}
+
 static uint32_t connection_of(const struct drive *d, uint32_t session)
 {
     if (plan_is_slow(d->plan, session))
@@ -77,7 +83,7 @@ enum rxt_status drive_open(struct drive *d, const struct client_config *server,
     if (!d->prefix[0])
         (void)snprintf(d->prefix, sizeof d->prefix, "load-%08x", (unsigned)(d->nonce >> 32));
     d->turn = calloc(n, sizeof *d->turn);
-    d->session = calloc(d->plan->n_session, sizeof *d->session);
+    d->session = calloc(plan_places(d->plan), sizeof *d->session);
     d->histogram = calloc(MEASURES + 2, sizeof *d->histogram);
     d->answer = d->keep_answers ? calloc(d->plan->n_turn, sizeof *d->answer) : NULL;
     if (!d->turn || !d->session || !d->histogram || (d->keep_answers && !d->answer))
@@ -132,7 +138,7 @@ static enum rxt_status send_turn(struct drive *d, uint64_t record, uint64_t kind
     struct client_request r;
     const uint32_t session = session_of(d, record);
     plan_turn(d->plan, session, turn_of(d, record), room, &r);
-    drive_name(d, session, name);
+    drive_name(d, place_of(d, record), name);
     drive_id(d, TAG_TURN, record, r.id);
     r.session = name;
     return client_many_start(d->client, connection_of(d, session), TAG(kind, record), &r, err);
@@ -194,7 +200,7 @@ static enum rxt_status send_fork(struct drive *d, uint64_t record, enum client_v
     const uint32_t session = session_of(d, record);
     const uint64_t kind = verb == CLIENT_FORK ? TAG_FORK : TAG_ERASE;
     struct client_request r = {.verb = verb, .session = verb == CLIENT_FORK ? name : fork};
-    drive_name(d, session, name);
+    drive_name(d, place_of(d, record), name);
     (void)snprintf(fork, sizeof fork, "%s-%u", name, turn_of(d, record));
     if (verb == CLIENT_FORK)
         r.to = fork;
@@ -281,7 +287,7 @@ static enum rxt_status take_token(struct drive *d, uint64_t record,
         keep_text(d, record, &e->event);
     if (!t->cancelled && drawn(d, record, PLAN_CANCEL, d->plan->cancel)) {
         char name[LOAD_NAME_MAX];
-        drive_name(d, session_of(d, record), name);
+        drive_name(d, place_of(d, record), name);
         t->cancelled = client_many_cancel(d->client, e->id, name) == RXT_OK;
     }
     const uint32_t session = session_of(d, record);
@@ -320,7 +326,7 @@ static void take_done(struct drive *d, uint64_t record, const struct client_many
     t->server_first_us = narrow(e->event.first_token_us);
     t->answer_us = narrow(e->event.answer_us);
     t->journal_us = narrow(e->event.journal_us);
-    d->session[session_of(d, record)].n_done++;
+    d->session[place_of(d, record)].n_done++;
     d->n_done++;
     count_turn(d, record);
 }
@@ -423,7 +429,7 @@ void drive_ask_again(struct drive *d, uint32_t connection)
             continue;
         }
         drive_id(d, TAG_TURN, record, id);
-        drive_name(d, session, name);
+        drive_name(d, place_of(d, record), name);
         (void)client_many_resume(d->client, id, name, t->n_token);
     }
 }

@@ -75,9 +75,9 @@ struct drive {
 
     struct client_many *client;
     struct schedule *schedule;
-    struct turn_record *turn; /* [n_session * n_turn] */
-    struct load_session *session;
-    char **answer; /* [n_turn], if keep_answers */
+    struct turn_record *turn;     /* [n_session * n_turn] */
+    struct load_session *session; /* [plan_places] */
+    char **answer;                /* [n_turn], if keep_answers */
 
     uint64_t start_us, end_us;   /* clock_us; of the run without its preparation */
     double sent_us;              /* when the last turn was due, since the start */
@@ -125,6 +125,7 @@ enum rxt_status drive_repeat(struct drive *d, uint64_t record, struct rxt_error 
 void drive_ask_again(struct drive *d, uint32_t connection);
 
 #define LOAD_NAME_MAX 96
+/* session: of the server (plan_place). */
 void drive_name(const struct drive *d, uint32_t session, char out[LOAD_NAME_MAX]);
 void drive_id(const struct drive *d, uint64_t kind, uint64_t number, uint8_t id[16]);
 size_t drive_records(const struct drive *d);

@@ -53,7 +53,7 @@ bool outcome_is_full(const struct load_outcome *o, size_t record)
     return counts(o->d, record) && t->n_query == o->n_query && t->n_answer == o->n_answer;
 }
 
-size_t outcome_values(const struct load_outcome *o, uint32_t first, uint32_t end,
+size_t outcome_values(const struct load_outcome *o, bool young, uint32_t first, uint32_t end,
                       enum turn_value kind, double *room)
 {
     const struct drive *d = o->d;
@@ -62,7 +62,8 @@ size_t outcome_values(const struct load_outcome *o, uint32_t first, uint32_t end
         for (uint32_t i = first; i < end; i++) {
             const size_t record = (size_t)s * d->plan->n_turn + i;
             const struct turn_record *t = &d->turn[record];
-            if (!outcome_is_full(o, record) || (kind == VALUE_MEMORY && !t->memory_us))
+            if (plan_is_young(d->plan, s) != young || !outcome_is_full(o, record) ||
+                (kind == VALUE_MEMORY && !t->memory_us))
                 continue;
             uint32_t us = kind == VALUE_FIRST  ? t->first_us
                           : kind == VALUE_TURN ? t->done_us
@@ -88,26 +89,53 @@ static double lag_of(const struct turn_record *t)
     return t->memory_us ? (double)t->lag_us : (double)NAN;
 }
 
-static enum rxt_status fit(struct trend *out, const struct load_outcome *o,
+/* The points of the line: full turns behind the warm-up, of the old sessions or of the young. */
+static size_t collect(const struct load_outcome *o, bool young,
+                      double (*value)(const struct turn_record *), struct trend_point *points)
+{
+    const struct load_plan *p = o->d->plan;
+    size_t n = 0;
+    for (size_t i = 0; i < drive_records(o->d); i++) {
+        const uint32_t session = (uint32_t)(i / p->n_turn), turn = (uint32_t)(i % p->n_turn);
+        const double v = value(&o->d->turn[i]);
+        const bool warm =
+            young ? plan_place(p, session, turn).turn >= LEVEL_FIRST : turn >= o->warmup;
+        if (plan_is_young(p, session) == young && warm && outcome_is_full(o, i) && !isnan(v))
+            points[n++] = (struct trend_point){.session = session,
+                                               .turn = turn,
+                                               .value = v,
+                                               .due_us = o->d->turn[i].due_us,
+                                               .weight = 1};
+    }
+    return n;
+}
+
+/* The line that decides, and the plain one if that is another. */
+static enum rxt_status fit(struct trend *decides, struct trend *plain, const struct load_outcome *o,
                            double (*value)(const struct turn_record *))
 {
-    const struct drive *d = o->d;
-    const struct trend_config cfg = {.n_session = d->plan->n_session,
-                                     .n_turn = d->plan->n_turn,
-                                     .warmup = o->warmup,
-                                     .n_draw = o->n_draw,
-                                     .seed = d->plan->seed};
-    size_t n = 0;
-    struct trend_point *points = calloc(drive_records(d), sizeof *points);
+    const struct load_plan *p = o->d->plan;
+    struct trend_config cfg = {.n_session = p->n_session - p->n_young,
+                               .n_turn = p->n_turn,
+                               .warmup = o->warmup,
+                               .n_draw = o->n_draw,
+                               .seed = p->seed};
+    struct trend_point *points = calloc(drive_records(o->d), sizeof *points);
     if (!points)
         return RXT_ENOMEM;
-    for (size_t i = 0; i < drive_records(d); i++) {
-        double v = value(&d->turn[i]);
-        if (outcome_is_full(o, i) && !isnan(v))
-            points[n++] = (struct trend_point){(uint32_t)(i / d->plan->n_turn),
-                                               (uint32_t)(i % d->plan->n_turn), v};
+    size_t n = collect(o, false, value, points);
+    enum rxt_status st = trend_fit(plain, points, n, &cfg);
+    *decides = *plain;
+    if (st == RXT_OK && p->n_young > 0) {
+        struct level l;
+        n = collect(o, false, value, points);
+        const size_t n_young = collect(o, true, value, points + n);
+        st = level_points(&l, points, &n, points + n, n_young);
+        cfg.n_moment = l.n_moment;
+        cfg.reference = l.young;
     }
-    enum rxt_status st = trend_fit(out, points, n, &cfg);
+    if (st == RXT_OK && p->n_young > 0)
+        st = trend_fit(decides, points, n, &cfg);
     free(points);
     return st;
 }
@@ -135,7 +163,7 @@ static void count_good(struct load_outcome *o)
 /* What DONE was said of must be in the session and, at the end, in its memory; nothing else. */
 static void compare_sessions(struct load_outcome *o)
 {
-    for (uint32_t i = 0; i < o->d->plan->n_session; i++) {
+    for (uint32_t i = 0; i < plan_places(o->d->plan); i++) {
         const struct load_session *s = &o->d->session[i];
         uint64_t want = s->n_before + (o->d->plan->dry_run ? 0 : s->n_done);
         o->n_lost += s->n_turn < want ? want - s->n_turn : 0;
@@ -159,6 +187,17 @@ static void put_ratio(char out[32], const struct trend *t)
     (void)snprintf(out, 32, isnan(ratio) ? "not known" : "%.2f", ratio);
 }
 
+static double took_s(const struct drive *d)
+{
+    return (double)(d->end_us - d->start_us) / 1e6;
+}
+
+/* A queue that grows makes all sessions wait, old and young: plain lines show it. */
+static bool kept_up(const struct drive *d)
+{
+    return took_s(d) <= 1.02 * d->sent_us / 1e6 + 1;
+}
+
 static int code_of(const struct load_outcome *o)
 {
     const enum trend_verdict a = o->first.verdict, b = o->turn.verdict;
@@ -168,7 +207,7 @@ static int code_of(const struct load_outcome *o)
         return LOAD_ERRORS_CAME;
     if (a == TREND_NOT_CONSTANT || b == TREND_NOT_CONSTANT)
         return LOAD_NOT_CONSTANT;
-    if (a == TREND_NOT_SHOWN || b == TREND_NOT_SHOWN)
+    if (a == TREND_NOT_SHOWN || b == TREND_NOT_SHOWN || (o->d->plan->n_young > 0 && !kept_up(o->d)))
         return LOAD_NOT_SHOWN;
     return LOAD_CONSTANT;
 }
@@ -183,19 +222,18 @@ static void judge(struct load_outcome *o)
     put_ratio(first_ratio, &o->first);
     put_ratio(turn_ratio, &o->turn);
     o->code = code_of(o);
-    const double asked_s = d->sent_us / 1e6, took_s = (double)(d->end_us - d->start_us) / 1e6;
-    (void)snprintf(o->line, sizeof o->line, "%s: first token %s, turn %s over %u turns",
-                   word[o->code], first, turn, d->plan->n_turn);
+    const char *against = d->plan->n_young > 0 ? ", against young sessions" : "";
+    (void)snprintf(o->line, sizeof o->line, "%s: first token %s, turn %s over %u turns%s",
+                   word[o->code], first, turn, d->plan->n_turn, against);
     const double late_us = histogram_at(&d->histogram[MEASURE_SLIP], 0.99);
     (void)snprintf(
         o->verdict, sizeof o->verdict,
         "%s: over %u turns the line moves by %s (first token) and %s (turn) of the "
-        "median; p99 of the last tenth over the first turns: %s and %s%s%s",
-        word[o->code], d->plan->n_turn, first, turn, first_ratio, turn_ratio,
-        took_s > 1.02 * asked_s + 1
-            ? ". The server did not keep up with the schedule: a queue grew. Ask for "
-              "fewer turns a second"
-            : "",
+        "median%s; p99 of the last tenth over the first turns: %s and %s%s%s",
+        word[o->code], d->plan->n_turn, first, turn, against, first_ratio, turn_ratio,
+        kept_up(d) ? ""
+                   : ". The server did not keep up with the schedule: a queue grew. Ask for "
+                     "fewer turns a second",
         late_us > o->first.median
             ? ". 1 % of the turns were sent later than a first token takes: this machine "
               "is busy with something else"
@@ -209,9 +247,9 @@ enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,
     *o = (struct load_outcome){
         .d = d, .gauges = gauges, .limits = *limits, .warmup = warmup, .n_draw = 2000};
     TRY(find_lengths(o));
-    TRY(fit(&o->first, o, first_of));
-    TRY(fit(&o->turn, o, turn_time_of));
-    TRY(fit(&o->memory, o, lag_of));
+    TRY(fit(&o->first, &o->plain_first, o, first_of));
+    TRY(fit(&o->turn, &o->plain_turn, o, turn_time_of));
+    TRY(fit(&o->memory, &o->plain_memory, o, lag_of));
     count_good(o);
     compare_sessions(o);
     judge(o);

@@ -4,7 +4,7 @@
 
 #include "tools/rxt/load/drive.h"
 #include "tools/rxt/load/gauges.h"
-#include "tools/rxt/load/trend.h"
+#include "tools/rxt/load/level.h"
 #include "tools/rxt/report/report.h"
 
 /* Exit codes of rxt load. */
@@ -23,7 +23,9 @@ struct load_outcome {
     /* Turns of the most frequent lengths: only they are compared with each other. */
     uint16_t n_query, n_answer;
     uint64_t n_full;
-    struct trend first, turn, memory;
+    struct trend first, turn, memory; /* these decide; of the old sessions alone */
+    /* The same without the young sessions' help: with all that moves the machine. */
+    struct trend plain_first, plain_turn, plain_memory;
     uint64_t n_good;            /* within the limits */
     uint64_t n_lost, n_doubled; /* DONE that a session lacks; turns nobody heard DONE of */
     uint64_t n_forgotten;       /* DONE that a session has, and not its memory */
@@ -38,8 +40,9 @@ enum rxt_status outcome_make(struct load_outcome *o, const struct drive *d,
 /* Whether a turn has the lengths that are compared. */
 bool outcome_is_full(const struct load_outcome *o, size_t record);
 enum turn_value { VALUE_FIRST, VALUE_TURN, VALUE_MEMORY };
-/* Milliseconds of the full turns first <= turn < end, sorted; the number of them. room: for all. */
-size_t outcome_values(const struct load_outcome *o, uint32_t first, uint32_t end,
+/* Milliseconds of the full turns first <= turn < end of the old sessions (of the young ones beside
+ * them), sorted; the number of them. room: for all. */
+size_t outcome_values(const struct load_outcome *o, bool young, uint32_t first, uint32_t end,
                       enum turn_value kind, double *room);
 /* Adds the plots of the run, and its tables. */
 void outcome_plots(const struct load_outcome *o, struct report *r);

@@ -85,6 +85,12 @@ uint64_t plan_mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
+uint32_t plan_pick(uint64_t *state, uint32_t n)
+{
+    *state = plan_mix(*state);
+    return (uint32_t)((*state >> 32) * n >> 32);
+}
+
 double plan_draw(const struct load_plan *p, uint32_t session, uint32_t turn,
                  enum plan_purpose purpose)
 {
@@ -146,6 +152,31 @@ bool plan_is_plain(const struct load_plan *p, uint32_t session)
     return !plan_is_slow(p, session) && !plan_vanishes(p, session);
 }
 
+bool plan_is_young(const struct load_plan *p, uint32_t session)
+{
+    return session >= p->n_session - p->n_young;
+}
+
+/* That a young session is, one after the other. */
+static uint32_t count_fresh(const struct load_plan *p)
+{
+    return (p->n_turn + PLAN_YOUNG_TURNS - 1) / PLAN_YOUNG_TURNS;
+}
+
+struct plan_place plan_place(const struct load_plan *p, uint32_t session, uint32_t turn)
+{
+    const uint32_t old = p->n_session - p->n_young;
+    if (!plan_is_young(p, session))
+        return (struct plan_place){session, turn};
+    const uint32_t first = old + (session - old) * count_fresh(p);
+    return (struct plan_place){first + turn / PLAN_YOUNG_TURNS, turn % PLAN_YOUNG_TURNS};
+}
+
+uint32_t plan_places(const struct load_plan *p)
+{
+    return p->n_session - p->n_young + p->n_young * count_fresh(p);
+}
+
 static char *query_of(const char *line)
 {
     json_t *o = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
@@ -199,12 +230,17 @@ void plan_free(struct load_plan *p)
 
 /* ---- when --------------------------------------------------------------------------------- */
 
-/* A heap: the session whose next turn is due first is on top. */
 struct schedule {
     const struct load_plan *plan;
+    /* A heap: the session whose next turn is due first is on top. In rounds: only the next turn. */
+    struct arrival *heap;
     uint32_t n;
     double *exact_us; /* [n_session]: gaps add up without rounding */
-    struct arrival *heap;
+    /* Rounds: slot by slot. */
+    uint64_t slot;
+    uint32_t *order;    /* [n_session]: who had a slot of this round, then who is to have one */
+    uint64_t *has_slot; /* [n_session]: 1 + its last one */
+    uint64_t state;     /* of the draws */
 };
 
 static bool before(const struct arrival *a, const struct arrival *b)
@@ -248,18 +284,40 @@ static bool in_time(const struct load_plan *p, double due_us)
     return p->end_us == 0 || due_us < p->end_us;
 }
 
-enum rxt_status schedule_create(struct schedule **out, const struct load_plan *p)
+static bool in_rounds(const struct load_plan *p)
 {
-    struct schedule *s = *out = calloc(1, sizeof *s);
-    if (!s)
-        return RXT_ENOMEM;
-    s->plan = p;
-    s->exact_us = calloc(p->n_session, sizeof *s->exact_us);
-    s->heap = calloc(p->n_session, sizeof *s->heap);
-    if (!s->exact_us || !s->heap) {
-        schedule_destroy(out);
-        return RXT_ENOMEM;
-    }
+    return p->n_young > 0 && p->gap_us.kind == SPREAD_FIXED;
+}
+
+/* Who has the slot: of those that had none in this round, one that had none of the slots just
+ * before. At least half of all that are left may have it, so that few draws are needed. */
+static uint32_t draw_slot(struct schedule *s)
+{
+    const uint32_t n = s->plan->n_session, place = (uint32_t)(s->slot % n);
+    uint32_t at, session;
+    do {
+        at = place + plan_pick(&s->state, n - place);
+        session = s->order[at];
+    } while (s->has_slot[session] && s->slot + 1 - s->has_slot[session] <= n / 2);
+    s->order[at] = s->order[place];
+    s->order[place] = session;
+    s->has_slot[session] = s->slot + 1;
+    return session;
+}
+
+static void take_slot(struct schedule *s)
+{
+    const struct load_plan *p = s->plan;
+    const uint64_t turn = s->slot / p->n_session;
+    const double due_us = (double)s->slot * p->gap_us.a / p->n_session;
+    s->n = turn < p->n_turn && in_time(p, due_us);
+    if (s->n > 0)
+        s->heap[0] = (struct arrival){whole_us(due_us), draw_slot(s), (uint32_t)turn};
+}
+
+static void fill_heap(struct schedule *s)
+{
+    const struct load_plan *p = s->plan;
     for (uint32_t i = 0; i < p->n_session && p->n_turn > 0; i++) {
         s->exact_us[i] = first_due(p, i);
         if (in_time(p, s->exact_us[i]))
@@ -267,6 +325,29 @@ enum rxt_status schedule_create(struct schedule **out, const struct load_plan *p
     }
     for (uint32_t i = s->n / 2; i-- > 0;)
         sink(s, i);
+}
+
+enum rxt_status schedule_create(struct schedule **out, const struct load_plan *p)
+{
+    struct schedule *s = *out = calloc(1, sizeof *s);
+    if (!s)
+        return RXT_ENOMEM;
+    s->plan = p;
+    s->state = p->seed;
+    s->exact_us = calloc(p->n_session, sizeof *s->exact_us);
+    s->heap = calloc(p->n_session, sizeof *s->heap);
+    s->order = calloc(p->n_session, sizeof *s->order);
+    s->has_slot = calloc(p->n_session, sizeof *s->has_slot);
+    if (!s->exact_us || !s->heap || !s->order || !s->has_slot) {
+        schedule_destroy(out);
+        return RXT_ENOMEM;
+    }
+    for (uint32_t i = 0; i < p->n_session; i++)
+        s->order[i] = i;
+    if (in_rounds(p))
+        take_slot(s);
+    else
+        fill_heap(s);
     return RXT_OK;
 }
 
@@ -276,6 +357,8 @@ void schedule_destroy(struct schedule **s)
         return;
     free((*s)->exact_us);
     free((*s)->heap);
+    free((*s)->order);
+    free((*s)->has_slot);
     free(*s);
     *s = NULL;
 }
@@ -287,7 +370,7 @@ bool schedule_peek(const struct schedule *s, struct arrival *a)
     return s->n > 0;
 }
 
-void schedule_pop(struct schedule *s)
+static void replace_top(struct schedule *s)
 {
     struct arrival *a = &s->heap[0];
     double *due_us = &s->exact_us[a->session];
@@ -300,4 +383,13 @@ void schedule_pop(struct schedule *s)
     }
     if (s->n > 0)
         sink(s, 0);
+}
+
+void schedule_pop(struct schedule *s)
+{
+    s->slot++;
+    if (in_rounds(s->plan))
+        take_slot(s);
+    else
+        replace_top(s);
 }

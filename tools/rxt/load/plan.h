@@ -22,7 +22,8 @@ double spread_mean(const struct spread *s);
 enum { PLAN_TURNS_MAX = 20000000 }; /* of all sessions: each has a record */
 
 struct load_plan {
-    uint32_t n_session, n_turn;
+    uint32_t n_session, n_turn; /* sessions that speak at the same time, turns of each */
+    uint32_t n_young; /* of them, the last ones: a fresh session every PLAN_YOUNG_TURNS turns */
     uint64_t seed;
     struct spread gap_us; /* from one turn of a session to its next */
     double ramp_us;       /* the sessions begin one after the other in this time */
@@ -55,6 +56,8 @@ double plan_draw(const struct load_plan *p, uint32_t session, uint32_t turn,
                  enum plan_purpose purpose);
 /* Mixes 64 bits (splitmix64). */
 uint64_t plan_mix(uint64_t x);
+/* Below n, uniform; the next of its state. */
+uint32_t plan_pick(uint64_t *state, uint32_t n);
 
 #define PLAN_QUERY_MAX 8192
 /* The turn's question and options; the text may lie in room. Session and id are the caller's. */
@@ -69,6 +72,16 @@ bool plan_vanishes(const struct load_plan *p, uint32_t session);
 bool plan_is_plain(const struct load_plan *p, uint32_t session);
 #define PLAN_VANISH_TURNS 0.25 /* share of their turns */
 
+#define PLAN_YOUNG_TURNS 50u
+bool plan_is_young(const struct load_plan *p, uint32_t session);
+/* Where a turn takes place: the number of the session at the server, and of the turn in it. A young
+ * session is one of the server's after the other. */
+struct plan_place {
+    uint32_t session, turn;
+};
+struct plan_place plan_place(const struct load_plan *p, uint32_t session, uint32_t turn);
+uint32_t plan_places(const struct load_plan *p); /* sessions at the server, in all */
+
 /* Reads {"query": ...} or {"q": ...} lines (JSONL). */
 enum rxt_status plan_read_script(struct load_plan *p, const char *path, struct rxt_error *err);
 void plan_free(struct load_plan *p);
@@ -77,7 +90,10 @@ void plan_free(struct load_plan *p);
 
 #define SCHEDULE_END_US 1e18 /* nothing is due later */
 
-struct schedule; /* opaque: the turns of all sessions in the order of their times */
+/* The turns of all sessions in the order of their times. With young sessions and fixed gaps, the
+ * times are even and who speaks is drawn: every session once a round, and not before half of the
+ * others have spoken. So old and young meet the same moments and the same neighbours. */
+struct schedule; /* opaque */
 
 enum rxt_status schedule_create(struct schedule **out, const struct load_plan *p);
 void schedule_destroy(struct schedule **s); /* NULL-safe */

@@ -14,14 +14,16 @@ static void put_by_turn(const struct load_outcome *o, struct report *r, const ch
 {
     const struct chart axes = {.x_name = "number of the turn", .y_name = "ms"};
     const uint32_t n = o->d->plan->n_turn;
-    double x[BINS], p10[BINS], p50[BINS], p90[BINS], p99[BINS];
+    double x[BINS], p10[BINS], p50[BINS], p90[BINS], p99[BINS], young[BINS];
     int bins = 0;
     double *room = calloc(drive_records(o->d), sizeof *room);
     struct section *s = report_chart(r, key, title, &axes);
     for (uint32_t b = 0; room && b < BINS; b++) {
         uint32_t from = (uint32_t)((uint64_t)n * b / BINS);
         uint32_t end = (uint32_t)((uint64_t)n * (b + 1) / BINS);
-        size_t m = outcome_values(o, from, end, kind, room);
+        const size_t m_young = outcome_values(o, true, from, end, kind, room);
+        young[bins] = quantile(room, m_young, 0.5);
+        const size_t m = outcome_values(o, false, from, end, kind, room);
         if (m == 0)
             continue;
         x[bins] = (from + end + 1) / 2.0;
@@ -41,15 +43,24 @@ static void put_by_turn(const struct load_outcome *o, struct report *r, const ch
                                     .y = p10,
                                     .top = p90});
     section_series(r, s, &(struct series){.name = "median", .n = bins, .x = x, .y = p50});
+    if (o->d->plan->n_young > 0)
+        section_series(r, s,
+                       &(struct series){.name = "median of young sessions at the same time",
+                                        .colour = 2,
+                                        .n = bins,
+                                        .x = x,
+                                        .y = young});
     section_series(
         r, s,
         &(struct series){.name = "p99", .colour = 1, .dashed = true, .n = bins, .x = x, .y = p99});
-    section_about(s,
-                  "Turns of equal length, counted from when they were due. The line through all of "
-                  "them moves by %.2f %% of the median over the whole run, at least %.2f %% and at "
-                  "most %.2f %%: %s.",
-                  100 * t->slope * t->n_turn / t->median, 100 * t->low * t->n_turn / t->median,
-                  100 * t->high * t->n_turn / t->median, trend_verdict_name(t->verdict));
+    section_about(
+        s,
+        "Turns of equal length, counted from when they were due. The line through all of "
+        "them%s moves by %.2f %% of the median over the whole run, at least %.2f %% and at "
+        "most %.2f %%: %s.",
+        o->d->plan->n_young > 0 ? ", less what young sessions took," : "",
+        100 * t->slope * t->n_turn / t->median, 100 * t->low * t->n_turn / t->median,
+        100 * t->high * t->n_turn / t->median, trend_verdict_name(t->verdict));
 }
 
 /* ---- distributions ------------------------------------------------------------------------ */

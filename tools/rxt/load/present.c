@@ -15,20 +15,39 @@ static const struct column verdict_columns[] = {
     {"measure", "measure", CELL_TEXT},     {"verdict", "verdict", CELL_TEXT},
     {"median_ms", "median ms", CELL_REAL}, {"slope", "moves by", CELL_SHARE},
     {"low", "from", CELL_SHARE},           {"high", "to", CELL_SHARE},
-    {"p99_ratio", "p99 ratio", CELL_REAL}, {"why", "because", CELL_TEXT},
+    {"p99_ratio", "p99 ratio", CELL_REAL}, {"over", "over young", CELL_SHARE},
+    {"why", "because", CELL_TEXT},
 };
 
-static void put_trend(struct report *r, struct section *s, const char *measure,
-                      const struct trend *t)
+static json_t *trend_row(const char *measure, const struct trend *t)
 {
     const double scale = t->n_turn / t->median;
-    report_row(r, s,
-               json_pack("{ss so so so so so sI ss ss}", "measure", measure, "median_ms",
-                         plain_real(t->median / 1000), "slope", plain_real(t->slope * scale), "low",
-                         plain_real(t->low * scale), "high", plain_real(t->high * scale),
-                         "p99_ratio", plain_real(t->p99_last / t->p99_first), "turns",
-                         (json_int_t)t->n, "verdict", trend_verdict_name(t->verdict), "why",
-                         t->why));
+    return json_pack("{ss so so so so so sI ss ss}", "measure", measure, "median_ms",
+                     plain_real(t->median / 1000), "slope", plain_real(t->slope * scale), "low",
+                     plain_real(t->low * scale), "high", plain_real(t->high * scale), "p99_ratio",
+                     plain_real(t->p99_last / t->p99_first), "turns", (json_int_t)t->n, "verdict",
+                     trend_verdict_name(t->verdict), "why", t->why);
+}
+
+/* The line that decides; against young sessions the plain one, too, which does not. */
+static void put_trend(const struct load_outcome *o, struct report *r, struct section *s,
+                      const char *measure, const struct trend *t, const struct trend *plain)
+{
+    char name[48];
+    json_t *row = trend_row(measure, t);
+    if (o->d->plan->n_young == 0) {
+        report_row(r, s, row);
+        return;
+    }
+    (void)json_object_set_new(row, "over", plain_real(t->over));
+    (void)json_object_set_new(row, "over_low", plain_real(t->over_low));
+    (void)json_object_set_new(row, "over_high", plain_real(t->over_high));
+    report_row(r, s, row);
+    (void)snprintf(name, sizeof name, "%s, plain line", measure);
+    row = trend_row(name, plain);
+    (void)json_object_set_new(row, "verdict", json_string("does not decide"));
+    (void)json_object_set_new(row, "why", json_string("the machine moves it, too"));
+    report_row(r, s, row);
 }
 
 static void put_verdict(const struct load_outcome *o, struct report *r)
@@ -36,16 +55,20 @@ static void put_verdict(const struct load_outcome *o, struct report *r)
     struct section *s =
         report_table(r, "constant", "Does latency depend on the number of the turn?",
                      verdict_columns, COUNT_OF(verdict_columns));
-    put_trend(r, s, "first token", &o->first);
-    put_trend(r, s, "turn", &o->turn);
-    put_trend(r, s, "memory lag", &o->memory);
+    put_trend(o, r, s, "first token", &o->first, &o->plain_first);
+    put_trend(o, r, s, "turn", &o->turn, &o->plain_turn);
+    put_trend(o, r, s, "memory lag", &o->memory, &o->plain_memory);
+    const bool young = o->d->plan->n_young > 0;
     section_about(s,
                   "A straight line through all turns behind the first %u that have %u tokens of "
-                  "question and %u of answer: how far it moves over %u turns, as a share of the "
-                  "median, and its 95 %% interval (bootstrap over sessions and blocks of turns). "
+                  "question and %u of answer%s: how far it moves over %u turns, as a share of the "
+                  "median, and its 95 %% interval (bootstrap over sessions and blocks of %s). "
                   "p99 ratio: the last tenth of the turns over the first ones. Constant: the "
-                  "interval within +-3 %%, the ratio at most 1.10. First token and turn decide.",
-                  o->warmup, o->n_query, o->n_answer, o->d->plan->n_turn);
+                  "interval within +-3 %%, the ratio at most 1.10. First token and turn decide%s.",
+                  o->warmup, o->n_query, o->n_answer,
+                  young ? ", less what young sessions took at the same time" : "",
+                  o->d->plan->n_turn, young ? "time" : "turns",
+                  young ? ", not their plain lines" : "");
 }
 
 /* ---- latencies ---------------------------------------------------------------------------- */
@@ -103,7 +126,7 @@ static void put_turns(const struct load_outcome *o, struct report *r, struct sec
         {"first_p50", "first_p99"}, {"turn_p50", "turn_p99"}, {"lag_p50", "lag_p99"}};
     json_t *row = json_pack("{sI sI}", "first", (json_int_t)first + 1, "last", (json_int_t)end);
     for (int k = 0; k < 3 && row; k++) {
-        size_t n = outcome_values(o, first, end, (enum turn_value)k, room);
+        size_t n = outcome_values(o, false, first, end, (enum turn_value)k, room);
         if (k == 0)
             (void)json_object_set_new(row, "n", json_integer((json_int_t)n));
         (void)json_object_set_new(row, key[k][0], plain_real(quantile(room, n, 0.5)));
@@ -131,7 +154,8 @@ static void put_by_turn(const struct load_outcome *o, struct report *r)
         put_turns(o, r, s, from, end, room);
         from = end;
     }
-    section_about(s, "Turns of those lengths: first token, whole turn and memory lag, in ms.");
+    section_about(s, "Turns of those lengths: first token, whole turn and memory lag, in ms.%s",
+                  o->d->plan->n_young > 0 ? " Young sessions are not among them." : "");
     free(room);
 }
 
@@ -140,6 +164,7 @@ static void put_by_turn(const struct load_outcome *o, struct report *r)
 static const struct column run_columns[] = {
     {"model", "model", CELL_TEXT},
     {"sessions", "sessions", CELL_COUNT},
+    {"young", "young sessions beside them", CELL_COUNT},
     {"turns", "turns of each", CELL_COUNT},
     {"seconds", "seconds", CELL_REAL},
     {"asked_s", "turns asked a second", CELL_REAL},
@@ -199,26 +224,27 @@ static void put_run(const struct load_outcome *o, struct report *r)
     const double s = (double)(d->end_us - d->start_us) / 1e6;
     const bool limits = l->first_token_ms || l->turn_ms || l->token_ms || l->memory_ms;
     struct section *x = report_facts(r, "run", "The run", run_columns, COUNT_OF(run_columns));
-    report_row(r, x,
-               json_pack("{so so so so sf so so so so so so so so so so so so so so so so so so so "
-                         "so so sf so si}",
-                         "model", plain_text(client_many_welcome(d->client)->model), "sessions",
-                         number(d->plan->n_session), "turns", number(d->plan->n_turn), "sent",
-                         number(d->n_sent), "seconds", s, "asked_s",
-                         quotient(d->plan->n_session * 1e6, spread_mean(&d->plan->gap_us)),
-                         "done_s", quotient((double)d->n_done, s), "tokens_s",
-                         quotient((double)answer_tokens(d), s), "vanished", mishap(d->n_vanished),
-                         "good_s", limits ? quotient((double)o->n_good, s) : json_null(), "good",
-                         limits ? quotient((double)o->n_good, (double)d->n_sent) : json_null(),
-                         "done", number(d->n_done), "cancelled", mishap(d->n_cancelled), "refused",
-                         mishap(d->n_refused), "unanswered", mishap(drive_open_turns(d)),
-                         "memory_failed", mishap(d->n_memory_failed), "full", number(o->n_full),
-                         "query_tokens", number(o->n_query), "answer_tokens", number(o->n_answer),
-                         "lost", number(o->n_lost), "forgotten", mishap(o->n_forgotten), "doubled",
-                         mishap(o->n_doubled), "differs", mishap(d->n_answer_differs), "connected",
-                         mishap(d->n_connected), "start_us", number(d->start_us), "events",
-                         quotient((double)d->n_event, s), "cpu_s", d->cpu_s, "cpu_share",
-                         quotient(d->cpu_s, s), "code", o->code));
+    report_row(
+        r, x,
+        json_pack("{so so so so so sf so so so so so so so so so so so so so so so so so so so "
+                  "so so sf so si}",
+                  "model", plain_text(client_many_welcome(d->client)->model), "sessions",
+                  number(d->plan->n_session - d->plan->n_young), "young", mishap(d->plan->n_young),
+                  "turns", number(d->plan->n_turn), "sent", number(d->n_sent), "seconds", s,
+                  "asked_s", quotient(d->plan->n_session * 1e6, spread_mean(&d->plan->gap_us)),
+                  "done_s", quotient((double)d->n_done, s), "tokens_s",
+                  quotient((double)answer_tokens(d), s), "vanished", mishap(d->n_vanished),
+                  "good_s", limits ? quotient((double)o->n_good, s) : json_null(), "good",
+                  limits ? quotient((double)o->n_good, (double)d->n_sent) : json_null(), "done",
+                  number(d->n_done), "cancelled", mishap(d->n_cancelled), "refused",
+                  mishap(d->n_refused), "unanswered", mishap(drive_open_turns(d)), "memory_failed",
+                  mishap(d->n_memory_failed), "full", number(o->n_full), "query_tokens",
+                  number(o->n_query), "answer_tokens", number(o->n_answer), "lost",
+                  number(o->n_lost), "forgotten", mishap(o->n_forgotten), "doubled",
+                  mishap(o->n_doubled), "differs", mishap(d->n_answer_differs), "connected",
+                  mishap(d->n_connected), "start_us", number(d->start_us), "events",
+                  quotient((double)d->n_event, s), "cpu_s", d->cpu_s, "cpu_share",
+                  quotient(d->cpu_s, s), "code", o->code));
 }
 
 static const struct column error_columns[] = {{"code", "code", CELL_COUNT},
@@ -263,11 +289,13 @@ enum rxt_status outcome_csv(const struct drive *d, const char *path, struct rxt_
                 f);
     for (size_t i = 0; i < drive_records(d); i++) {
         const struct turn_record *t = &d->turn[i];
-        (void)fprintf(f, "%zu,%zu,%s,%u,%llu,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u\n",
-                      i / d->plan->n_turn, i % d->plan->n_turn + 1, name[t->outcome], t->code,
-                      (unsigned long long)t->due_us, t->slip_us, t->first_us, t->done_us,
-                      t->memory_us, t->queue_us, t->server_first_us, t->answer_us, t->journal_us,
-                      t->lag_us, t->n_query, t->n_answer);
+        const struct plan_place at =
+            plan_place(d->plan, (uint32_t)(i / d->plan->n_turn), (uint32_t)(i % d->plan->n_turn));
+        (void)fprintf(f, "%u,%u,%s,%u,%llu,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u,%u\n", at.session,
+                      at.turn + 1, name[t->outcome], t->code, (unsigned long long)t->due_us,
+                      t->slip_us, t->first_us, t->done_us, t->memory_us, t->queue_us,
+                      t->server_first_us, t->answer_us, t->journal_us, t->lag_us, t->n_query,
+                      t->n_answer);
     }
     bool good = !ferror(f);
     if (fclose(f) != 0 || !good)

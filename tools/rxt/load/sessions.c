@@ -96,7 +96,7 @@ static enum rxt_status take_answer(struct round *r, const struct client_many_eve
 /* What comes late of the run has the tag of a turn, which is no session's. */
 static enum rxt_status go_round(struct round *r, struct rxt_error *err)
 {
-    const uint32_t n = r->d->plan->n_session;
+    const uint32_t n = plan_places(r->d->plan);
     r->heard_us = clock_us();
     for (uint32_t i = 0; i < n; i++) {
         r->d->session[i].answered = false;

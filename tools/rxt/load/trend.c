@@ -53,55 +53,80 @@ static double slope_of(const struct sums *s)
 
 /* ---- the bootstrap ------------------------------------------------------------------------ */
 
-enum { BLOCKS = 50, BLOCK_TURNS = 5 }; /* at most so many, of at least so many turns */
+/* At most so many blocks, of at least so many turns. Blocks of moments are at least as long as a
+ * young session, whose turns may have something in common; but a few there must be. */
+enum { BLOCKS = 50, BLOCK_TURNS = 5, MOMENT_BLOCKS = 10 };
+
+static uint32_t count_blocks(const struct trend_config *cfg)
+{
+    const uint32_t turns = cfg->n_turn - cfg->warmup;
+    uint32_t n = turns / (cfg->n_moment > 0 ? PLAN_YOUNG_TURNS : BLOCK_TURNS);
+    if (n > BLOCKS)
+        n = BLOCKS;
+    if (cfg->n_moment > 0 && n < MOMENT_BLOCKS)
+        n = cfg->n_moment < MOMENT_BLOCKS ? cfg->n_moment : MOMENT_BLOCKS;
+    return n > 0 ? n : 1;
+}
+
+static uint32_t block_of(const struct trend_config *cfg, const struct trend_point *p, uint32_t n)
+{
+    return cfg->n_moment > 0
+               ? (uint32_t)((uint64_t)p->moment * n / cfg->n_moment)
+               : (uint32_t)((uint64_t)(p->turn - cfg->warmup) * n / (cfg->n_turn - cfg->warmup));
+}
 
 struct grid { /* sums of each session's turns in each block */
     struct sums *cell;
     uint32_t n_session, n_block;
 };
 
-static uint32_t draw_of(uint64_t *state, uint32_t n)
+static double over(double mean, const struct trend_config *cfg)
 {
-    *state = plan_mix(*state);
-    return (uint32_t)((*state >> 32) * n >> 32);
+    return cfg->n_moment > 0 ? mean / cfg->reference - 1 : (double)NAN;
 }
 
-static double draw_slope(const struct grid *g, uint32_t *weight, uint64_t *state)
+static struct sums draw(const struct grid *g, uint32_t *weight, uint64_t *state)
 {
     struct sums all = {0};
     uint32_t *blocks = weight + g->n_session;
     for (uint32_t i = 0; i < g->n_session + g->n_block; i++)
         weight[i] = 0;
     for (uint32_t i = 0; i < g->n_session; i++)
-        weight[draw_of(state, g->n_session)]++;
+        weight[plan_pick(state, g->n_session)]++;
     for (uint32_t i = 0; i < g->n_block; i++)
-        blocks[draw_of(state, g->n_block)]++;
+        blocks[plan_pick(state, g->n_block)]++;
     for (uint32_t s = 0; s < g->n_session; s++)
         for (uint32_t b = 0; weight[s] && b < g->n_block; b++)
             if (blocks[b])
                 add(&all, (double)weight[s] * blocks[b], &g->cell[(size_t)s * g->n_block + b]);
-    return slope_of(&all);
+    return all;
 }
 
-static enum rxt_status bootstrap(struct trend *t, const struct grid *g, uint32_t n_draw,
-                                 uint64_t seed)
+static enum rxt_status bootstrap(struct trend *t, const struct grid *g,
+                                 const struct trend_config *cfg)
 {
-    double *slope = calloc(n_draw, sizeof *slope);
+    uint64_t state = cfg->seed;
+    double *slope = calloc(cfg->n_draw, sizeof *slope);
+    double *mean = calloc(cfg->n_draw, sizeof *mean);
     uint32_t *weight = calloc((size_t)g->n_session + g->n_block, sizeof *weight);
+    const bool good = slope && mean && weight;
     size_t n = 0;
-    if (slope && weight)
-        for (uint32_t i = 0; i < n_draw; i++) {
-            double one = draw_slope(g, weight, &seed);
-            if (isfinite(one))
-                slope[n++] = one;
-        }
-    bool good = slope && weight;
+    for (uint32_t i = 0; good && i < cfg->n_draw; i++) {
+        const struct sums one = draw(g, weight, &state);
+        slope[n] = slope_of(&one);
+        mean[n] = one.y / one.n;
+        n += isfinite(slope[n]);
+    }
     if (good) {
         sort_values(slope, n);
+        sort_values(mean, n);
         t->low = quantile(slope, n, 0.025);
         t->high = quantile(slope, n, 0.975);
+        t->over_low = over(quantile(mean, n, 0.025), cfg);
+        t->over_high = over(quantile(mean, n, 0.975), cfg);
     }
     free(slope);
+    free(mean);
     free(weight);
     return good ? RXT_OK : RXT_ENOMEM;
 }
@@ -170,9 +195,9 @@ static void fill(struct grid *g, struct sums *all, const struct trend_point *poi
         /* From the middle, so that the products stay small. */
         double x = points[i].turn - cfg->warmup - turns / 2.0, y = points[i].value;
         const struct sums one = {1, x, y, x * x, x * y};
-        uint32_t b = (uint32_t)((uint64_t)(points[i].turn - cfg->warmup) * g->n_block / turns);
-        add(&g->cell[(size_t)points[i].session * g->n_block + b], 1, &one);
-        add(all, 1, &one);
+        const uint32_t b = block_of(cfg, &points[i], g->n_block);
+        add(&g->cell[(size_t)points[i].session * g->n_block + b], points[i].weight, &one);
+        add(all, points[i].weight, &one);
     }
 }
 
@@ -182,8 +207,7 @@ static enum rxt_status fit(struct trend *t, const struct trend_point *points, si
     const uint32_t turns = cfg->n_turn - cfg->warmup;
     const uint32_t window = turns / 10 < TREND_FIRST ? turns / 10 : TREND_FIRST;
     struct sums all = {0};
-    struct grid g = {.n_session = cfg->n_session, .n_block = turns / BLOCK_TURNS};
-    g.n_block = g.n_block > BLOCKS ? BLOCKS : g.n_block < 1 ? 1 : g.n_block;
+    struct grid g = {.n_session = cfg->n_session, .n_block = count_blocks(cfg)};
     g.cell = calloc((size_t)g.n_session * g.n_block, sizeof *g.cell);
     if (!g.cell)
         return RXT_ENOMEM;
@@ -193,9 +217,10 @@ static enum rxt_status fit(struct trend *t, const struct trend_point *points, si
     sort_values(room, n);
     t->median = quantile(room, n, 0.5);
     t->slope = slope_of(&all);
+    t->over = over(all.y / all.n, cfg);
     t->p99_first = p99_of(points, n, cfg->warmup, cfg->warmup + window, room);
     t->p99_last = p99_of(points, n, cfg->n_turn - turns / 10, cfg->n_turn, room);
-    enum rxt_status st = bootstrap(t, &g, cfg->n_draw, cfg->seed);
+    enum rxt_status st = bootstrap(t, &g, cfg);
     free(g.cell);
     return st;
 }
@@ -210,7 +235,10 @@ enum rxt_status trend_fit(struct trend *t, struct trend_point *points, size_t n,
                         .low = NAN,
                         .high = NAN,
                         .p99_first = NAN,
-                        .p99_last = NAN};
+                        .p99_last = NAN,
+                        .over = NAN,
+                        .over_low = NAN,
+                        .over_high = NAN};
     for (size_t i = 0; i < n; i++)
         if (points[i].turn >= cfg->warmup && points[i].turn < cfg->n_turn)
             points[m++] = points[i];

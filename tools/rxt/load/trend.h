@@ -11,6 +11,9 @@
 struct trend_point {
     uint32_t session, turn; /* from 0 */
     double value;
+    uint64_t due_us; /* since the start of the run */
+    double weight;   /* in the line; 1 = it counts as the others do */
+    uint32_t moment; /* of trend_config.n_moment */
 };
 
 /* The bounds of the verdict (issue: constant latency). */
@@ -26,18 +29,23 @@ struct trend {
     double slope;               /* per turn, least squares */
     double low, high;           /* 95 % interval of the slope */
     double p99_first, p99_last; /* NaN: fewer than TREND_SAMPLES */
-    uint32_t n_turn;            /* that the run has */
+    /* By what share the mean is above trend_config.reference, and its 95 % interval; NaN without.
+     */
+    double over, over_low, over_high;
+    uint32_t n_turn; /* that the run has */
     enum trend_verdict verdict;
     char why[48]; /* a sentence */
 };
 
 /* Fits turns `warmup` to n_turn - 1 of all points. The interval is that of a bootstrap, n_draw
  * times: sessions are drawn with replacement, and (since a stall hits neighbours, in all sessions
- * at a time) blocks of turns, the same for every session. Points may come in any order; the array
- * is used up. ENOMEM. */
+ * at a time) blocks of turns, the same for every session. With moments (load/level.h), blocks are
+ * of them. Points may come in any order; the array is used up. ENOMEM. */
 struct trend_config {
     uint32_t n_session, n_turn, warmup, n_draw;
     uint64_t seed;
+    uint32_t n_moment; /* 0 = none */
+    double reference;  /* what the young sessions take; of moments only */
 };
 enum rxt_status trend_fit(struct trend *t, struct trend_point *points, size_t n,
                           const struct trend_config *cfg);
