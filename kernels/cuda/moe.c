@@ -2,7 +2,6 @@
 
 #include "kernels/base/count.h"
 #include "kernels/base/mem.h"
-#include "kernels/cuda/experts_few_impl.h"
 #include "kernels/cuda/scratch_impl.h"
 #include "kernels/cuda/step_impl.h"
 #include "kernels/host_impl.h"
@@ -145,7 +144,7 @@ static void *run_router(struct cuda_lane *ln, const struct cuda_moe *w, const st
     return rows;
 }
 
-/* Choice, y [R*K,D] of the slots, y_shared [Ns][R,D], and the sum of both. */
+/* y [R*K,D] of the slots and y_shared [Ns][R,D], two launches for both. */
 static void run_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct moe_sum *s,
                         const void *rows)
 {
@@ -174,14 +173,8 @@ static void run_experts(struct cuda_lane *ln, const struct cuda_moe *w, struct m
     up[0].max_item = down[0].max_item = s->r.max_item;
     s->y = down[0].out;
     s->y_shared = n == 2 ? down[1].out : NULL;
-    route_launch(ln, &s->r);
-    if (experts_few_fits(ln, up, down, n, s)) {
-        experts_few_launch(ln, up, down, n, s);
-        return;
-    }
     gemm_launch(ln, up, n);
     gemm_launch(ln, down, n);
-    moe_sum_launch(ln, s);
 }
 
 /* Reads back which experts were chosen; only where somebody wants to count them. More than the
@@ -214,8 +207,10 @@ enum rxt_status cuda_moe_add(struct lane *lane, struct tensor x, const struct we
         .shared_scale = w->shared_scale,
     };
     const void *rows = run_router(ln, w, &s.r, x, norm);
-    run_experts(ln, w, &s, rows);
+    route_launch(ln, &s.r);
     if (count_experts_wanted())
         TRY(count_chosen(ln, &s.r));
+    run_experts(ln, w, &s, rows);
+    moe_sum_launch(ln, &s);
     return cuda_done(ln);
 }

@@ -17,17 +17,36 @@
  *          bits, which come out the same in any order. */
 #include "kernels/cuda/moe_impl.h"
 
-#include "kernels/cuda/moe_sum_impl.cuh"
-#include "kernels/cuda/route_row_impl.cuh"
+#include "kernels/cuda/device_impl.cuh"
 
-#define THREADS 256     /* that choose */
-#define FEW_THREADS 512 /* a warp for each of 8 rows, and one for its shared experts */
+#define THREADS 256 /* that choose */
 #define WARPS (THREADS / 32)
 #define PLAN_THREADS 1024
 #define PLAN_WARPS (PLAN_THREADS / 32)
+#define FEW_EXPERTS 384 /* 12 a lane */
+#define FEW_CHOICES 128
 #define PLAN_WORDS 32768 /* of bits */
 
 /* ---- choice ---- */
+
+/* A probability as a number that grows with it: 0 was chosen already, 1 is not a number, which is
+ * less than nothing, but can be chosen. */
+static __device__ inline uint32_t key_of(float p)
+{
+    return p == p ? __float_as_uint(p) + 2u : 1u;
+}
+__device__ inline float key_value(uint32_t key)
+{
+    return key > 1 ? __uint_as_float(key - 2u) : NAN;
+}
+
+__device__ inline float warp_max(float v)
+{
+#pragma unroll
+    for (int apart = 16; apart > 0; apart /= 2)
+        v = max_or_b(__shfl_xor_sync(0xFFFFFFFFu, v, apart), v);
+    return v;
+}
 
 /* Softmax of p[n] in memory, in place, by a warp. What a lane has of it beside its first is seldom
  * there, and read again. */
@@ -55,30 +74,137 @@ __device__ inline void softmax(float *p, int32_t n, bool real)
     }
 }
 
-/* One row, by a warp. near: the choices are left there too, unless it is NULL. Not real: only
- * there.
- */
+/* A lane's best key and which of its N it is; the first of equal ones. */
+struct best {
+    uint32_t key;
+    int32_t at;
+};
+/* The better of two, a being the first. */
+__device__ inline struct best better(struct best a, struct best b)
+{
+    return b.key > a.key ? b : a;
+}
+/* Of 4 at a time, which is shorter than a chain. */
+template <int N> __device__ inline struct best best_of(const uint32_t key[N])
+{
+    static_assert(N % 4 == 0, "fours");
+    struct best all = {0, 0};
+#pragma unroll
+    for (int j = 0; j < N; j += 4) {
+        struct best low = better({key[j], j}, {key[j + 1], j + 1});
+        struct best high = better({key[j + 2], j + 2}, {key[j + 3], j + 3});
+        all = j == 0 ? better(low, high) : better(all, better(low, high));
+    }
+    return all;
+}
+
+__device__ inline float reciprocal_near(float v)
+{
+#ifdef __CUDACC__
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(v));
+    return y;
+#else
+    return 1.0f / v;
+#endif
+}
+
+/* The bits of n / sum, n from 0 to 1, for all of a warp: where no remainder can be too small, what
+ * the compiler makes of a division, but for its test of each; else that. */
+template <int N> __device__ inline void divide(uint32_t n[N], float sum)
+{
+    float least = 1.0f; /* of those that are not 0; a NaN among them is one in the sum */
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float p = __uint_as_float(n[j]);
+        least = fminf(least, p == 0.0f ? 1.0f : p);
+    }
+    bool plain = sum >= 1.0f && sum <= 0x1p20f && least >= 0x1p-90f;
+    if (__any_sync(0xFFFFFFFFu, !plain)) {
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            n[j] = __float_as_uint(__uint_as_float(n[j]) / sum);
+        return;
+    }
+    float near = reciprocal_near(sum);
+    float part = fmaf(near, fmaf(-sum, near, 1.0f), near);
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float p = __uint_as_float(n[j]), q = p * part;
+        n[j] = __float_as_uint(fmaf(part, fmaf(-sum, q, p), q));
+    }
+}
+
+/* One row, by a warp; a lane has the experts lane, lane + 32, ..., N of them. near: the choices are
+ * left there too, unless it is NULL. Not real: only there. */
 template <int N>
 __device__ inline void route_row(const struct route &r, int32_t row, int32_t *near, bool real)
 {
-    int64_t first = (int64_t)row * r.top_k;
     int32_t lane = (int32_t)threadIdx.x % 32;
-    float sum = choose<N>(
-        r.logits + (int64_t)row * r.n_expert, r.n_expert, r.top_k, // logits[row,:]
-        [&](int32_t k, int32_t expert) {
-            if (real)
-                r.expert[first + k] = expert; // expert[row,k]
-            if (near)
-                near[k] = expert;
-        },
-        [&](int32_t k, float share) {
-            if (real)
-                r.share[first + k] = share; // share[row,k]
-        });
+    const float *logits = r.logits + (int64_t)row * r.n_expert; // logits[row,:]
+    uint32_t key[N]; /* first a logit's bits, then a probability's, then its key */
+    float top = -INFINITY, sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float v = lane + 32 * j < r.n_expert ? __ldcg(logits + lane + 32 * j) : -INFINITY;
+        key[j] = __float_as_uint(v);
+        top = max_or_b(v, top);
+    }
+    top = warp_max(top);
+#pragma unroll
+    for (int j = 0; j < N; j++) { /* without a branch, so that they run side by side */
+        float p = exp_below(__uint_as_float(key[j]) - top);
+        p = lane + 32 * j < r.n_expert ? p : 0.0f;
+        key[j] = __float_as_uint(p);
+        sum = sum + p;
+    }
+    sum = warp_sum(sum);
+    divide<N>(key, sum);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        key[j] = lane + 32 * j < r.n_expert ? key_of(__uint_as_float(key[j])) : 0;
+    struct best own_best = best_of<N>(key);
+    float own = 0.0f;
+    int32_t chosen = 0;
+    sum = 0.0f;
+#pragma unroll 1
+    for (int32_t k = 0; k < r.top_k; k++) {
+        uint32_t most = __reduce_max_sync(0xFFFFFFFFu, own_best.key);
+        uint32_t index = UINT32_MAX;
+        if (own_best.key == most)
+            index = (uint32_t)(lane + 32 * own_best.at);
+        index = __reduce_min_sync(0xFFFFFFFFu, index);
+        if (index == (uint32_t)(lane + 32 * own_best.at)) {
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                if (j == own_best.at)
+                    key[j] = 0;
+            own_best = best_of<N>(key);
+        }
+        float v = key_value(most);
+        sum = sum + v;
+        if (k % 32 == lane) {
+            own = v;
+            chosen = (int32_t)index;
+        }
+        if (k % 32 == 31 || k + 1 == r.top_k) {
+            int32_t at = k / 32 * 32 + lane;
+            if (lane <= k % 32) {
+                int64_t to = (int64_t)row * r.top_k + at;
+                float share = k + 1 == r.top_k ? own / (sum + 1e-9f) : own;
+                if (real) {
+                    r.expert[to] = chosen; // expert[row,k]
+                    r.share[to] = share;   // share[row,k]
+                }
+                if (near)
+                    near[at] = chosen;
+            }
+        }
+    }
     int32_t before_last = real ? (r.top_k - 1) / 32 * 32 : 0; /* those before the last 32 */
 #pragma unroll 1
     for (int32_t k = lane; k < before_last; k += 32) {
-        float *share = r.share + first + k; // share[row,k]
+        float *share = r.share + (int64_t)row * r.top_k + k; // share[row,k]
         *share = *share / (sum + 1e-9f);
     }
 }
@@ -326,7 +452,7 @@ __device__ inline void plan_few(const struct route &r, const int4 *chosen, int4 
 
 /* Rows, and parts of shared experts, a warp each; at most GEMM_ITEM rows. */
 template <int N>
-static __global__ void __launch_bounds__(FEW_THREADS, 1)
+static __global__ void __launch_bounds__(THREADS, 1)
     route_few(const __grid_constant__ struct route r)
 {
     __shared__ int4 chosen[FEW_CHOICES / 4], first[FEW_CHOICES / 4];
@@ -344,7 +470,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, 1)
         if (real)
             wait_for_previous();
 #pragma unroll 1
-        for (int32_t task = warp; task < tasks; task += FEW_THREADS / 32)
+        for (int32_t task = warp; task < tasks; task += WARPS)
             if (task < r.n_row)
                 route_row<N>(r, task, (int32_t *)chosen + task * r.top_k, real);
             else
@@ -358,7 +484,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, 1)
 extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
 {
     if (r->n_row * r->top_k <= FEW_CHOICES && r->n_row <= GEMM_ITEM && r->n_expert <= FEW_EXPERTS) {
-        LAUNCH(route_few<FEW_EXPERTS / 32>, 1, FEW_THREADS, 0, ln, *r);
+        LAUNCH(route_few<FEW_EXPERTS / 32>, 1, THREADS, 0, ln, *r);
         return;
     }
     int32_t words = (r->n_row + 31) / 32, most = PLAN_WORDS / r->n_expert;
@@ -374,6 +500,7 @@ extern "C" void route_launch(struct cuda_lane *ln, const struct route *r)
 /* ---- sum ---- */
 
 #define SUM_THREADS 64
+#define SUM_AHEAD 10 /* results under way together */
 
 /* sum[8] += part * y[i..i+7] of n rows of results, each addition rounded; y(k), part(k): of row k.
  */
@@ -454,7 +581,33 @@ template <class T> static __global__ void sum_rows(const __grid_constant__ struc
 
 /* Two columns a thread, little code: a row of a decode step waits for each of its loads. */
 #define PAIR_THREADS 256
+#define SHARED_AHEAD 2   /* results of shared experts under way together */
 #define PAIR_REHEARSE 16 /* rows of a launch that goes through its code once ahead of the wait */
+
+struct pair {
+    float v[2];
+};
+__device__ inline struct pair unpacked(uint32_t w)
+{
+    return {{low_of(w), high_of(w)}};
+}
+/* Past L1: a rehearsal reads it too. */
+__device__ inline struct pair pair_at(const bf16 *p)
+{
+    return unpacked(__ldcg((const uint32_t *)p));
+}
+
+__device__ inline void add_pair(struct pair *sum, float share, const struct pair &y)
+{
+    struct pair part = unpacked(pair_of(share * y.v[0], share * y.v[1]));
+    *sum = unpacked(pair_of(sum->v[0] + part.v[0], sum->v[1] + part.v[1]));
+}
+__device__ inline void add_pair_bias(struct pair *sum, float scale, const float *bias, int32_t i)
+{
+    struct pair part = unpacked(pair_of(sum->v[0] * scale, sum->v[1] * scale));
+    *sum = unpacked(
+        pair_of(part.v[0] + (bias ? bias[i] : 0.0f), part.v[1] + (bias ? bias[i + 1] : 0.0f)));
+}
 
 static __global__ void __launch_bounds__(PAIR_THREADS)
     sum_pairs(const __grid_constant__ struct moe_sum s)
@@ -527,9 +680,14 @@ static __global__ void __launch_bounds__(PAIR_THREADS)
     }
 }
 
+static bool are_pairs(const struct moe_sum *s)
+{
+    return s->r.dim % 2 == 0 && s->x.stride % 2 == 0 && (uintptr_t)s->x.data % 4 == 0;
+}
+
 extern "C" void moe_sum_launch(struct cuda_lane *ln, const struct moe_sum *s)
 {
-    if (ln->base.be->act_dtype == DTYPE_BF16 && moe_sum_of_pairs(s))
+    if (ln->base.be->act_dtype == DTYPE_BF16 && are_pairs(s))
         LAUNCH(sum_pairs, (unsigned)s->r.n_row, PAIR_THREADS, 0, ln, *s);
     else if (ln->base.be->act_dtype == DTYPE_BF16)
         LAUNCH(sum_rows<bf16>, grid_rows(s->r.n_row), SUM_THREADS, 0, ln, *s);

@@ -73,13 +73,6 @@ static inline int32_t __shfl_xor_sync(uint32_t, int32_t v, int mask)
 {
     return (int32_t)emulator_exchange((uint32_t)v, emulated_thread.x % 32 ^ (unsigned)mask);
 }
-static inline uint32_t __ballot_sync(uint32_t, bool yes)
-{
-    int32_t all = yes ? (int32_t)(1u << threadIdx.x % 32) : 0;
-    for (int apart = 16; apart > 0; apart /= 2)
-        all |= __shfl_xor_sync(0xFFFFFFFFu, all, apart);
-    return (uint32_t)all;
-}
 static inline bool __any_sync(uint32_t, bool yes)
 {
     int32_t any = yes;
