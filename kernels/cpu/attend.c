@@ -20,22 +20,13 @@ int32_t pieces_count(const struct pieces *p)
     return n;
 }
 
-/* From seq and in_seq, which may be past the end of that sequence, to the piece. By rows pieces of
- * a sequence differ by one vector at most; else all but the last are whole. */
-static void find(struct piece *at, const struct pieces *p)
+/* The piece in_seq of the n pieces of a head of its sequence. By rows pieces differ by one vector
+ * at most; else all but the last are whole. */
+static void place(struct piece *at, const struct pieces *p, int32_t n)
 {
-    int32_t n = 0;
-    for (; at->seq < p->rows->n_seq; at->seq++) {
-        n = pieces_of(p, at->seq);
-        if (at->in_seq < n * p->n_head)
-            break;
-        at->in_seq -= n * p->n_head;
-    }
-    if (at->seq == p->rows->n_seq)
-        return;
-    int32_t n_vector = vectors_of(p, at->seq);
+    const int32_t n_vector = vectors_of(p, at->seq);
     if (p->by_rows) {
-        int64_t i = at->in_seq / p->n_head;
+        const int64_t i = at->in_seq / p->n_head;
         at->head = at->in_seq % p->n_head;
         at->first = (int32_t)(n_vector * i / n);
         at->last = (int32_t)(n_vector * (i + 1) / n);
@@ -43,6 +34,19 @@ static void find(struct piece *at, const struct pieces *p)
         at->head = at->in_seq / n;
         at->first = at->in_seq % n * p->size;
         at->last = n_vector - at->first < p->size ? n_vector : at->first + p->size;
+    }
+}
+
+/* From seq and in_seq, which may be past the end of that sequence, to the piece. */
+static void find(struct piece *at, const struct pieces *p)
+{
+    for (; at->seq < p->rows->n_seq; at->seq++) {
+        const int32_t n = pieces_of(p, at->seq);
+        if (n > 0 && at->in_seq < n * p->n_head) {
+            place(at, p, n);
+            return;
+        }
+        at->in_seq -= n * p->n_head;
     }
 }
 
