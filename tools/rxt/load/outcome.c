@@ -127,16 +127,16 @@ static enum rxt_status fit(struct trend *decides, struct trend *plain, const str
     enum rxt_status st = trend_fit(plain, points, n, &cfg);
     *decides = *plain;
     if (st == RXT_OK && p->n_young > 0) {
-        struct level l;
+        struct level l = {0};
         n = collect(o, false, value, points);
         const size_t n_young = collect(o, true, value, points + n);
         st = level_points(&l, points, &n, points + n, n_young);
         cfg.n_moment = l.n_moment;
         cfg.reference = l.young;
         cfg.flaw = l.flaw;
+        if (st == RXT_OK)
+            st = trend_fit(decides, points, n, &cfg);
     }
-    if (st == RXT_OK && p->n_young > 0)
-        st = trend_fit(decides, points, n, &cfg);
     free(points);
     return st;
 }
