@@ -195,7 +195,9 @@ enum rxt_status bridge_open(struct bridge **out, const struct rxt_model *m,
     TRY_OR(fail, make_tickets(b));
     TRY_OR(fail, make_image_buffers(b));
     TRY_OR(fail, rxt_worker_create(&b->worker, m, &worker));
-    TRY_OR(fail, memory_lane_create(&b->lane, m, b->cfg.n_spare, &b->back));
+    /* One after another each is ready sooner, and what only comes in waits for one of them. */
+    bool batch_pays = backend_batch_pays(rxt_model_backend(m), rxt_model_info(m)->weight_bytes);
+    TRY_OR(fail, memory_lane_create(&b->lane, m, batch_pays ? b->cfg.n_spare : 1, &b->back));
     *out = b;
     return RXT_OK;
 fail:

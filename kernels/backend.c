@@ -109,6 +109,11 @@ enum dtype backend_act_dtype(const struct backend *be)
     return be->act_dtype;
 }
 
+bool backend_batch_pays(const struct backend *be, size_t weight_bytes)
+{
+    return weight_bytes > be->alone_bytes;
+}
+
 void *backend_alloc(struct backend *be, size_t bytes)
 {
     return be->ops->alloc(be, bytes);

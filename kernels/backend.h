@@ -88,6 +88,9 @@ const char *
 backend_bit_class(const struct backend *be); /* "cpu-f32/1": arithmetic / kernel number */
 const char *backend_describe(const struct backend *be); /* "cpu, avx512, 2 threads" */
 enum dtype backend_act_dtype(const struct backend *be); /* of activations */
+/* Whether memories that are updated together take less time than one after another, by weights of
+ * so many bytes: a device that one does not fill, weights that no cache holds. */
+bool backend_batch_pays(const struct backend *be, size_t weight_bytes);
 /* Why the device can not be used any more; NULL while it works. Once it has failed all calls give
  * RXT_EDEVICE, or RXT_ENOMEM, until the process is started again. Any thread; the text stays. */
 const char *backend_failure(const struct backend *be);
@@ -133,8 +136,9 @@ enum rxt_status lane_step_end(struct lane *ln);
 void lane_branch(struct lane *ln, int32_t branch, int32_t after);
 /* Branches that the lane has, 1 to max_branch: more would not help this backend. */
 int32_t lane_branches(const struct lane *ln);
-/* For an answer lane between two of its steps: lets a memory lane that stands back work for about
- * so many microseconds. Returns at once if none waits. */
+/* For an answer lane between two of its steps: memory lanes are owed so many microseconds, by those
+ * who wait for them. A device that cannot count for itself puts them first while it is much; the
+ * CPU knows how long they have stood back. Returns at once. */
 void lane_give_way(struct lane *ln, uint32_t us);
 /* The lane has nothing to do for now: whoever stands back for it, or gives way to it, goes on at
  * once. Its next op ends that. */

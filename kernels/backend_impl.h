@@ -102,6 +102,7 @@ struct backend {
     const char *name, *bit_class;
     char describe[96];
     enum dtype act_dtype;
+    size_t alone_bytes;  /* up to these weights an update is as fast alone as in a batch */
     const char *failure; /* of a device, for good; atomic */
 };
 

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define MAX_THREADS 1024
+#define CACHE_BYTES ((size_t)64 << 20) /* weights beyond come out of DRAM */
 
 /* ---- backend ---- */
 
@@ -51,6 +52,7 @@ enum rxt_status cpu_backend_create(struct backend **out, const struct backend_co
     be->base.name = "cpu";
     be->base.bit_class = "cpu-f32/1";
     be->base.act_dtype = DTYPE_F32;
+    be->base.alone_bytes = CACHE_BYTES;
     (void)snprintf(be->base.describe, sizeof be->base.describe, "cpu, %s, %d thread%s",
                    cpu_isa_name(isa), n_thread, n_thread == 1 ? "" : "s");
     *out = &be->base;
@@ -160,14 +162,17 @@ void cpu_branch(struct lane *ln, int32_t branch, int32_t after)
     (void)after;
 }
 
+/* The pool knows by itself how long a memory lane has waited. */
 void cpu_give_way(struct lane *ln, uint32_t us)
 {
-    pool_give_way(cpu_lane(ln)->be->pool, us);
+    (void)ln;
+    (void)us;
 }
 
-void cpu_rest(struct lane *ln)
+void cpu_rest(struct lane *l)
 {
-    pool_rest(cpu_lane(ln)->be->pool, ln->priority == LANE_ANSWER);
+    struct cpu_lane *ln = cpu_lane(l);
+    pool_rest(ln->be->pool, l->priority == LANE_MEMORY ? &ln->pace : NULL);
 }
 
 enum rxt_status cpu_copy(struct lane *ln, void *dst, const void *src, size_t bytes)

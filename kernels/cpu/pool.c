@@ -17,8 +17,8 @@
 #define SPIN_US 50        /* of a worker without a task, before it sleeps */
 #define QUIET_US 500      /* without an answer task: an answer lane rests that has not said so */
 #define ROUND_US 200      /* of memory work between two looks at the answer lanes */
-#define ROUND_MIN_US 20   /* less is not worth starting */
-#define GIVE_WAY_US 300   /* an answer lane waits no longer behind the time it gives */
+#define BEHIND_US 10000   /* a memory lane that works for so long stands back no longer */
+#define IDLE_US 5000      /* without a task: a memory lane has rested */
 #define ALONE_WORK 100000 /* below this a task is over before the workers have heard of it */
 #define CHUNK_WORK 100000 /* of the smallest chunk that is worth one more claim */
 #define CHUNKS_A_THREAD 4 /* at most: what a slow thread leaves can be taken by the others */
@@ -56,29 +56,41 @@ struct worker {
     pthread_t thread;
 };
 
+/* Threads that compute a task: a caller, by the share that is its own, and workers [first, last).
+ * ANSWERS and MEMORY are the halves of WHOLE. */
+enum kind { WHOLE, ANSWERS, MEMORY, KINDS };
+struct crew {
+    int caller, first, last;
+};
+
+/* Whoever has taken ANSWERS or MEMORY has its workers; whoever has both, all. */
+struct taken {
+    _Alignas(64) _Atomic uint32_t taken;
+    uint32_t round; /* of the last task, without its kind */
+};
+
 struct pool {
     /* never changes while workers run */
-    struct share *share;   /* [n_thread]; 0 is the caller's */
+    struct share *share;   /* [n_thread + 1]; 0 and the last are the callers' */
     struct report *report; /* [n_thread]; 0 is not used */
     struct worker *worker;
+    struct crew crew[KINDS];
     int n_thread, n_started;
     bool crowded;        /* more threads than processors: yield instead of spinning */
     bool short_of_cores; /* none to spare for a lane that computes beside the pool */
     _Atomic bool stop;
 
-    _Alignas(64) _Atomic uint32_t taken; /* 1: someone has the workers, and what follows */
-    uint32_t round;                      /* of the last task */
-    uint64_t n_reported;                 /* sum of n_done after it */
+    struct taken taken[KINDS]; /* that of WHOLE is not used */
 
     _Alignas(64) _Atomic uint64_t n_answer; /* answer tasks started so far */
     _Atomic uint64_t rest_at;               /* the answer lanes rest as long as n_answer is this */
     _Atomic uint32_t answering;             /* answer tasks running */
 
-    _Alignas(64) _Atomic uint32_t inside; /* memory lanes with a task */
-    _Atomic uint32_t waiting;             /* of them, standing back */
-    _Atomic uint32_t door;                /* futex word: counts what they may want to hear of */
-    _Atomic uint32_t let_in;              /* futex word, 1: they may work in spite of answers */
-    _Atomic uint64_t let_in_until_us;
+    _Alignas(64) _Atomic uint64_t n_memory; /* rounds of memory lanes started so far */
+    _Atomic uint64_t heard_of;              /* n_memory when the last answer task began */
+    _Atomic uint32_t remembering;           /* of them, running */
+    _Atomic uint32_t waiting;               /* memory lanes that stand back */
+    _Atomic uint32_t door;                  /* futex word: counts what they may want to hear of */
 };
 
 static void pause_cpu(void)
@@ -103,9 +115,24 @@ static void futex_wake(_Atomic uint32_t *word)
 
 /* ---- one round ---- */
 
+/* Rounds of all kinds differ, so that a thread never takes another crew's task for its own. */
 static uint32_t round_of(uint64_t claim)
 {
     return (uint32_t)(claim >> 32);
+}
+static const struct crew *crew_of(const struct pool *p, uint32_t round)
+{
+    return &p->crew[round % 4];
+}
+
+static int crew_size(const struct crew *c)
+{
+    return 1 + c->last - c->first;
+}
+/* The share of thread `rank` of a crew, 0 being the caller. */
+static struct share *share_of(const struct pool *p, const struct crew *c, int rank)
+{
+    return &p->share[rank == 0 ? c->caller : c->first + rank - 1];
 }
 
 /* Wins a chunk of `s` in this round, or gives -1. */
@@ -129,30 +156,31 @@ static void fetch(const void *from, int32_t n_line)
 }
 
 /* Computes chunks of this round until there is none left, its own first; gives their number. */
-static uint32_t work_on_round(struct pool *p, int self, uint32_t round)
+static uint32_t work_on_round(struct pool *p, int rank, uint32_t round)
 {
-    const struct share *own = &p->share[self];
+    const struct crew *c = crew_of(p, round);
+    const struct share *own = share_of(p, c, rank);
+    int size = crew_size(c);
     uint32_t n = 0;
-    for (int i = 0; i < p->n_thread; i++) {
-        int from = self + i < p->n_thread ? self + i : self + i - p->n_thread;
-        struct share *s = &p->share[from];
-        for (int32_t c; (c = claim_chunk(s, round)) >= 0; n++) {
-            if (n == 0 && self > 0) {
+    for (int i = 0; i < size; i++) {
+        struct share *s = share_of(p, c, rank + i < size ? rank + i : rank + i - size);
+        for (int32_t chunk; (chunk = claim_chunk(s, round)) >= 0; n++) {
+            if (n == 0 && rank > 0) {
                 fetch(own->arg, 2);
                 fetch(own->fetch, own->n_fetch);
             }
-            int32_t first = s->first + (int32_t)((int64_t)s->n_item * c / s->n_chunk);
-            int32_t last = s->first + (int32_t)((int64_t)s->n_item * (c + 1) / s->n_chunk);
+            int32_t first = s->first + (int32_t)((int64_t)s->n_item * chunk / s->n_chunk);
+            int32_t last = s->first + (int32_t)((int64_t)s->n_item * (chunk + 1) / s->n_chunk);
             own->fn(own->arg, first, last, own->scratch);
         }
     }
     return n;
 }
 
-/* Where the items of thread i begin. */
-static int32_t share_start(const struct pool *p, const struct task *t, int i)
+/* Where the items of a crew's thread begin. */
+static int32_t share_start(const struct task *t, int size, int rank)
 {
-    return (int32_t)((int64_t)t->n_item * i / p->n_thread);
+    return (int32_t)((int64_t)t->n_item * rank / size);
 }
 
 static int32_t chunks_of(const struct task *t, int32_t n_item)
@@ -170,44 +198,45 @@ static void wake(struct report *r)
         futex_wake(&r->asleep);
 }
 
-/* Hands thread i its share of the task; gives the number of chunks. */
-static int32_t publish(struct pool *p, const struct task *t, int i)
+/* Hands a thread of the round's crew its share of the task; gives the number of chunks. */
+static int32_t publish(struct pool *p, const struct task *t, uint32_t round, int rank)
 {
-    struct share *s = &p->share[i];
+    const struct crew *c = crew_of(p, round);
+    struct share *s = share_of(p, c, rank);
     s->fn = t->fn;
     s->arg = t->arg;
     s->fetch = t->fetch;
     s->n_fetch =
         t->fetch_bytes < 64 * FETCH_MOST ? (int32_t)(t->fetch_bytes + 63) / 64 : FETCH_MOST;
-    s->scratch = !t->scratch ? NULL : t->scratch + (size_t)i * t->scratch_bytes;
-    s->first = share_start(p, t, i);
-    s->n_item = share_start(p, t, i + 1) - s->first;
+    s->scratch = !t->scratch ? NULL : t->scratch + (size_t)rank * t->scratch_bytes;
+    s->first = share_start(t, crew_size(c), rank);
+    s->n_item = share_start(t, crew_size(c), rank + 1) - s->first;
     s->n_chunk = chunks_of(t, s->n_item);
     int32_t n_chunk = s->n_chunk;
-    atomic_store_explicit(&s->claim, (uint64_t)p->round << 32 | (uint64_t)n_chunk,
+    atomic_store_explicit(&s->claim, (uint64_t)round << 32 | (uint64_t)n_chunk,
                           memory_order_release);
-    if (i > 0)
-        wake(&p->report[i]);
+    if (rank > 0)
+        wake(&p->report[c->first + rank - 1]);
     return n_chunk;
 }
 
-static uint64_t reported(const struct pool *p)
+static uint64_t reported(const struct pool *p, const struct crew *c)
 {
     uint64_t n = 0;
-    for (int i = 1; i < p->n_thread; i++)
+    for (int i = c->first; i < c->last; i++)
         n += atomic_load_explicit(&p->report[i].n_done, memory_order_acquire);
     return n;
 }
 
-/* Runs the task with the workers, which the caller has. */
-static void run_together(struct pool *p, const struct task *t)
+/* Runs the task with a crew, whose workers the caller has. */
+static void run_together(struct pool *p, const struct task *t, uint32_t round)
 {
-    uint64_t n_chunk = 0;
-    p->round++;
-    for (int i = p->n_thread - 1; i >= 0; i--)
-        n_chunk += (uint64_t)publish(p, t, i);
-    p->n_reported += n_chunk - work_on_round(p, 0, p->round);
-    for (int spin = 0; reported(p) != p->n_reported; spin++) {
+    const struct crew *c = crew_of(p, round);
+    uint64_t n_done = reported(p, c); /* all of earlier rounds: their callers waited for it */
+    for (int rank = crew_size(c) - 1; rank >= 0; rank--)
+        n_done += (uint64_t)publish(p, t, round, rank);
+    n_done -= work_on_round(p, 0, round);
+    for (int spin = 0; reported(p, c) != n_done; spin++) {
         if (p->crowded || spin > 5000)
             sched_yield();
         else
@@ -259,10 +288,20 @@ static void *worker_main(void *arg)
     thread_name("rxt-pool");
     (void)thread_slice(THREAD_COMPUTES_US);
     for (uint32_t round; (round = wait_for_round(p, w->index, seen)) != seen; seen = round) {
-        n_done += work_on_round(p, w->index, round);
+        n_done += work_on_round(p, 1 + w->index - crew_of(p, round)->first, round);
         atomic_store_explicit(&r->n_done, n_done, memory_order_release);
     }
     return NULL;
+}
+
+/* A memory lane is a thread of its own, so that both halves have one worker less than threads. */
+static void make_crews(struct pool *p)
+{
+    int n = p->n_thread, half = p->short_of_cores ? (n + 1) / 2 : n;
+    int end = n - half > 1 ? n - 1 : half; /* of the workers of a half */
+    p->crew[WHOLE] = (struct crew){.caller = 0, .first = 1, .last = n};
+    p->crew[ANSWERS] = (struct crew){.caller = 0, .first = 1, .last = half};
+    p->crew[MEMORY] = (struct crew){.caller = n, .first = half, .last = end};
 }
 
 enum rxt_status pool_create(struct pool **out, int n_thread)
@@ -275,7 +314,8 @@ enum rxt_status pool_create(struct pool **out, int n_thread)
     p->n_thread = n_thread;
     p->crowded = n_thread > cpu_count();
     p->short_of_cores = n_thread >= cpu_count();
-    p->share = mem_alloc_n((size_t)n_thread, sizeof *p->share);
+    make_crews(p);
+    p->share = mem_alloc_n((size_t)n_thread + 1, sizeof *p->share);
     p->report = mem_alloc_n((size_t)n_thread, sizeof *p->report);
     p->worker = mem_alloc_n((size_t)n_thread, sizeof *p->worker);
     if (!p->share || !p->report || !p->worker)
@@ -317,83 +357,96 @@ int pool_threads(const struct pool *p)
 
 /* ---- lanes ---- */
 
-static bool take_workers(struct pool *p)
+static bool take(struct pool *p, enum kind half)
 {
     uint32_t no = 0;
-    return atomic_compare_exchange_strong_explicit(&p->taken, &no, 1, memory_order_acquire,
-                                                   memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(&p->taken[half].taken, &no, 1,
+                                                   memory_order_acquire, memory_order_relaxed);
 }
 
-static void run_now(struct pool *p, const struct task *t, bool with_workers)
+static void give(struct pool *p, enum kind half)
 {
-    if (with_workers && p->n_thread > 1 && t->n_item > 1 && t->work >= ALONE_WORK &&
-        take_workers(p)) {
-        run_together(p, t);
-        atomic_store_explicit(&p->taken, 0, memory_order_release);
-    } else {
-        t->fn(t->arg, 0, t->n_item, t->scratch);
+    atomic_store_explicit(&p->taken[half].taken, 0, memory_order_release);
+}
+
+/* Runs a task of an answer or a memory lane with its half of the threads or, where `whole`, with
+ * all; whichever are free. Gives how many threads had it. */
+static int run_now(struct pool *p, const struct task *t, enum kind half, bool whole)
+{
+    enum kind kind = half, other = half == ANSWERS ? MEMORY : ANSWERS;
+    if (t->n_item > 1 && t->work >= ALONE_WORK && take(p, half)) {
+        bool both = whole && take(p, other);
+        if (both)
+            kind = WHOLE;
+        struct taken *of = &p->taken[both ? ANSWERS : half];
+        int size = crew_size(&p->crew[kind]);
+        if (size > 1)
+            run_together(p, t, 4 * ++of->round + kind);
+        else
+            t->fn(t->arg, 0, t->n_item, t->scratch);
+        if (both)
+            give(p, other);
+        give(p, half);
+        return size;
     }
+    t->fn(t->arg, 0, t->n_item, t->scratch);
+    return 1;
 }
 
-/* Memory lanes sleep at the door, and whoever lets them in wakes them: a hand-over costs two
- * switches of threads. Each side says first what it does and then looks for the other: either the
- * lane sees that it may work or the other that it waits. */
-static void open_door(struct pool *p)
+/* Whether a memory lane is in a round, or has been in one since the last answer task: rounds of an
+ * update follow each other within a microsecond. */
+static bool memory_works(struct pool *p)
 {
-    if (atomic_load(&p->waiting) == 0)
-        return;
-    atomic_fetch_add(&p->door, 1);
-    futex_wake(&p->door);
+    uint64_t n = atomic_load(&p->n_memory);
+    if (n != atomic_load(&p->heard_of)) {
+        atomic_store(&p->heard_of, n);
+        return true;
+    }
+    return atomic_load(&p->remembering) > 0;
 }
 
-/* The answer lane that gave the time goes on. */
-static void close_door(struct pool *p)
+static bool answers_rest(struct pool *p, struct pace *pace, uint64_t now)
 {
-    if (atomic_exchange(&p->let_in, 0))
-        futex_wake(&p->let_in);
+    uint64_t n = atomic_load(&p->n_answer);
+    if (atomic_load(&p->answering) > 0)
+        return false;
+    if (n == atomic_load(&p->rest_at))
+        return true;
+    if (n != pace->n_answer) {
+        pace->n_answer = n;
+        pace->quiet_since_us = now;
+    }
+    if (now - pace->quiet_since_us < QUIET_US)
+        return false;
+    atomic_store(&p->rest_at, n);
+    return true;
 }
 
-static bool answers_rest(struct pool *p)
+/* Waits for a memory lane's turn: until the answers rest, which gives true, or it is behind. Each
+ * side says first what it does and then looks for the other: either the lane sees that it may work
+ * or the other that it waits. */
+static bool wait_for_turn(struct pool *p, struct pace *pace)
 {
-    return atomic_load(&p->answering) == 0 && atomic_load(&p->n_answer) == atomic_load(&p->rest_at);
-}
-
-/* How long a memory lane may work now, in us; 0: not at all. */
-static uint64_t time_to_work(struct pool *p)
-{
-    if (answers_rest(p))
-        return ROUND_US;
-    if (!atomic_load(&p->let_in))
-        return 0;
-    uint64_t now = clock_us(), until = atomic_load(&p->let_in_until_us);
-    uint64_t left = until > now ? until - now : 0;
-    if (left >= ROUND_MIN_US)
-        return left < ROUND_US ? left : ROUND_US;
-    close_door(p);
-    return 0;
-}
-
-/* Waits for a memory lane's turn, and gives its length in us. An answer lane pays one counter a
- * task for this; the patience is all on this side. */
-static uint64_t wait_for_turn(struct pool *p)
-{
-    uint64_t us = time_to_work(p);
-    if (us > 0)
-        return us;
+    uint64_t now = clock_us();
+    if (now - pace->last_us > IDLE_US)
+        pace->since_us = now;
+    if (answers_rest(p, pace, now))
+        return true;
+    if (!p->short_of_cores || now - pace->since_us >= BEHIND_US)
+        return false;
+    bool rest = false;
     atomic_fetch_add(&p->waiting, 1);
     for (;;) {
         uint32_t door = atomic_load(&p->door);
-        uint64_t before = atomic_load(&p->n_answer);
-        us = time_to_work(p);
-        if (us > 0)
+        rest = answers_rest(p, pace, now);
+        if (rest || now - pace->since_us >= BEHIND_US)
             break;
-        futex_sleep(&p->door, door, QUIET_US);
-        if (atomic_load(&p->door) == door && atomic_load(&p->answering) == 0 &&
-            atomic_load(&p->n_answer) == before)
-            atomic_store(&p->rest_at, before);
+        uint64_t left = pace->since_us + BEHIND_US - now;
+        futex_sleep(&p->door, door, left < QUIET_US ? left : QUIET_US);
+        now = clock_us();
     }
     atomic_fetch_sub(&p->waiting, 1);
-    return us;
+    return rest;
 }
 
 struct part {
@@ -427,16 +480,16 @@ static void note_pace(double *ns_per_work, double now)
         *ns_per_work = was + (now < 2 * was ? now - was : was) / 8;
 }
 
+/* Of a memory lane. Answers that come find threads busy for about ROUND_US. */
 static void run_in_rounds(struct pool *p, const struct task *t, struct pace *pace)
 {
     double work = (double)(t->work > 0 ? t->work : 1) / t->n_item; /* of one item */
-    double *ns_per_work = pace_of(pace, t);
+    double *ns_per_work = pace_of(pace, t);                        /* of a thread */
     for (int32_t first = 0; first < t->n_item;) {
-        bool alone = !p->short_of_cores && !answers_rest(p);
-        double ns = 1000.0 * (double)(alone ? ROUND_US : wait_for_turn(p));
-        double fit = *ns_per_work > 0 ? ns / (*ns_per_work * work) : p->n_thread;
-        if (alone)
-            fit /= p->n_thread;
+        bool whole = wait_for_turn(p, pace);
+        int size = crew_size(&p->crew[whole ? WHOLE : MEMORY]);
+        double fit =
+            *ns_per_work > 0 ? 1000.0 * ROUND_US * size / (*ns_per_work * work) : p->n_thread;
         int32_t left = t->n_item - first;
         int32_t n = fit >= left ? left : fit < 1 ? 1 : (int32_t)fit;
         struct part part = {t, first};
@@ -445,10 +498,14 @@ static void run_in_rounds(struct pool *p, const struct task *t, struct pace *pac
         round.arg = &part;
         round.n_item = n;
         round.work = (uint64_t)(work * n);
+        atomic_fetch_add(&p->remembering, 1);
+        atomic_fetch_add(&p->n_memory, 1);
         uint64_t start = clock_ns();
-        run_now(p, &round, !alone);
-        double ns_each = (double)(clock_ns() - start + 1) / (work * n);
-        note_pace(ns_per_work, alone ? ns_each / p->n_thread : ns_each);
+        size = run_now(p, &round, MEMORY, whole);
+        uint64_t end = clock_ns();
+        atomic_fetch_sub(&p->remembering, 1);
+        pace->last_us = end / 1000;
+        note_pace(ns_per_work, (double)(end - start + 1) * size / (work * n));
         first += n;
     }
 }
@@ -458,38 +515,24 @@ void pool_run(struct pool *p, const struct task *t, struct pace *pace)
     if (t->n_item <= 0)
         return;
     if (pace) {
-        atomic_fetch_add(&p->inside, 1);
         run_in_rounds(p, t, pace);
-        atomic_fetch_sub(&p->inside, 1);
         return;
     }
     atomic_fetch_add(&p->answering, 1);
     atomic_fetch_add(&p->n_answer, 1);
-    run_now(p, t, true);
+    (void)run_now(p, t, ANSWERS, !p->short_of_cores || !memory_works(p));
     atomic_fetch_sub(&p->answering, 1);
 }
 
-void pool_give_way(struct pool *p, uint32_t us)
+void pool_rest(struct pool *p, struct pace *pace)
 {
-    if (!p->short_of_cores || atomic_load(&p->inside) == 0)
-        return;
-    uint64_t now = clock_us(), until = now + us;
-    atomic_store(&p->let_in_until_us, until);
-    atomic_store(&p->let_in, 1);
-    open_door(p);
-    while (atomic_load(&p->inside) > 0 && atomic_load(&p->let_in) && now < until + GIVE_WAY_US) {
-        futex_sleep(&p->let_in, 1, until + GIVE_WAY_US - now);
-        now = clock_us();
-    }
-    atomic_store(&p->let_in, 0);
-}
-
-void pool_rest(struct pool *p, bool answers)
-{
-    if (!answers) {
-        close_door(p);
+    if (pace) {
+        pace->last_us = 0;
         return;
     }
     atomic_store(&p->rest_at, atomic_load(&p->n_answer));
-    open_door(p);
+    if (atomic_load(&p->waiting) == 0)
+        return;
+    atomic_fetch_add(&p->door, 1);
+    futex_wake(&p->door);
 }

@@ -5,8 +5,15 @@
  * chance: the result of an item must not depend on it (same bits rule of backend.h).
  *
  * Workers spin for some tens of microseconds after a task (the next op of a step follows within
- * one), then sleep. Several threads may call at once: one has the workers, the others compute
- * alone. Memory lanes stand back for answer lanes: see pool_run. */
+ * one), then sleep. Of several lanes of a kind one has the workers, the others compute alone.
+ *
+ * Memory lanes stand back for answer lanes: while answers have tasks, they wait, and whoever works
+ * alone has all threads. A memory lane that has had work for 20 ms without a rest is behind. Then
+ * it waits no more, and answers and memories have half of the threads each, at their own pace: that
+ * is less for an answer than all threads most of the time, but the quickest way for both together,
+ * because nothing is handed over and fewer threads wait for the slowest of them. Where there are
+ * more processors than threads nobody waits: answers keep all threads, a memory lane has its own.
+ */
 #ifndef RXT_CPU_POOL_IMPL_H
 #define RXT_CPU_POOL_IMPL_H
 
@@ -38,23 +45,19 @@ struct task {
 struct pace {
     struct {
         void (*fn)(const void *arg, int32_t first, int32_t last, void *scratch);
-        double ns_per_work; /* smoothed */
+        double ns_per_work; /* of one thread, smoothed */
     } of[PACE_KERNELS];
+    uint64_t last_us, since_us;        /* end of the last round; since when without a rest */
+    uint64_t n_answer, quiet_since_us; /* answer tasks seen, and since when there were no more */
 };
 
 /* Runs a task to its end on the calling thread and, if they are free and it is worth it, on the
- * workers. pace NULL: a task of an answer lane, which starts at once. Otherwise the task is cut
- * into rounds of about 0.2 ms; before each one it waits until the answer lanes rest or let it in
- * or, where there are cores to spare, goes on without the workers. */
+ * workers of its half, or all. pace NULL: a task of an answer lane, which starts at once. Otherwise
+ * it is cut into rounds of about 0.2 ms, and before each of them stands back as above. */
 void pool_run(struct pool *p, const struct task *t, struct pace *pace);
 
-/* Called by an answer lane between its steps: waiting memory lanes may work for so long; returns
- * when they have or have nothing more to do, at once if none is waiting. */
-void pool_give_way(struct pool *p, uint32_t us);
-
-/* The caller has nothing to do for now. An answer lane: memory lanes may work until its next task;
- * one that does not say so is believed to rest when it has no task for a while. A memory lane: who
- * waits for it in pool_give_way need not. */
-void pool_rest(struct pool *p, bool answers);
+/* The caller has nothing to do until its next task. pace NULL: an answer lane; one that does not
+ * say so is believed to rest when it has no task for 0.5 ms, a memory lane after 5 ms. */
+void pool_rest(struct pool *p, struct pace *pace);
 
 #endif

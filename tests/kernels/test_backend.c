@@ -111,7 +111,9 @@ static void lanes(void **state)
     assert_ok(lane_create(&ln, s.be, LANE_MEMORY, &limits));
     assert_ptr_equal(lane_backend(ln), s.be);
     assert_true(lane_bytes(ln) >= 4 * 32 * sizeof(float));
-    lane_give_way(s.ln, 200); /* nobody waits: returns at once */
+    lane_give_way(s.ln, 200);
+    assert_false(backend_batch_pays(s.be, 1 << 20));
+    assert_true(backend_batch_pays(s.be, (size_t)1 << 30));
     assert_ok(lane_sync(ln));
     int from[4] = {1, 2, 3, 4}, to[4] = {0}, back[4] = {0}, again[4] = {0};
     assert_ok(lane_upload(ln, to, from, sizeof from));

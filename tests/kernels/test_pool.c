@@ -4,7 +4,6 @@
 #include "tests/lib/test.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -107,97 +106,132 @@ static void several_callers(void **state)
     pool_destroy(&p);
 }
 
-/* A memory lane with more work than anyone waits for, until `stop`. */
-struct endless {
-    struct pool *pool;
-    _Atomic bool stop;
-    _Atomic uint64_t n_task;
+/* ---- answers beside memories ---- */
+
+#define CROWD_MOST 1024
+
+/* Who computed items of a task. Each of them waits until there are `want`, and while `hold`: a
+ * thread that has come has one item, so that all that should come must do so by themselves. */
+struct crowd {
+    pthread_mutex_t lock;
+    pthread_t thread[CROWD_MOST];
+    int n, want;
+    bool hold;
 };
 
-static void *remember(void *arg)
+static bool is_in(const struct crowd *c, pthread_t t)
 {
-    struct endless *e = arg;
-    struct pace pace = {0};
-    while (!atomic_load(&e->stop)) {
-        run_and_check(e->pool, 8, 1u << 16, &pace);
-        atomic_fetch_add(&e->n_task, 1);
+    for (int i = 0; i < c->n; i++)
+        if (pthread_equal(c->thread[i], t))
+            return true;
+    return false;
+}
+
+static int crowd_size(struct crowd *c)
+{
+    pthread_mutex_lock(&c->lock);
+    int n = c->n;
+    pthread_mutex_unlock(&c->lock);
+    return n;
+}
+
+static void come(const void *arg, int32_t first, int32_t last, void *scratch)
+{
+    (void)first;
+    (void)last;
+    (void)scratch;
+    struct crowd *c = *(struct crowd *const *)arg;
+    pthread_mutex_lock(&c->lock);
+    if (!is_in(c, pthread_self()) && c->n < CROWD_MOST)
+        c->thread[c->n++] = pthread_self();
+    for (int ms = 0; (c->n < c->want || c->hold) && ms < 30000; ms++) {
+        pthread_mutex_unlock(&c->lock);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        pthread_mutex_lock(&c->lock);
     }
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void run_crowd(struct pool *p, struct crowd *c, int want, bool memory)
+{
+    struct pace pace = {0};
+    const struct task t = {
+        .fn = come, .arg = &c, .n_item = 4 * pool_threads(p), .work = (uint64_t)1 << 32};
+    c->want = want;
+    c->n = 0;
+    pool_run(p, &t, memory ? &pace : NULL);
+}
+
+struct held {
+    struct pool *pool;
+    struct crowd crowd;
+    int want;
+};
+
+static void *answer(void *arg)
+{
+    struct held *h = arg;
+    run_crowd(h->pool, &h->crowd, h->want, false);
     return NULL;
 }
 
-/* While answers follow each other, memory stands back, and lane_give_way lets it run. */
-static void memory_gives_way(void **state)
+/* While answers and memories both have work, each has half of the threads, and other ones; whoever
+ * has work alone, all of them. */
+static void halves(void **state)
 {
     (void)state;
+    static struct crowd c = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    static struct held h = {.crowd.lock = PTHREAD_MUTEX_INITIALIZER};
     struct pool *p;
-    assert_ok(pool_create(&p, cpu_count())); /* no processor to spare */
-    struct endless e = {.pool = p};
+    int all = cpu_count() > 8 ? cpu_count() : 8; /* no processor to spare */
+    assert_in_range(all, 8, CROWD_MOST);
+    assert_ok(pool_create(&p, all));
+    run_crowd(p, &c, all, true); /* no answer yet */
+    assert_int_equal(c.n, all);
+
+    h.pool = p;
+    h.want = (all + 1) / 2;
+    h.crowd.hold = true;
     pthread_t t;
-    assert_int_equal(pthread_create(&t, NULL, remember, &e), 0);
-    pool_give_way(p, 200); /* nobody waits: returns */
-    uint64_t done = 0;
-    for (int i = 0; i < 100000 && done < 3; i++) {
-        run_and_check(p, 8, 0, NULL); /* another answer task: memory sees no quiet for long */
-        pool_give_way(p, 200);
-        done = atomic_load(&e.n_task);
-    }
-    assert_true(done >= 3);
-    atomic_store(&e.stop, true);
+    assert_int_equal(pthread_create(&t, NULL, answer, &h), 0);
+    while (crowd_size(&h.crowd) < h.want)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    run_crowd(p, &c, all - h.want, true);
+    pthread_mutex_lock(&h.crowd.lock);
+    h.crowd.hold = false;
+    pthread_mutex_unlock(&h.crowd.lock);
     pthread_join(t, NULL);
+    assert_int_equal(h.crowd.n, h.want);
+    assert_int_equal(c.n, all - h.want);
+    for (int i = 0; i < c.n; i++)
+        assert_false(is_in(&h.crowd, c.thread[i]));
+
+    run_crowd(p, &c, h.want, false); /* memories had a task since the last one */
+    assert_int_equal(c.n, h.want);
+    run_crowd(p, &c, all, false);
+    assert_int_equal(c.n, all);
+    pool_rest(p, NULL);
+    run_crowd(p, &c, all, true);
+    assert_int_equal(c.n, all);
     pool_destroy(&p);
 }
 
-/* Does one task when it is let in, then has nothing more to do. */
-static void *remember_once(void *arg)
+/* Answers that follow no more, without a word. */
+static void quiet_answers(void **state)
 {
-    struct endless *e = arg;
+    (void)state;
+    static struct crowd c = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct pool *p;
     struct pace pace = {0};
-    run_and_check(e->pool, 8, 1u << 16, &pace);
-    atomic_fetch_add(&e->n_task, 1);
-    pool_rest(e->pool, false);
-    return NULL;
-}
-
-/* Who gives way for an hour goes on when the memory lane has nothing more to do. */
-static void memory_rests(void **state)
-{
-    (void)state;
-    struct pool *p;
-    assert_ok(pool_create(&p, cpu_count()));
-    for (int i = 0; i < 100; i++) {
-        struct endless e = {.pool = p};
-        pthread_t t;
-        run_and_check(p, 8, 0, NULL); /* not at rest */
-        assert_int_equal(pthread_create(&t, NULL, remember_once, &e), 0);
-        while (atomic_load(&e.n_task) == 0) {
-            run_and_check(p, 8, 0, NULL);
-            pool_give_way(p, 3600000000u);
-        }
-        pthread_join(t, NULL);
-    }
-    pool_destroy(&p);
-}
-
-/* Memory works while the answer lanes rest, and stands back from the next task on. */
-static void answers_rest(void **state)
-{
-    (void)state;
-    struct pool *p;
-    assert_ok(pool_create(&p, cpu_count()));
-    struct endless e = {.pool = p};
-    pthread_t t;
+    int all = cpu_count() > 2 ? cpu_count() : 2;
+    assert_ok(pool_create(&p, all));
     run_and_check(p, 8, 0, NULL);
-    assert_int_equal(pthread_create(&t, NULL, remember, &e), 0);
-    for (uint64_t i = 1; i <= 100; i++) {
-        run_and_check(p, 8, 0, NULL);
-        uint64_t done = atomic_load(&e.n_task);
-        pool_rest(p, true);
-        while (atomic_load(&e.n_task) < done + 2)
-            sched_yield();
+    for (int i = 0; i < 3; i++) { /* sees the last answer, and later that there was no other */
+        run_and_check(p, 8, 0, &pace);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
-    atomic_store(&e.stop, true);
-    pool_rest(p, true);
-    pthread_join(t, NULL);
+    run_crowd(p, &c, all, true);
+    assert_int_equal(c.n, all);
     pool_destroy(&p);
 }
 
@@ -274,9 +308,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_once), cmocka_unit_test(wakes_sleeping_workers),
-        cmocka_unit_test(several_callers), cmocka_unit_test(memory_gives_way),
-        cmocka_unit_test(memory_rests),    cmocka_unit_test(answers_rest),
-        cmocka_unit_test(pace_recovers),   cmocka_unit_test(no_memory),
+        cmocka_unit_test(several_callers), cmocka_unit_test(halves),
+        cmocka_unit_test(quiet_answers),   cmocka_unit_test(pace_recovers),
+        cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
