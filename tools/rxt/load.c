@@ -67,7 +67,7 @@ static const struct option options[] = {
     {"cancel", OPTION_REAL, &opt.cancel, "SHARE", "of turns: cancelled at their first token"},
     {"resend", OPTION_REAL, &opt.resend, "SHARE", "of turns: asked for again afterwards"},
     {"fork", OPTION_REAL, &opt.fork, "SHARE", "of turns: the session is forked afterwards"},
-    {"slow", OPTION_REAL, &opt.slow, "SHARE", "of sessions: read slowly, on their own connection"},
+    {"slow", OPTION_REAL, &opt.slow, "SHARE", "of sessions: read slowly, each 512 bytes every 250 ms"},
     {"vanish", OPTION_REAL, &opt.vanish, "SHARE",
      "of sessions: their connection goes in the middle of an answer, and comes back"},
     {"dry-run", OPTION_FLAG, &opt.dry_run, NULL,
