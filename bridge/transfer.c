@@ -78,6 +78,12 @@ static bool erase_waits_behind(const struct task *t)
     return false;
 }
 
+void export_waits(struct task *t, bool waits)
+{
+    t->bridge->n_export_waits += waits - t->waits_erase;
+    t->waits_erase = waits;
+}
+
 /* An export that began beside an ERASE would keep it from its end, and the next one, and so on: it
  * waits, and ERASEs that come later wait for it. */
 void export_start(struct task *t)
@@ -88,7 +94,7 @@ void export_start(struct task *t)
         return;
     }
     bool waited = t->waits_erase;
-    t->waits_erase = b->n_erase > 0;
+    export_waits(t, b->n_erase > 0);
     if (t->waits_erase)
         return;
     if (waited)
