@@ -96,7 +96,7 @@ enum bridge_verb {
     BRIDGE_REWIND,   /* commit version + 1 with the content of `version` */
     BRIDGE_RESET,    /* commit version + 1 = initial memory */
     BRIDGE_ERASE,    /* rows, images, journal; DONE only when the file holds nothing of it */
-    BRIDGE_EXPORT,   /* sealed bytes of the session to `path` */
+    BRIDGE_EXPORT,   /* sealed bytes of the session to `path`, a file as a whole, or a pipe */
     BRIDGE_IMPORT,   /* new session from sealed bytes at `path` */
     BRIDGE_DIFF,     /* how far `to_version` of `to` is from `version` of this one */
     BRIDGE_LIST,     /* sessions of the tenant, sorted by name, after `session` ("" = the first) */
