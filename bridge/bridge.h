@@ -78,6 +78,9 @@ bool bridge_step(struct bridge *b);
  * it; a caller that has sent what the last step said, and takes requests in before the next one,
  * calls it in between, so that neither waits for a memory longer than it must. */
 void bridge_give_way(struct bridge *b);
+/* What a step owes that took so long for n_live answers, while n_waiting memories wait: for those
+ * who measure what answers and memories cost each other. */
+uint32_t bridge_owed_us(uint64_t step_us, uint64_t n_waiting, uint64_t n_live);
 /* Sleeps until there is something to do, at most timeout_us. */
 void bridge_wait(struct bridge *b, uint64_t timeout_us);
 /* Wakes bridge_wait. Any thread; async-signal-safe. */
@@ -96,7 +99,7 @@ enum bridge_verb {
     BRIDGE_REWIND,   /* commit version + 1 with the content of `version` */
     BRIDGE_RESET,    /* commit version + 1 = initial memory */
     BRIDGE_ERASE,    /* rows, images, journal; DONE only when the file holds nothing of it */
-    BRIDGE_EXPORT,   /* sealed bytes of the session to `path` */
+    BRIDGE_EXPORT,   /* sealed bytes of the session to `path`, a file as a whole, or a pipe */
     BRIDGE_IMPORT,   /* new session from sealed bytes at `path` */
     BRIDGE_DIFF,     /* how far `to_version` of `to` is from `version` of this one */
     BRIDGE_LIST,     /* sessions of the tenant, sorted by name, after `session` ("" = the first) */

@@ -272,6 +272,7 @@ struct bridge {
     int32_t n_job;                  /* on the memory lane: updates, loads, comparisons */
     uint32_t owed_us;               /* to the memory lane, for the last pass */
     int32_t n_export, n_erase;      /* under way */
+    int32_t n_export_waits;         /* with waits_erase */
     bool diff_out;
     const struct tenant *diff_last; /* whose it was; only a name, he may be gone */
 
@@ -468,6 +469,7 @@ enum rxt_status verb_check_sessions(const struct task *t, struct store *store,
 /* transfer.c */
 void export_start(struct task *t);
 /* Who erases a session wants no export of it. */
+void export_waits(struct task *t, bool waits); /* sets waits_erase */
 void exports_unwanted(struct session *s);
 void import_start(struct task *t);
 

@@ -107,8 +107,8 @@ static enum rxt_status open_all(struct client_many *c, const struct client_many_
     for (uint32_t k = 0; k < n; k++) {
         struct client_link *l = &c->link[c->n_link++];
         l->unbounded = true;
-        if (cfg->slow_bytes && k == n - 1) {
-            l->credit = cfg->slow_bytes;
+        if (cfg->slow_bytes && cfg->slow_bytes[k]) {
+            l->credit = cfg->slow_bytes[k];
             l->pause_us = 1000ull * cfg->slow_pause_ms;
         }
         TRY(link_open(l, &cfg->server, err));

@@ -19,8 +19,10 @@ struct client_many_config {
     struct client_config server; /* timeout_ms: of the first HELLO; patience_ms is not looked at */
     uint32_t n_connection;       /* 0 = 1; at most 64 */
     uint32_t max_requests;       /* in flight; 0 = 4096 */
-    /* The last connection reads slowly: so many bytes of TOKENs a pause. 0 = as the others. */
-    uint32_t slow_bytes, slow_pause_ms;
+    /* [n_connection]: a connection that reads slowly takes so many bytes of TOKENs a pause; 0: it
+     * takes them as they come. NULL: all do. */
+    const uint32_t *slow_bytes;
+    uint32_t slow_pause_ms;
 };
 
 /* Gives *out: connects and says HELLO on all connections. Statuses of client_open. */

@@ -223,13 +223,11 @@ static enum rxt_status run_pass(struct bridge *b, int32_t n_seq, int32_t *n_want
  * the same share of the machine as an answer that is decoded: a session whose memory waits, to be
  * updated or to come in, answers nothing, so that putting memories off makes batches of answers
  * small and every token dear. */
-static void owe_memory(struct bridge *b, uint64_t pass_us)
+uint32_t bridge_owed_us(uint64_t pass_us, uint64_t n_waiting, uint64_t n_live)
 {
-    uint64_t n_waiting = (uint64_t)(b->n_journaled > b->n_job ? b->n_journaled : b->n_job);
-    b->owed_us = 0;
-    if (n_waiting == 0 || b->n_live == 0) /* without answers all time is its own */
-        return;
-    uint64_t us = pass_us * n_waiting / (uint64_t)b->n_live;
+    if (n_waiting == 0 || n_live == 0) /* without answers all time is its own */
+        return 0;
+    uint64_t us = pass_us * n_waiting / n_live;
     uint64_t most = 2 * pass_us > CHUNKS_MOST_US ? 2 * pass_us : CHUNKS_MOST_US;
     if (us < CHUNK_US)
         us = CHUNK_US;
@@ -237,7 +235,7 @@ static void owe_memory(struct bridge *b, uint64_t pass_us)
         us = most;
     if (us > STALL_US)
         us = STALL_US;
-    b->owed_us = (uint32_t)us;
+    return (uint32_t)us;
 }
 
 void bridge_give_way(struct bridge *b)
@@ -268,6 +266,7 @@ bool turn_pass(struct bridge *b)
     }
     for (int32_t i = 0; i < n_want; i++)
         accept_token(b->pass_answer[i], b->pass_choice[i]);
-    owe_memory(b, b->clock() - start);
+    const uint64_t n_waiting = (uint64_t)(b->n_journaled > b->n_job ? b->n_journaled : b->n_job);
+    b->owed_us = bridge_owed_us(b->clock() - start, n_waiting, (uint64_t)b->n_live);
     return true;
 }

@@ -85,8 +85,10 @@ void task_end(struct task *t)
     b->n_task--;
     if (t->r.verb == BRIDGE_DIFF)
         diff_ended(t);
-    if (t->waits_erase) /* an export that never began */
+    if (t->waits_erase) { /* an export that never began */
+        export_waits(t, false);
         verbs_look_again(b, BRIDGE_ERASE);
+    }
     sinks_forget(t);
     task_destroy(&t);
 }

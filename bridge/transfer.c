@@ -1,10 +1,14 @@
 /* A session as a file: EXPORT writes it, IMPORT reads it. */
+#define _XOPEN_SOURCE 700 /* realpath */
 #include "bridge/bridge_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- export ----------------------------------------------------------------------------- */
@@ -13,6 +17,13 @@ static const char erased[] = "the session was erased before its export had ended
 
 /* So much at once goes to the disk: more of it would be in the way of what others sync. */
 #define SYNC_BYTES STORE_CHUNK_BYTES
+
+/* A pipe or a device may have nothing to sync. */
+static bool synced(int fd, int (*sync)(int))
+{
+    struct stat s;
+    return sync(fd) == 0 || (errno == EINVAL && fstat(fd, &s) == 0 && !S_ISREG(s.st_mode));
+}
 
 static enum rxt_status write_all(void *arg, const void *bytes, size_t n)
 {
@@ -32,33 +43,53 @@ static enum rxt_status write_all(void *arg, const void *bytes, size_t n)
     if (t->write.unsynced < SYNC_BYTES)
         return RXT_OK;
     t->write.unsynced = 0;
-    return fdatasync(t->write.fd) == 0 || errno == EINVAL ? RXT_OK : RXT_EIO; /* EINVAL: a pipe */
+    return synced(t->write.fd, fdatasync) ? RXT_OK : RXT_EIO;
+}
+
+static enum rxt_status write_export(struct task *t, struct store *store, const char *path,
+                                    struct rxt_error *err)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", path, strerror(errno));
+    t->write.fd = fd;
+    enum rxt_status st = store_export(store, t->r.tenant, t->r.session, true, write_all, t, err);
+    if (st == RXT_OK && !synced(fd, fsync))
+        st = rxt_fail(err, RXT_EIO, "cannot sync %.180s: %s", path, strerror(errno));
+    if (close(fd) != 0 && st == RXT_OK)
+        st = rxt_fail(err, RXT_EIO, "cannot close %.180s: %s", path, strerror(errno));
+    return atomic_load(&t->write.unwanted) ? rxt_fail(err, RXT_ENOTFOUND, erased) : st;
 }
 
 /* Under another name until it is whole and on the disk. */
-static enum rxt_status run_export(struct work *w, struct store *store, struct rxt_error *err)
+static enum rxt_status replace_file(struct task *t, struct store *store, const char *path,
+                                    struct rxt_error *err)
 {
-    struct task *t = w->owner;
-    char part[4096];
-    int n = snprintf(part, sizeof part, "%s.part", t->r.path);
+    char part[PATH_MAX];
+    int n = snprintf(part, sizeof part, "%s.part", path);
     if (n < 0 || (size_t)n >= sizeof part)
         return rxt_fail(err, RXT_ELIMIT, "the path is longer than %zu bytes", sizeof part - 6);
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", part, strerror(errno));
-    t->write.fd = fd;
-    enum rxt_status st = store_export(store, t->r.tenant, t->r.session, true, write_all, t, err);
-    if (st == RXT_OK && fsync(fd) != 0)
-        st = rxt_fail(err, RXT_EIO, "cannot sync %.180s: %s", part, strerror(errno));
-    if (close(fd) != 0 && st == RXT_OK)
-        st = rxt_fail(err, RXT_EIO, "cannot close %.180s: %s", part, strerror(errno));
-    if (atomic_load(&t->write.unwanted))
-        st = rxt_fail(err, RXT_ENOTFOUND, erased);
-    if (st == RXT_OK && rename(part, t->r.path) != 0)
-        st = rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", t->r.path, strerror(errno));
+    enum rxt_status st = write_export(t, store, part, err);
+    if (st == RXT_OK && rename(part, path) != 0)
+        st = rxt_fail(err, RXT_EIO, "cannot write %.180s: %s", path, strerror(errno));
     if (st != RXT_OK)
         (void)unlink(part);
     return st;
+}
+
+/* A file is replaced as a whole, also behind a link (/dev/stdout is one); a pipe or a device is
+ * written to. */
+static enum rxt_status run_export(struct work *w, struct store *store, struct rxt_error *err)
+{
+    struct task *t = w->owner;
+    const char *path = t->r.path;
+    struct stat s;
+    char file[PATH_MAX];
+    if (stat(path, &s) != 0 || S_ISDIR(s.st_mode))
+        return replace_file(t, store, path, err);
+    if (!S_ISREG(s.st_mode))
+        return write_export(t, store, path, err);
+    return replace_file(t, store, realpath(path, file) ? file : path, err);
 }
 
 static void export_done(struct work *w)
@@ -78,6 +109,12 @@ static bool erase_waits_behind(const struct task *t)
     return false;
 }
 
+void export_waits(struct task *t, bool waits)
+{
+    t->bridge->n_export_waits += waits - t->waits_erase;
+    t->waits_erase = waits;
+}
+
 /* An export that began beside an ERASE would keep it from its end, and the next one, and so on: it
  * waits, and ERASEs that come later wait for it. */
 void export_start(struct task *t)
@@ -88,7 +125,7 @@ void export_start(struct task *t)
         return;
     }
     bool waited = t->waits_erase;
-    t->waits_erase = b->n_erase > 0;
+    export_waits(t, b->n_erase > 0);
     if (t->waits_erase)
         return;
     if (waited)

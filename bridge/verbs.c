@@ -257,17 +257,9 @@ static void post_erase(struct task *t)
     verb_post(t, run_erase, erase_done, true);
 }
 
-static bool an_export_waits(const struct bridge *b)
-{
-    for (const struct task *t = b->all; t; t = t->all_next)
-        if (t->waits_erase)
-            return true;
-    return false;
-}
-
 static void start_erase(struct task *t)
 {
-    if (an_export_waits(t->bridge))
+    if (t->bridge->n_export_waits > 0)
         return;
     session_drop(t->session);
     t->bridge->n_erase++;

@@ -260,7 +260,7 @@ static void test_a_slow_reader_gets_all_of_it(void **state)
     struct client_many_event e = {0};
     const struct client_request r = turn(9, 60);
     const struct client_many_config cfg = {.server = {.endpoint = server_null_endpoint(p.server)},
-                                           .slow_bytes = 200,
+                                           .slow_bytes = (const uint32_t[]){200},
                                            .slow_pause_ms = 5};
     uint32_t tokens = 0;
     assert_ok(client_many_open(&slow, &cfg, &err));

@@ -326,6 +326,20 @@ static void answers_leave_time_to_loads(void **state)
     assert_true(o.done);
 }
 
+/* A memory that waits gets the share of an answer, at least a chunk, at most two steps or 1 ms, and
+ * never so much that somebody sees it. */
+static void what_a_step_owes(void **state)
+{
+    (void)state;
+    assert_int_equal(bridge_owed_us(2000, 0, 8), 0);
+    assert_int_equal(bridge_owed_us(2000, 1, 0), 0);
+    assert_int_equal(bridge_owed_us(2000, 1, 32), 200);
+    assert_int_equal(bridge_owed_us(2000, 8, 32), 500);
+    assert_int_equal(bridge_owed_us(100, 64, 1), 1000);
+    assert_int_equal(bridge_owed_us(2000, 64, 1), 4000);
+    assert_int_equal(bridge_owed_us(9000, 64, 1), 10000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +356,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_says_so),
         cmocka_unit_test(busy_session_may_reject),
         cmocka_unit_test(answers_leave_time_to_loads),
+        cmocka_unit_test(what_a_step_owes),
     };
     return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }

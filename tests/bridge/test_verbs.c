@@ -269,6 +269,7 @@ static int begin_export(const char *session, struct outcome *out)
     char path[400], part[420];
     (void)snprintf(path, sizeof path, "%s/pipe", rig.dir);
     (void)snprintf(part, sizeof part, "%s.part", path);
+    (void)unlink(path); /* the pipe of an earlier one that ended well */
     assert_int_equal(mkfifo(part, 0600), 0);
     int reader = open(part, O_RDONLY | O_NONBLOCK), waiting = 0, before = -1;
     assert_true(reader >= 0);

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from run_rxt import QUERIES, ROOT, RXT, chat, run, show
+from run_rxt import MODEL, QUERIES, ROOT, RXT, chat, run, show
 
 
 def refused_lines(folder):
@@ -99,6 +99,13 @@ def sessions(folder):
     assert "t.rxt" in done.stdout and "version" not in done.stdout, done.stdout
     run(["session", "import", "u", "--file", folder / "t.rxt", "--store", folder / "e.db"])
     assert show(folder / "e.db", "u")["stm_hash"] == turns[1]["stm_hash"]
+    for to in ("| cat >", ">"):  # nothing else goes there
+        done = subprocess.run(
+            f"{RXT} session export t --file /dev/stdout --store {store} --model {MODEL} {to} {folder}/u.rxt",
+            shell=True, capture_output=True, text=True, timeout=600,
+        )
+        assert (done.returncode, done.stdout) == (0, ""), done
+        assert (folder / "u.rxt").read_bytes() == (folder / "t.rxt").read_bytes(), to
     run(["session", "reset", "t", "--store", store])
     run(["session", "erase", "s", "--store", store])
     listed = run(["session", "list", "--store", store, "--json"]).stdout.splitlines()

@@ -90,6 +90,33 @@ static void check_stored(struct setting *s, const struct gate_desc *d, const str
         }
 }
 
+/* Half of the distance from x to the next number of bf16. */
+static double half_step(float x)
+{
+    int exponent;
+    (void)frexpf(x, &exponent);
+    return x == 0 ? 0 : ldexp(1, exponent - 9);
+}
+
+/* Each memory is stored as the reference says, want[N,S,D], and in bf16 as the nearest to that,
+ * which is half a step away at most. */
+static void check_stored_like(struct setting *s, const struct gate_desc *d, const struct weight *w,
+                              const float *old, const float *new_, const float *want)
+{
+    int32_t size = d->n_slot * d->dim;
+    float *got = malloc((size_t)size * sizeof *got), *half = malloc((size_t)size * sizeof *half);
+    assert_true(got && half);
+    for (int32_t m = 0; m < N; m++) {
+        assert_true(store(s, d, w, old, new_, m, DTYPE_F32, got));
+        assert_true(store(s, d, w, old, new_, m, DTYPE_BF16, half));
+        assert_like(got, want + m * size, (size_t)size, 3e-6);
+        for (int32_t i = 0; i < size; i++)
+            assert_true(fabs((double)half[i] - got[i]) <= half_step(got[i]));
+    }
+    free(got);
+    free(half);
+}
+
 /* Reference, batches, instruction sets, threads, output over an input, NaN in another memory. */
 static void check(const struct gate_desc *d)
 {
@@ -109,6 +136,7 @@ static void check(const struct gate_desc *d)
                 ref_gate(test_mode(), out + m * size, old + m * size, new_ + m * size, d);
             }
             assert_like(first, out, (size_t)all, 3e-6);
+            check_stored_like(&s, d, w, old, new_, out);
         }
         for (int into = 0; into < 3; into++) {
             run(&s, d, w, old, new_, 0, N, into, out);
@@ -144,6 +172,45 @@ static void every_gate(void **state)
             check(&d);
             gate_free(&d);
         }
+}
+
+/* One large or infinite number: whether what is stored is finite is what the reference says of it,
+ * rounded to the type that it is stored in. */
+static void a_number_that_is_not_stored(void **state)
+{
+    (void)state;
+    const float most = 0x1.FEp127f; /* of bf16; the sum with 0x1.8p119 is still one of float */
+    const float number[][2] = {{1, 2},        {most, 0x1.8p119f}, {most, most},
+                               {INFINITY, 1}, {1, -INFINITY},     {INFINITY, -INFINITY}};
+    enum { SIZE = 7 * 304, AT = 3 * 304 + 301 };
+    int n_finite = 0, n_only_f32 = 0;
+    struct setting s;
+    assert_true(setting_open_way(&s, 0));
+    float *old = random_values(SIZE, 1.0f, 10), *new_ = random_values(SIZE, 1.0f, 11);
+    float want[SIZE], out[SIZE];
+    for (enum gate_kind kind = GATE_REPLACE; kind <= GATE_STATIC; kind++)
+        for (size_t k = 0; k < sizeof number / sizeof *number; k++) {
+            const struct gate_desc d = gate_of(kind, false, true, false, 7, 304);
+            struct weight *w;
+            assert_ok(weight_gate(&w, s.be, &d));
+            old[AT] = number[k][0];
+            new_[AT] = number[k][1];
+            ref_gate(test_mode(), want, old, new_, &d);
+            bool fits = isfinite(want[AT]), half = isfinite(ref_round(REF_BF16, want[AT]));
+            assert_int_equal(store(&s, &d, w, old, new_, 0, DTYPE_F32, out), fits);
+            assert_int_equal(isfinite(out[AT]) != 0, fits);
+            assert_int_equal(store(&s, &d, w, old, new_, 0, DTYPE_BF16, out), half);
+            assert_int_equal(isfinite(out[AT]) != 0, half);
+            n_finite += fits;
+            n_only_f32 += fits && !half;
+            weight_destroy(s.be, &w);
+            gate_free(&d);
+        }
+    assert_in_range(n_finite, 8, 9);
+    assert_int_equal(n_only_f32, test_mode() == REF_BF16 ? 0 : 1);
+    free(old);
+    free(new_);
+    setting_close(&s);
 }
 
 /* Spec 2.7: old (1, -1), new (3, 0), G 0.5. */
@@ -232,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_gate),
+        cmocka_unit_test(a_number_that_is_not_stored),
     };
     /* of the fronts, which are the same for every backend, and of the CPU's recorded bits */
     const struct CMUnitTest once[] = {

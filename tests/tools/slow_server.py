@@ -30,6 +30,16 @@ class Turn:
         self.came_us = self.first_us = self.done_us = None
 
 
+class Peer:
+    """A connection: what it granted, what was sent under it, and what waits for more (section 7)."""
+
+    def __init__(self, credit):
+        self.first_credit = self.credit = credit
+        self.n_grant = self.n_bytes = 0
+        self.sessions = set()  # that speak on it
+        self.waiting = []
+
+
 def now_us():
     return time.monotonic_ns() // 1000
 
@@ -52,6 +62,7 @@ class SlowServer:
         self.alone, self._remembered_us = alone, 0
         self._done = {}  # request -> DONE
         self.turns = []  # Turn, as they came
+        self.peers = {}  # identity -> Peer
         self.n_dry = 0  # turns that asked for no memory
         self.late_us = 0  # behind its programme, at most: the machine had no time
         self._sessions = {}  # name -> turns
@@ -99,7 +110,21 @@ class SlowServer:
     def _send(self, peer, type, request, body, flags=0, sequence=0):
         data = msgpack.packb(body)
         header = HEADER.pack(b"RXTP", 1, type, flags, request, sequence, len(data))
-        self._socket.send_multipart([peer, header, data])
+        if request == NO_ID:
+            self._socket.send_multipart([peer, header, data])
+            return
+        self.peers[peer].waiting.append((type, header, data))
+        self._pump(peer)
+
+    def _pump(self, peer):
+        """TOKENs only while there is credit, and nothing before what has waited longer."""
+        p = self.peers[peer]
+        while p.waiting and (p.credit > 0 or p.waiting[0][0] != TOKEN):
+            type, header, data = p.waiting.pop(0)
+            if type == TOKEN:
+                p.credit -= len(header) + len(data)
+                p.n_bytes += len(header) + len(data)
+            self._socket.send_multipart([peer, header, data])
 
     def _receive(self):
         peer, head, data = self._socket.recv_multipart()
@@ -107,6 +132,7 @@ class SlowServer:
         body = msgpack.unpackb(data)
         name = body.get("session")
         if type == HELLO:
+            self.peers[peer] = Peer(body["credit"])
             self._send(peer, WELCOME, NO_ID, WELCOME_BODY)
         elif type == PING:
             self._send(peer, PONG, NO_ID, {}, sequence=sequence)
@@ -125,8 +151,12 @@ class SlowServer:
         elif type == ERASE:
             self._sessions.pop(name, None)
             self._send(peer, DONE, request, {"session": name}, FINAL)
+        elif type == CREDIT:
+            self.peers[peer].credit += body["bytes"]
+            self.peers[peer].n_grant += 1
+            self._pump(peer)
         else:
-            assert type in (CREDIT, CANCEL), type
+            assert type == CANCEL, type
 
     def _is_busy(self, request):
         times, again_us = self._refused.get(request, (0, 0))
@@ -136,6 +166,7 @@ class SlowServer:
 
     def _turn(self, peer, request, body):
         name = body["session"]
+        self.peers[peer].sessions.add(name)
         if request in self._done and self._is_busy(request):
             self._send(peer, ERROR, request, error(301, "busy", True, 30), FINAL)
             return

@@ -234,6 +234,21 @@ class LoadTest(unittest.TestCase):
         self.assertTrue(0 < n["first token"] < SESSIONS * 6, n)
         self.assertEqual(n["memory lag (server)"], n["first token"])
 
+    def test_slow_sessions_have_a_pace_each(self):
+        """However many they are: a connection takes 512 bytes a pause for each that speaks on it."""
+        for sessions, share, n_slow in ((4, "0.25", 1), (40, "0.75", 30)):
+            server = SlowServer(lambda n: 2, lambda n: 0.1)
+            code, report, rows, _ = self.load(server, 4, "--sessions", str(sessions), "--slow", share)
+            self.assertIn(code, (0, 1, 2), self.output)
+            self.assertEqual((report["run"]["done"], report["run"]["lost"]), (4 * sessions, 0))
+            slow = [p for p in server.peers.values() if p.first_credit < 1 << 20 and p.sessions]
+            self.assertEqual((len(slow), sum(len(p.sessions) for p in slow)), (min(n_slow, 16), n_slow))
+            for p in slow:
+                self.assertEqual(p.first_credit, 512 * len(p.sessions))
+                # It grants what it has read, once that is half of what it takes.
+                self.assertLessEqual(p.n_grant, 2 * p.n_bytes / p.first_credit)
+                self.assertGreaterEqual(p.n_grant, p.n_bytes / p.first_credit - 2)
+
     def test_no_time_between_turns(self):
         server = SlowServer(lambda n: 5, lambda n: 1)
         code, report, _, _ = self.load(server, 6, "--think-ms", "0", "--limit-turn-ms", "60000")

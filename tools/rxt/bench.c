@@ -35,8 +35,8 @@ static const struct option options[] = {
     {"packed", OPTION_INT, &opt.packed, "T",
      "also the encoder over 16 interactions, the longest of T tokens, the mean 0.6 and 0.25 of it"},
     {"beside", OPTION_INT, &opt.beside, "B",
-     "also the time per token at batch B beside updates of --turn tokens (five times "
-     "--milliseconds)"},
+     "also the time per token at batch B beside updates of --turn tokens, which share the "
+     "machine as in a server (five times --milliseconds)"},
     {"images", OPTION_FLAG, &opt.images, NULL,
      "only what images of one session cost others (ten times --milliseconds each)"},
     OPTION_MORE(model_options),

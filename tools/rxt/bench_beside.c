@@ -132,8 +132,9 @@ static enum rxt_status forward(struct answers *a, int32_t tokens)
     return RXT_OK;
 }
 
-/* Steps for so long, at least 5. Behind every second one an update gets 0.2 ms, the least
- * that a server gives it between two steps. */
+/* Steps for so long, at least 5. A token takes its step, and what a server gives a memory that
+ * waits behind it: on the CPU a pause of the answers; on a card only where that is longer than the
+ * step, so that updates keep to their partition. */
 static enum rxt_status decode(struct answers *a, double seconds, struct samples *s)
 {
     uint64_t end = clock_us() + (uint64_t)(1e6 * seconds);
@@ -144,10 +145,10 @@ static enum rxt_status decode(struct answers *a, double seconds, struct samples 
         }
         uint64_t start = clock_ns();
         TRY(forward(a, 1));
+        const uint64_t step_us = (clock_ns() - start) / 1000;
+        lane_give_way(rxt_worker_lane(a->worker), bridge_owed_us(step_us, 1, (uint64_t)a->batch));
         if (i >= SETTLE) /* the first ones make what later ones use again */
             samples_add(s, start);
-        if (i % 2)
-            lane_give_way(rxt_worker_lane(a->worker), 200);
     }
     return RXT_OK;
 }
@@ -162,6 +163,7 @@ static enum rxt_status decode_beside(struct answers *a, struct updates *u, doubl
     if (pthread_create(&thread, NULL, run_updates, u) != 0)
         return RXT_EIO;
     enum rxt_status st = decode(a, seconds, s);
+    lane_rest(rxt_worker_lane(a->worker)); /* for the last update */
     u->stop = true;
     (void)pthread_join(thread, NULL);
     return st == RXT_OK ? u->status : st;

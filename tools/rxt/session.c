@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct {
     bool json;
@@ -18,7 +20,8 @@ static const struct option options[] = {
     {"version", OPTION_SEED, &opt.version, "V",
      "fork, rewind: which one (fork: default the newest)"},
     {"to", OPTION_TEXT, &opt.to, "NAME", "fork: name of the new session"},
-    {"file", OPTION_TEXT, &opt.file, "FILE", "export, import: the file"},
+    {"file", OPTION_TEXT, &opt.file, "FILE",
+     "export, import: the file; export: /dev/stdout or another pipe, too"},
     OPTION_MORE(session_options),
     {0},
 };
@@ -190,17 +193,28 @@ static const char *missing_option(const struct verb *v)
     return v->needs_file && !opt.file ? "--file FILE" : NULL;
 }
 
+/* Whether it is written to standard output itself, where nothing else may stand then. */
+static bool is_stdout(const char *path)
+{
+    struct stat a, b;
+    return path && stat(path, &a) == 0 && fstat(STDOUT_FILENO, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
 static enum rxt_status write_verb(struct bridge *b, const struct verb *v, const char *name,
                                   struct rxt_error *err)
 {
     struct bridge_request r;
     struct bridge_session_info info = {0};
+    const bool quiet = v->verb == BRIDGE_EXPORT && is_stdout(opt.file);
     TRY(session_request(&r, v->verb, name, err));
     r.version = opt.version;
     r.path = opt.file;
     if (opt.to)
         TRY(session_name(r.to, opt.to, err));
     TRY(bridge_call(b, &r, keep_info, &info, err));
+    if (quiet)
+        return RXT_OK;
     if (opt.json) {
         json_t *o =
             json_pack("{ss ss}", "session", v->verb == BRIDGE_FORK ? r.to : name, "done", v->name);

@@ -14,8 +14,6 @@
 
 #define TICK_US 100000u
 
-enum { CONNECTIONS = 64, VANISHING = 16 };
-
 enum { CODE_NO_REQUEST = 202 };
 
 /* ---- names -------------------------------------------------------------------------------- */
@@ -56,24 +54,10 @@ static uint32_t place_of(const struct drive *d, uint64_t record)
 
 static uint32_t connection_of(const struct drive *d, uint32_t session)
 {
-    if (plan_is_slow(d->plan, session))
-        return d->n_connection + d->n_vanishing;
-    if (plan_vanishes(d->plan, session))
-        return d->n_connection + session % d->n_vanishing;
-    return session % d->n_connection;
+    return connections_of(&d->connections, d->plan, session);
 }
 
 /* ---- open and close ----------------------------------------------------------------------- */
-
-/* A connection for a few of the sessions that vanish, so that they do not all vanish at a time. */
-static uint32_t count_vanishing(const struct drive *d, bool slow)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < d->plan->n_session; i++)
-        n += plan_vanishes(d->plan, i);
-    const uint32_t most = CONNECTIONS - d->n_connection - slow;
-    return n < VANISHING ? n < most ? n : most : VANISHING < most ? VANISHING : most;
-}
 
 enum rxt_status drive_open(struct drive *d, const struct client_config *server,
                            struct rxt_error *err)
@@ -91,14 +75,13 @@ enum rxt_status drive_open(struct drive *d, const struct client_config *server,
     d->fork = &d->histogram[MEASURES];
     d->resend = &d->histogram[MEASURES + 1];
     TRY(schedule_create(&d->schedule, d->plan));
-    const bool slow = d->plan->slow > 0;
-    d->n_vanishing = count_vanishing(d, slow);
+    connections_lay_out(&d->connections, d->plan, d->n_connection);
     const struct client_many_config cfg = {
         .server = *server,
-        .n_connection = d->n_connection + d->n_vanishing + slow,
+        .n_connection = connections_count(&d->connections),
         .max_requests = 1u << 17,
-        .slow_bytes = slow ? 512 : 0,
-        .slow_pause_ms = 250,
+        .slow_bytes = d->connections.slow_bytes,
+        .slow_pause_ms = CONNECTIONS_PAUSE_MS,
     };
     return client_many_open(&d->client, &cfg, err);
 }

@@ -4,8 +4,8 @@
 #define RXT_TOOLS_LOAD_DRIVE_H
 
 #include "bridge/client_many.h"
+#include "tools/rxt/load/connections.h"
 #include "tools/rxt/load/histogram.h"
-#include "tools/rxt/load/plan.h"
 
 #include <signal.h>
 
@@ -64,7 +64,6 @@ struct drive {
     char prefix[64];       /* of the names of the sessions */
     uint64_t nonce;        /* of the ids of the requests */
     uint32_t n_connection; /* for the sessions that read at once and stay */
-    uint32_t n_vanishing;  /* behind them: connections of those that vanish; set by drive_open */
     bool faults;           /* connections may be lost: the requests on them are asked for again */
     bool keep_answers;     /* of session 0 */
     uint64_t timeout_us;   /* without a word, when something is waited for and nothing is due */
@@ -74,6 +73,7 @@ struct drive {
     void *arg;
 
     struct client_many *client;
+    struct connections connections; /* laid out by drive_open */
     struct schedule *schedule;
     struct turn_record *turn;     /* [n_session * n_turn] */
     struct load_session *session; /* [plan_places] */
@@ -87,8 +87,8 @@ struct drive {
     uint64_t n_sent, n_done, n_refused, n_cancelled, n_memory_failed;
     uint64_t n_event, n_connected, n_answer_differs;
     uint64_t n_vanished; /* connections that we closed, as the plan says; not in n_connected */
-    bool vanished[64];   /* ... and have not been made anew yet */
-    double cpu_s;        /* of this process, during the run */
+    bool vanished[CONNECTIONS_MOST]; /* ... and have not been made anew yet */
+    double cpu_s;                    /* of this process, during the run */
     struct load_error error[LOAD_ERRORS];
     int n_error;
 };
