@@ -132,9 +132,8 @@ static enum rxt_status forward(struct answers *a, int32_t tokens)
     return RXT_OK;
 }
 
-/* Steps for so long, at least 5. A token takes its step, and what a server gives a memory that
- * waits behind it: on the CPU a pause of the answers; on a card only where that is longer than the
- * step, so that updates keep to their partition. */
+/* Steps for so long, at least 5. Behind each the lane is told what a server owes a memory that
+ * waits: on a card, updates keep to their partition where that is less than the step took. */
 static enum rxt_status decode(struct answers *a, double seconds, struct samples *s)
 {
     uint64_t end = clock_us() + (uint64_t)(1e6 * seconds);
