@@ -264,7 +264,7 @@ __device__ inline void route_row(const struct route &r, int32_t row, struct meet
             near[rank] = expert_of(own);
     }
     __syncwarp();
-    sum = sum_of(m->value, r.top_k);
+    sum = sum_of(m->value, min(r.top_k, AT_ONCE)); /* a rehearsal may have more */
     if (chosen && real) {
         int64_t to = (int64_t)row * r.top_k + rank;
         r.expert[to] = expert_of(own);                  // expert[row,k]
