@@ -4,16 +4,17 @@
  *          one block, an expert or a choice a thread. Few choices: both in one block, a thread a
  *          choice, which counts those of lower experts, and of lower rows; of one row without a
  *          barrier. All three go through their code once ahead of the wait, and leave nothing
- * behind (rehearse). Sum: a block of 256 a row, 2 values a thread; of 64, 8 values, where rows are
- *          not made of pairs.
+ *          behind (rehearse). Sum: a block of 256 a row, 2 values a thread; of 64, 8 values, where
+ *          rows are not made of pairs.
  * Roofline all small beside the experts' bytes, and bound by latency. Measured, H200 (time stamps,
- * in a step of beta-3b, a row of 384 experts): choice 3.6 us, two warp reductions for each of K =
- * 10 among them, plan 0.3, the sum 3.1. Now, counted: logits 0.6 us, exponentials 0.45, sums 0.15,
- * K-th best 0.3, candidates and ranks 0.4, shares 0.1: 2.0, plan 0.1 (predicted). Order    softmax
- * sums lane by lane, then warp_sum; the best is the larger, then the lower index; shares and
- * results of a row are added by rank, then shared experts by number. The places of slots depend on
- * the other rows, the results in them do not. Atomics count and set bits, which come out the same
- * in any order. */
+ *          in a step of beta-3b, a row of 384 experts): 3.6 us for a choice of ten rounds of two
+ *          warp reductions each, 0.3 for its plan, 3.1 for the sum. By ranks, and a plan without
+ *          barriers: 1.1 us less of a layer (a token 0.916 -> 0.893 ms, predicted 0.891). Since
+ *          then 1,000 clocks behind the logits in place of 2,400: 0.6 us less again (predicted).
+ * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
+ *          shares and results of a row are added by rank, then shared experts by number. The places
+ *          of slots depend on the other rows, the results in them do not. Atomics count and set
+ *          bits, which come out the same in any order. */
 #include "kernels/cuda/moe_impl.h"
 
 #include "kernels/cuda/device_impl.cuh"
@@ -74,36 +75,29 @@ __device__ inline float reciprocal_near(float v)
 #endif
 }
 
-/* p / sum of each p from 0 to 1, for all of a warp, sum being at least their highest, 1, or not a
- * number: where no remainder can be too small, what the compiler makes of a division, but for its
- * test of each; else that. A rehearsal does not see the latter. */
-template <int N> __device__ inline void divide(float p[N], float sum, bool real)
+/* e / sum, sum from 1 to ROUTE_MAX_EXPERT: what the compiler makes of a division, but for its test
+ * whether a remainder may be too small. So the bits are those of a division from 2^-90 on; what is
+ * below comes out below. */
+struct over {
+    float sum, part;
+
+    __device__ float operator()(float e) const
+    {
+        float q = e * part;
+        return fmaf(part, fmaf(-sum, q, e), q);
+    }
+};
+__device__ inline struct over over_of(float sum)
 {
-    uint32_t least = UINT32_MAX; /* bits, less 1, so that 0 is none of them */
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        uint32_t bits = __float_as_uint(p[j]) - 1u;
-        least = bits < least ? bits : least;
-    }
-    bool plain = sum >= 1.0f && least >= 0x127FFFFFu; /* 2^-90 */
-    if (real && __any_sync(0xFFFFFFFFu, !plain)) {
-#pragma unroll 1
-        for (int i = 0; i < N; i++) { /* one copy of it, from hand to hand */
-            float q = p[0] / sum;
-#pragma unroll
-            for (int j = 0; j < N - 1; j++)
-                p[j] = p[j + 1];
-            p[N - 1] = q == q ? q : NAN; /* all with the same bits */
-        }
-        return;
-    }
     float near = reciprocal_near(sum);
-    float part = fmaf(near, fmaf(-sum, near, 1.0f), near);
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        float q = p[j] * part;
-        p[j] = fmaf(part, fmaf(-sum, q, p[j]), q);
-    }
+    return {sum, fmaf(near, fmaf(-sum, near, 1.0f), near)};
+}
+
+/* 1 if v is above `limit`, by less than 2^31. No predicate: a thread has 7 of them, and where they
+ * run short the compiler leaves what could run side by side one behind the other. */
+__device__ inline int32_t is_above(uint32_t v, uint32_t limit)
+{
+    return (int32_t)((limit - v) >> 31);
 }
 
 /* An expert and its probability as a number: the better one is the larger. None is 0. */
@@ -130,12 +124,19 @@ struct meeting {
     alignas(16) float value[AT_ONCE]; /* of the chosen, by rank; 0 behind them */
 };
 
+/* The number below v, as one: v - 1 - x would become two instructions again. */
+__device__ inline uint32_t one_below(uint32_t v)
+{
+    return (uint32_t)unknown((int32_t)(v - 1u));
+}
+/* How many of most[32] are at least v; bits of numbers from 0 on. */
 __device__ inline int32_t count_at_least(const uint32_t most[32], uint32_t v)
 {
     int32_t n = 0;
+    uint32_t limit = one_below(v);
 #pragma unroll
     for (int i = 0; i < 32; i++)
-        n += most[i] >= v;
+        n += is_above(most[i], limit);
     return n;
 }
 __device__ inline int32_t count_above(const uint64_t *candidate, int32_t n, uint64_t v)
@@ -145,7 +146,7 @@ __device__ inline int32_t count_above(const uint64_t *candidate, int32_t n, uint
     for (int32_t first = 0; first < n; first += AHEAD_LANES)
 #pragma unroll
         for (int i = 0; i < AHEAD_LANES; i++)
-            above += candidate[first + i] > v;
+            above += (int32_t)((v - candidate[first + i]) >> 63);
     return above;
 }
 __device__ inline float sum_of(const float *value, int32_t n)
@@ -159,9 +160,10 @@ __device__ inline float sum_of(const float *value, int32_t n)
     return sum;
 }
 
-/* One after the other, each the best below the last: more than AT_ONCE of them, or equal ones. */
+/* One after the other, each the best below the last: where more than AT_ONCE are as good as the
+ * K-th, or that is next to nothing. p: what is to be divided by `all`. */
 template <int N>
-__device__ inline void choose_slowly(const struct route &r, int32_t row, const float *p,
+__device__ inline void choose_slowly(const struct route &r, int32_t row, float *p, float all,
                                      int32_t *near)
 {
     int32_t lane = (int32_t)threadIdx.x % 32, left = r.n_expert - lane;
@@ -169,6 +171,14 @@ __device__ inline void choose_slowly(const struct route &r, int32_t row, const f
     float *share = r.share + (int64_t)row * r.top_k;     // share[row,:]
     uint64_t last = UINT64_MAX;
     float sum = 0.0f;
+#pragma unroll 1
+    for (int i = 0; i < N; i++) { /* one copy of a division, numbers go from hand to hand */
+        float q = p[0] / all;
+#pragma unroll
+        for (int j = 0; j < N - 1; j++)
+            p[j] = p[j + 1];
+        p[N - 1] = q == q ? q : NAN; /* all with the same bits */
+    }
 #pragma unroll 1
     for (int32_t k = 0; k < r.top_k; k++) {
         uint64_t best = 0;
@@ -197,15 +207,16 @@ __device__ inline void choose_slowly(const struct route &r, int32_t row, const f
 
 /* One row, by a warp; a lane has the experts lane, lane + 32, ..., N of them. As many lanes as
  * choices have an expert as good as the K-th best of the lanes' best: what is less is not chosen.
- * The others, seldom more than K + 2, each become a lane's, which counts the better ones. near: the
- * choices are left there too, unless it is NULL. Not real: only there. */
+ * The others, seldom more than K + 2, each become a lane's, which counts the better ones. What is
+ * not there has the numerator 0. near: the choices are left there too, unless it is NULL. Not real:
+ * only there. */
 template <int N>
 __device__ inline void route_row(const struct route &r, int32_t row, struct meeting *m,
                                  int32_t *near, bool real)
 {
     int32_t lane = (int32_t)threadIdx.x % 32, left = r.n_expert - lane;
     const float *logits = r.logits + (int64_t)row * r.n_expert; // logits[row,:]
-    float p[N + 1], top = -INFINITY, sum = 0.0f; /* behind the probabilities: the K-th best */
+    float p[N], q[N], top = -INFINITY, sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < N; j++)
         p[j] = 32 * j < left ? __ldcg(logits + lane + 32 * j) : -INFINITY;
@@ -218,9 +229,8 @@ __device__ inline void route_row(const struct route &r, int32_t row, struct meet
     top = warp_max(top);
     uint32_t most = 0;
 #pragma unroll
-    for (int j = 0; j < N; j++) {
+    for (int j = 0; j < N; j++) { /* no branch and no predicate, so that they run side by side */
         p[j] = exp_below(p[j] - top);
-        p[j] = 32 * j < left ? p[j] : 0.0f;
         sum = sum + p[j];
         most = __float_as_uint(p[j]) > most ? __float_as_uint(p[j]) : most;
     }
@@ -229,31 +239,34 @@ __device__ inline void route_row(const struct route &r, int32_t row, struct meet
     __syncwarp();
     bool reached = count_at_least(m->most, most) >= r.top_k;
     sum = warp_sum(sum);
-    p[N] = __uint_as_float(__reduce_max_sync(0xFFFFFFFFu, reached ? most : 0u));
-    divide<N + 1>(p, sum, real);
-    uint32_t least = __float_as_uint(p[N]);
-    int32_t n_own = 0, at = 0, n = 0;
+    uint32_t least = __reduce_max_sync(0xFFFFFFFFu, reached ? most : 0u);
+    bool plain = sum >= 1.0f && least >= 0x17800000u; /* 2^-80; no NaN among them */
+    struct over over_sum = over_of(sum);
 #pragma unroll
     for (int j = 0; j < N; j++)
-        n_own += 32 * j < left && __float_as_uint(p[j]) >= least;
+        q[j] = over_sum(p[j]);
+    least = __float_as_uint(over_sum(__uint_as_float(least)));
+    int32_t n_own = 0, at = 0, n = 0;
+    uint32_t limit = one_below(least);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        n_own += is_above(__float_as_uint(q[j]), limit);
 #pragma unroll
     for (int bit = 1; bit <= N; bit *= 2) {
         uint32_t lanes = __ballot_sync(0xFFFFFFFFu, n_own & bit);
         at += bit * __popc(lanes & ((1u << lane) - 1u));
         n += bit * __popc(lanes);
     }
-    if (n > AT_ONCE) {
-        if (real) {
-            choose_slowly<N>(r, row, p, near);
-            return;
-        }
-        n = AT_ONCE;
-        least = UINT32_MAX;
+    bool fits = plain && n <= AT_ONCE;
+    if (!fits && real) {
+        choose_slowly<N>(r, row, p, sum, near);
+        return;
     }
+    n = fits ? n : AT_ONCE;
 #pragma unroll
     for (int j = 0; j < N; j++)
-        if (32 * j < left && __float_as_uint(p[j]) >= least)
-            m->candidate[at++] = choice_of(p[j], lane + 32 * j);
+        if (fits && __float_as_uint(q[j]) >= least)
+            m->candidate[at++] = choice_of(q[j], lane + 32 * j);
     __syncwarp();
     uint64_t own = m->candidate[lane];
     int32_t rank = count_above(m->candidate, n, own);
@@ -473,7 +486,7 @@ __device__ inline struct counted count_of(const int32_t *value, int32_t n, int32
 #pragma unroll
         for (int i = 0; i < COUNT_AHEAD; i++) {
             int32_t other = value[first + i];
-            c.below += other < v;
+            c.below += is_above((uint32_t)v, (uint32_t)other);
             c.same += other == v;
             c.same_before += other == v && first + i < before;
         }
