@@ -2,15 +2,15 @@
  * Shapes   logits [R,E] f32; choices, shares and slots [R,K]; x [R,D].
  * Launch   choice: a warp a row, its E probabilities in registers, 8 rows a block; then the plan in
  *          one block, an expert or a choice a thread. Few choices: both in one block, a thread a
- *          choice, which counts those of lower experts, and of lower rows. All three go through
- *          their code once ahead of the wait, and leave nothing behind (rehearse). Sum: a block of
- *          256 a row, 2 values a thread; of 64, 8 values, where rows are not made of pairs.
- * Roofline all small beside the experts' bytes, and bound by latency: a choice costs two warp
- *          reductions for each of K, the plan 5 barriers. Measured, H200 (CUPTI, in a step of
- *          beta-3b): choice and plan 3.9 us for a row of 384 experts and 8.5 for 8 rows, the sum
- *          3.1. Since then one read for the parts of shared experts and two rounds of counting for
- *          the plan, instead of three each, and all results of a sum are asked for together:
- *          with gemm.cu's blocks that go on, 8 rows 1.32 -> 1.22 ms a token, one 0.92 as before.
+ *          choice, which counts those of lower experts, and of lower rows; of one row without a
+ *          barrier. All three go through their code once ahead of the wait, and leave nothing
+ *          behind (rehearse). Sum: a block of 256 a row, 2 values a thread; of 64, 8 values, where
+ *          rows are not made of pairs.
+ * Roofline all small beside the experts' bytes, and bound by latency. Measured, H200 (time stamps,
+ *          in a step of beta-3b, a row of 384 experts): 3.6 us for a choice of ten rounds of two
+ *          warp reductions each, 0.3 for its plan, 3.1 for the sum. By ranks, and a plan without
+ *          barriers: 1.1 us less of a layer (a token 0.916 -> 0.893 ms, predicted 0.891). Since
+ *          then 1,000 clocks behind the logits in place of 2,400: 0.6 us less again (predicted).
  * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
  *          shares and results of a row are added by rank, then shared experts by number. The places
  *          of slots depend on the other rows, the results in them do not. Atomics count and set
@@ -29,23 +29,13 @@
 
 /* ---- choice ---- */
 
-/* A probability as a number that grows with it: 0 was chosen already, 1 is not a number, which is
- * less than nothing, but can be chosen. */
-static __device__ inline uint32_t key_of(float p)
-{
-    return p == p ? __float_as_uint(p) + 2u : 1u;
-}
-__device__ inline float key_value(uint32_t key)
-{
-    return key > 1 ? __uint_as_float(key - 2u) : NAN;
-}
-
+/* The highest of the lanes' numbers, no NaN among them. */
 __device__ inline float warp_max(float v)
 {
-#pragma unroll
-    for (int apart = 16; apart > 0; apart /= 2)
-        v = max_or_b(__shfl_xor_sync(0xFFFFFFFFu, v, apart), v);
-    return v;
+    int32_t key = (int32_t)__float_as_uint(v); /* that grows with v: */
+    key = key < 0 ? key ^ INT32_MAX : key;
+    key = __reduce_max_sync(0xFFFFFFFFu, key);
+    return __uint_as_float((uint32_t)(key < 0 ? key ^ INT32_MAX : key));
 }
 
 /* Softmax of p[n] in memory, in place, by a warp. What a lane has of it beside its first is seldom
@@ -74,30 +64,6 @@ __device__ inline void softmax(float *p, int32_t n, bool real)
     }
 }
 
-/* A lane's best key and which of its N it is; the first of equal ones. */
-struct best {
-    uint32_t key;
-    int32_t at;
-};
-/* The better of two, a being the first. */
-__device__ inline struct best better(struct best a, struct best b)
-{
-    return b.key > a.key ? b : a;
-}
-/* Of 4 at a time, which is shorter than a chain. */
-template <int N> __device__ inline struct best best_of(const uint32_t key[N])
-{
-    static_assert(N % 4 == 0, "fours");
-    struct best all = {0, 0};
-#pragma unroll
-    for (int j = 0; j < N; j += 4) {
-        struct best low = better({key[j], j}, {key[j + 1], j + 1});
-        struct best high = better({key[j + 2], j + 2}, {key[j + 3], j + 3});
-        all = j == 0 ? better(low, high) : better(all, better(low, high));
-    }
-    return all;
-}
-
 __device__ inline float reciprocal_near(float v)
 {
 #ifdef __CUDACC__
@@ -109,103 +75,213 @@ __device__ inline float reciprocal_near(float v)
 #endif
 }
 
-/* The bits of n / sum, n from 0 to 1, for all of a warp: where no remainder can be too small, what
- * the compiler makes of a division, but for its test of each; else that. */
-template <int N> __device__ inline void divide(uint32_t n[N], float sum)
+/* e / sum, sum from 1 to ROUTE_MAX_EXPERT: what the compiler makes of a division, but for its test
+ * whether a remainder may be too small. So the bits are those of a division from 2^-90 on; what is
+ * below comes out below. */
+struct over {
+    float sum, part;
+
+    __device__ float operator()(float e) const
+    {
+        float q = e * part;
+        return fmaf(part, fmaf(-sum, q, e), q);
+    }
+};
+__device__ inline struct over over_of(float sum)
 {
-    float least = 1.0f; /* of those that are not 0; a NaN among them is one in the sum */
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        float p = __uint_as_float(n[j]);
-        least = fminf(least, p == 0.0f ? 1.0f : p);
-    }
-    bool plain = sum >= 1.0f && sum <= 0x1p20f && least >= 0x1p-90f;
-    if (__any_sync(0xFFFFFFFFu, !plain)) {
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            n[j] = __float_as_uint(__uint_as_float(n[j]) / sum);
-        return;
-    }
     float near = reciprocal_near(sum);
-    float part = fmaf(near, fmaf(-sum, near, 1.0f), near);
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        float p = __uint_as_float(n[j]), q = p * part;
-        n[j] = __float_as_uint(fmaf(part, fmaf(-sum, q, p), q));
-    }
+    return {sum, fmaf(near, fmaf(-sum, near, 1.0f), near)};
 }
 
-/* One row, by a warp; a lane has the experts lane, lane + 32, ..., N of them. near: the choices are
- * left there too, unless it is NULL. Not real: only there. */
-template <int N>
-__device__ inline void route_row(const struct route &r, int32_t row, int32_t *near, bool real)
+/* 1 if v is above `limit`, by less than 2^31. No predicate: a thread has 7 of them, and where they
+ * run short the compiler leaves what could run side by side one behind the other. */
+__device__ inline int32_t is_above(uint32_t v, uint32_t limit)
 {
-    int32_t lane = (int32_t)threadIdx.x % 32;
-    const float *logits = r.logits + (int64_t)row * r.n_expert; // logits[row,:]
-    uint32_t key[N]; /* first a logit's bits, then a probability's, then its key */
-    float top = -INFINITY, sum = 0.0f;
+    return (int32_t)((limit - v) >> 31);
+}
+
+/* An expert and its probability as a number: the better one is the larger. None is 0. */
+__device__ inline uint64_t choice_of(float p, int32_t expert)
+{
+    return (uint64_t)__float_as_uint(p) << 32 | ~(uint32_t)expert;
+}
+__device__ inline float probability(uint64_t choice)
+{
+    return __uint_as_float((uint32_t)(choice >> 32));
+}
+__device__ inline int32_t expert_of(uint64_t choice)
+{
+    return (int32_t) ~(uint32_t)choice;
+}
+
+#define AT_ONCE 32     /* choices that the lanes of a warp make side by side */
+#define AHEAD_LANES 16 /* values of lanes on their way out of shared memory together */
+
+/* What the lanes of a warp tell each other. */
+struct meeting {
+    alignas(16) uint32_t most[32];
+    alignas(16) uint64_t candidate[AT_ONCE];
+    alignas(16) float value[AT_ONCE]; /* of the chosen, by rank; 0 behind them */
+};
+
+/* The number below v, as one: v - 1 - x would become two instructions again. */
+__device__ inline uint32_t one_below(uint32_t v)
+{
+    return (uint32_t)unknown((int32_t)(v - 1u));
+}
+/* How many of most[32] are at least v; bits of numbers from 0 on. */
+__device__ inline int32_t count_at_least(const uint32_t most[32], uint32_t v)
+{
+    int32_t n = 0;
+    uint32_t limit = one_below(v);
 #pragma unroll
-    for (int j = 0; j < N; j++) {
-        float v = lane + 32 * j < r.n_expert ? __ldcg(logits + lane + 32 * j) : -INFINITY;
-        key[j] = __float_as_uint(v);
-        top = max_or_b(v, top);
+    for (int i = 0; i < 32; i++)
+        n += is_above(most[i], limit);
+    return n;
+}
+__device__ inline int32_t count_above(const uint64_t *candidate, int32_t n, uint64_t v)
+{
+    int32_t above = 0;
+#pragma unroll 1
+    for (int32_t first = 0; first < n; first += AHEAD_LANES)
+#pragma unroll
+        for (int i = 0; i < AHEAD_LANES; i++)
+            above += (int32_t)((v - candidate[first + i]) >> 63);
+    return above;
+}
+__device__ inline float sum_of(const float *value, int32_t n)
+{
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int32_t first = 0; first < n; first += AHEAD_LANES)
+#pragma unroll
+        for (int i = 0; i < AHEAD_LANES; i++)
+            sum = sum + value[first + i];
+    return sum;
+}
+
+/* One after the other, each the best below the last: where more than AT_ONCE are as good as the
+ * K-th, or that is next to nothing. p: what is to be divided by `all`. */
+template <int N>
+__device__ inline void choose_slowly(const struct route &r, int32_t row, float *p, float all,
+                                     int32_t *near)
+{
+    int32_t lane = (int32_t)threadIdx.x % 32, left = r.n_expert - lane;
+    int32_t *expert = r.expert + (int64_t)row * r.top_k; // expert[row,:]
+    float *share = r.share + (int64_t)row * r.top_k;     // share[row,:]
+    uint64_t last = UINT64_MAX;
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int i = 0; i < N; i++) { /* one copy of a division, numbers go from hand to hand */
+        float q = p[0] / all;
+#pragma unroll
+        for (int j = 0; j < N - 1; j++)
+            p[j] = p[j + 1];
+        p[N - 1] = q == q ? q : NAN; /* all with the same bits */
     }
-    top = warp_max(top);
-#pragma unroll
-    for (int j = 0; j < N; j++) { /* without a branch, so that they run side by side */
-        float p = exp_below(__uint_as_float(key[j]) - top);
-        p = lane + 32 * j < r.n_expert ? p : 0.0f;
-        key[j] = __float_as_uint(p);
-        sum = sum + p;
-    }
-    sum = warp_sum(sum);
-    divide<N>(key, sum);
-#pragma unroll
-    for (int j = 0; j < N; j++)
-        key[j] = lane + 32 * j < r.n_expert ? key_of(__uint_as_float(key[j])) : 0;
-    struct best own_best = best_of<N>(key);
-    float own = 0.0f;
-    int32_t chosen = 0;
-    sum = 0.0f;
 #pragma unroll 1
     for (int32_t k = 0; k < r.top_k; k++) {
-        uint32_t most = __reduce_max_sync(0xFFFFFFFFu, own_best.key);
-        uint32_t index = UINT32_MAX;
-        if (own_best.key == most)
-            index = (uint32_t)(lane + 32 * own_best.at);
-        index = __reduce_min_sync(0xFFFFFFFFu, index);
-        if (index == (uint32_t)(lane + 32 * own_best.at)) {
+        uint64_t best = 0;
 #pragma unroll
-            for (int j = 0; j < N; j++)
-                if (j == own_best.at)
-                    key[j] = 0;
-            own_best = best_of<N>(key);
+        for (int j = 0; j < N; j++) {
+            uint64_t choice = choice_of(p[j], lane + 32 * j);
+            if (32 * j < left && choice < last && choice > best)
+                best = choice;
         }
-        float v = key_value(most);
-        sum = sum + v;
+        uint32_t high = (uint32_t)(best >> 32), most = __reduce_max_sync(0xFFFFFFFFu, high);
+        last = (uint64_t)most << 32 |
+               __reduce_max_sync(0xFFFFFFFFu, high == most ? (uint32_t)best : 0u);
+        sum = sum + probability(last);
         if (k % 32 == lane) {
-            own = v;
-            chosen = (int32_t)index;
-        }
-        if (k % 32 == 31 || k + 1 == r.top_k) {
-            int32_t at = k / 32 * 32 + lane;
-            if (lane <= k % 32) {
-                int64_t to = (int64_t)row * r.top_k + at;
-                float share = k + 1 == r.top_k ? own / (sum + 1e-9f) : own;
-                if (real) {
-                    r.expert[to] = chosen; // expert[row,k]
-                    r.share[to] = share;   // share[row,k]
-                }
-                if (near)
-                    near[at] = chosen;
-            }
+            expert[k] = expert_of(last);
+            share[k] = probability(last);
+            if (near)
+                near[k] = expert_of(last);
         }
     }
-    int32_t before_last = real ? (r.top_k - 1) / 32 * 32 : 0; /* those before the last 32 */
 #pragma unroll 1
-    for (int32_t k = lane; k < before_last; k += 32) {
-        float *share = r.share + (int64_t)row * r.top_k + k; // share[row,k]
-        *share = *share / (sum + 1e-9f);
+    for (int32_t k = lane; k < r.top_k; k += 32)
+        share[k] = share[k] / (sum + 1e-9f);
+    __syncwarp();
+}
+
+/* One row, by a warp; a lane has the experts lane, lane + 32, ..., N of them. As many lanes as
+ * choices have an expert as good as the K-th best of the lanes' best: what is less is not chosen.
+ * The others, seldom more than K + 2, each become a lane's, which counts the better ones. What is
+ * not there has the numerator 0. near: the choices are left there too, unless it is NULL. Not real:
+ * only there. */
+template <int N>
+__device__ inline void route_row(const struct route &r, int32_t row, struct meeting *m,
+                                 int32_t *near, bool real)
+{
+    int32_t lane = (int32_t)threadIdx.x % 32, left = r.n_expert - lane;
+    const float *logits = r.logits + (int64_t)row * r.n_expert; // logits[row,:]
+    float p[N], q[N], top = -INFINITY, sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        p[j] = 32 * j < left ? __ldcg(logits + lane + 32 * j) : -INFINITY;
+    __syncwarp(); /* the row before has been read */
+    m->candidate[lane] = 0;
+    m->value[lane] = 0.0f;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        top = fmaxf(top, p[j]); /* a NaN is passed over */
+    top = warp_max(top);
+    uint32_t most = 0;
+#pragma unroll
+    for (int j = 0; j < N; j++) { /* no branch and no predicate, so that they run side by side */
+        p[j] = exp_below(p[j] - top);
+        sum = sum + p[j];
+        most = __float_as_uint(p[j]) > most ? __float_as_uint(p[j]) : most;
+    }
+    /* A quotient grows with its numerator: the K-th best is found while the sum is under way. */
+    m->most[lane] = most;
+    __syncwarp();
+    bool reached = count_at_least(m->most, most) >= r.top_k;
+    sum = warp_sum(sum);
+    uint32_t least = __reduce_max_sync(0xFFFFFFFFu, reached ? most : 0u);
+    bool plain = sum >= 1.0f && least >= 0x17800000u; /* 2^-80; no NaN among them */
+    struct over over_sum = over_of(sum);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        q[j] = over_sum(p[j]);
+    least = __float_as_uint(over_sum(__uint_as_float(least)));
+    int32_t n_own = 0, at = 0, n = 0;
+    uint32_t limit = one_below(least);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        n_own += is_above(__float_as_uint(q[j]), limit);
+#pragma unroll
+    for (int bit = 1; bit <= N; bit *= 2) {
+        uint32_t lanes = __ballot_sync(0xFFFFFFFFu, n_own & bit);
+        at += bit * __popc(lanes & ((1u << lane) - 1u));
+        n += bit * __popc(lanes);
+    }
+    bool fits = plain && n <= AT_ONCE;
+    if (!fits && real) {
+        choose_slowly<N>(r, row, p, sum, near);
+        return;
+    }
+    n = fits ? n : AT_ONCE;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        if (fits && __float_as_uint(q[j]) >= least)
+            m->candidate[at++] = choice_of(q[j], lane + 32 * j);
+    __syncwarp();
+    uint64_t own = m->candidate[lane];
+    int32_t rank = count_above(m->candidate, n, own);
+    bool chosen = lane < n && rank < r.top_k;
+    if (chosen) {
+        m->value[rank] = probability(own);
+        if (near)
+            near[rank] = expert_of(own);
+    }
+    __syncwarp();
+    sum = sum_of(m->value, min(r.top_k, AT_ONCE)); /* a rehearsal may have more */
+    if (chosen && real) {
+        int64_t to = (int64_t)row * r.top_k + rank;
+        r.expert[to] = expert_of(own);                  // expert[row,k]
+        r.share[to] = probability(own) / (sum + 1e-9f); // share[row,k]
     }
 }
 
@@ -373,8 +449,9 @@ template <int N>
 static __global__ void __launch_bounds__(THREADS, 1)
     route_rows(const __grid_constant__ struct route r)
 {
+    __shared__ struct meeting meeting[WARPS];
     start_next();
-    int32_t first = (int32_t)blockIdx.x * WARPS + (int32_t)threadIdx.x / 32;
+    int32_t warp = (int32_t)threadIdx.x / 32, first = (int32_t)blockIdx.x * WARPS + warp;
 #pragma unroll 1
     for (int32_t pass = unknown(0); pass < 2; pass = unknown(pass + 1)) {
         bool real = pass == 1;
@@ -382,7 +459,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
             wait_for_previous();
 #pragma unroll 1
         for (int32_t row = first; row < r.n_row; row += (int32_t)gridDim.x * WARPS) {
-            route_row<N>(r, row, nullptr, real);
+            route_row<N>(r, row, &meeting[warp], nullptr, real);
             if (r.shared_logits)
                 softmax(r.shared_logits + (int64_t)row * r.n_shared, r.n_shared, real);
             if (!real)
@@ -393,44 +470,44 @@ static __global__ void __launch_bounds__(THREADS, 1)
 
 /* ---- few choices ---- */
 
-/* How many of value[n] are below v, and equal to it: all, and of the first `before`. n is filled up
- * to fours with NO_EXPERT, which is neither. */
+/* How many of value[n] are below v, and equal to it: all, and of the first `before`. Behind n, up
+ * to whole COUNT_AHEAD, there is NO_EXPERT, which is neither. */
 #define NO_EXPERT INT32_MAX
+#define COUNT_AHEAD 16
 struct counted {
     int32_t below, same, same_before;
 };
-__device__ inline struct counted count_of(const int4 *value, int32_t n, int32_t v, int32_t before)
+__device__ inline struct counted count_of(const int32_t *value, int32_t n, int32_t v,
+                                          int32_t before)
 {
     struct counted c = {};
-#pragma unroll 4
-    for (int32_t i = 0; i < n; i += 4) {
-        int4 four = value[i / 4];
-        const int32_t other[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll 1
+    for (int32_t first = 0; first < n; first += COUNT_AHEAD)
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            c.below += other[j] < v;
-            c.same += other[j] == v;
-            c.same_before += other[j] == v && i + j < before;
+        for (int i = 0; i < COUNT_AHEAD; i++) {
+            int32_t other = value[first + i];
+            c.below += is_above((uint32_t)v, (uint32_t)other);
+            c.same += other == v;
+            c.same_before += other == v && first + i < before;
         }
-    }
     return c;
 }
 
 /* Choice i of all, a thread; an expert has one item, in the thread that is its first. chosen,
  * first: room for FEW_CHOICES; n_lead: 0, and again in the end. */
-__device__ inline void plan_few(const struct route &r, const int4 *chosen, int4 *first,
+__device__ inline void plan_few(const struct route &r, const int32_t *chosen, int32_t *first,
                                 int32_t *n_lead, bool real)
 {
     int32_t i = (int32_t)threadIdx.x, n = r.n_row * r.top_k, own = NO_EXPERT;
     if (i < n)
-        own = ((const int32_t *)chosen)[i];
+        own = chosen[i];
     struct counted c = {};
     if (i < n)
         c = count_of(chosen, n, own, i);
     bool leads = i < n && c.same_before == 0;
     int32_t slot = c.below + c.same_before;
     if (i < FEW_CHOICES)
-        ((int32_t *)first)[i] = leads ? own : NO_EXPERT;
+        first[i] = leads ? own : NO_EXPERT;
     if (leads)
         atomicAdd(n_lead, 1);
     if (i < n && real) {
@@ -450,17 +527,35 @@ __device__ inline void plan_few(const struct route &r, const int4 *chosen, int4 
     }
 }
 
+/* The same for one row, by a warp, in any order: each expert has one choice. */
+__device__ inline void plan_one(const struct route &r, const int32_t *chosen, bool real)
+{
+    int32_t lane = (int32_t)threadIdx.x % 32;
+#pragma unroll 1
+    for (int32_t k = lane; k < r.top_k; k += 32) {
+        int32_t own = chosen[k], slot = count_of(chosen, r.top_k, own, 0).below;
+        if (real) {
+            r.slot[k] = slot; // slot[0,k]
+            r.slot_row[slot] = 0;
+            r.item[slot] = {own, slot, 1};
+        }
+    }
+    if (lane == 0 && real)
+        *r.n_item = r.top_k;
+}
+
 /* Rows, and parts of shared experts, a warp each; at most GEMM_ITEM rows. */
 template <int N>
 static __global__ void __launch_bounds__(THREADS, 1)
     route_few(const __grid_constant__ struct route r)
 {
-    __shared__ int4 chosen[FEW_CHOICES / 4], first[FEW_CHOICES / 4];
+    alignas(16) __shared__ int32_t chosen[FEW_CHOICES], first[FEW_CHOICES];
+    __shared__ struct meeting meeting[WARPS];
     __shared__ int32_t n_lead;
     start_next();
     int32_t warp = (int32_t)threadIdx.x / 32, tasks = r.shared_logits ? 2 * r.n_row : r.n_row;
     if (threadIdx.x < FEW_CHOICES)
-        ((int32_t *)chosen)[threadIdx.x] = NO_EXPERT;
+        chosen[threadIdx.x] = NO_EXPERT;
     if (threadIdx.x == 0)
         n_lead = 0;
     __syncthreads();
@@ -472,12 +567,16 @@ static __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll 1
         for (int32_t task = warp; task < tasks; task += WARPS)
             if (task < r.n_row)
-                route_row<N>(r, task, (int32_t *)chosen + task * r.top_k, real);
+                route_row<N>(r, task, &meeting[warp], chosen + task * r.top_k, real);
             else
                 softmax(r.shared_logits + (int64_t)(task - r.n_row) * r.n_shared, r.n_shared, real);
-        __syncthreads();
-        plan_few(r, chosen, first, &n_lead, real);
-        __syncthreads();
+        if (r.n_row > 1) {
+            __syncthreads();
+            plan_few(r, chosen, first, &n_lead, real);
+            __syncthreads();
+        } else if (warp == 0) {
+            plan_one(r, chosen, real);
+        }
     }
 }
 

@@ -19,6 +19,8 @@ extern "C" {
 #define THREADS 1024
 #define BINS 2048
 #define ROWS 64
+#define AHEAD 4 /* 16 bytes of logits under way together */
+static_assert(THREADS == 32 * 32, "a warp looks at what the warps found");
 
 struct draw {
     float temperature, top_p;
@@ -93,34 +95,46 @@ struct high {
     }
 };
 
+/* The highest of the lanes' numbers. */
+__device__ inline mass warp_most(mass v)
+{
+    uint32_t high = (uint32_t)(v >> 32), most = __reduce_max_sync(0xFFFFFFFFu, high);
+    return (mass)most << 32 | __reduce_max_sync(0xFFFFFFFFu, high == most ? (uint32_t)v : 0u);
+}
+
 /* The highest logit above -infinity as key and complement of its id, so that the lowest id wins a
  * tie; 0 if there is none. All threads get it. */
 __device__ inline mass best_of(const float *x, int32_t n, struct sample_place *p)
 {
     struct high own = {-INFINITY, 0};
     int32_t whole = (uintptr_t)x % 16 == 0 ? n / 4 : 0;
-#pragma unroll 4
-    for (int32_t i = (int32_t)threadIdx.x; i < whole; i += THREADS) {
-        float4 v = *(const float4 *)(x + 4 * i);
-        own.see(v.x, 4 * i);
-        own.see(v.y, 4 * i + 1);
-        own.see(v.z, 4 * i + 2);
-        own.see(v.w, 4 * i + 3);
+#pragma unroll 1
+    for (int32_t first = (int32_t)threadIdx.x; first < whole; first += AHEAD * THREADS) {
+        float4 v[AHEAD];
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) { /* behind the end the last ones once more */
+            int32_t i = min(first + a * THREADS, whole - 1);
+            v[a] = __ldcg((const float4 *)(x + 4 * i));
+        }
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            int32_t i = min(first + a * THREADS, whole - 1);
+            own.see(v[a].x, 4 * i);
+            own.see(v[a].y, 4 * i + 1);
+            own.see(v[a].z, 4 * i + 2);
+            own.see(v[a].w, 4 * i + 3);
+        }
     }
     for (int32_t i = 4 * whole + (int32_t)threadIdx.x; i < n; i += THREADS)
         own.see(x[i], i);
     mass best = 0;
     if (own.x > -INFINITY)
         best = (mass)key_of(own.x + 0.0f) << 32 | (0xFFFFFFFFu - (uint32_t)own.id);
-    for (int apart = 16; apart > 0; apart /= 2) {
-        mass other = __shfl_xor_sync(0xFFFFFFFFu, best, apart);
-        best = other > best ? other : best;
-    }
+    best = warp_most(best);
     if (threadIdx.x % 32 == 0)
         p->part[threadIdx.x / 32] = best;
     __syncthreads();
-    for (int i = 0; i < THREADS / 32; i++)
-        best = p->part[i] > best ? p->part[i] : best;
+    best = warp_most(p->part[threadIdx.x % 32]);
     __syncthreads();
     return best;
 }

@@ -80,6 +80,13 @@ static inline bool __any_sync(uint32_t, bool yes)
         any |= __shfl_xor_sync(0xFFFFFFFFu, any, apart);
     return any;
 }
+static inline uint32_t __ballot_sync(uint32_t, bool yes)
+{
+    int32_t lanes = yes ? (int32_t)(1u << emulated_thread.x % 32) : 0;
+    for (int apart = 16; apart > 0; apart /= 2)
+        lanes |= __shfl_xor_sync(0xFFFFFFFFu, lanes, apart);
+    return (uint32_t)lanes;
+}
 static inline int32_t min(int32_t a, int32_t b)
 {
     return a < b ? a : b;
@@ -127,9 +134,9 @@ static inline uint32_t __reduce_max_sync(uint32_t lanes, uint32_t v)
     }
     return v;
 }
-static inline uint32_t __reduce_min_sync(uint32_t lanes, uint32_t v)
+static inline int32_t __reduce_max_sync(uint32_t lanes, int32_t v)
 {
-    return ~__reduce_max_sync(lanes, ~v);
+    return (int32_t)(__reduce_max_sync(lanes, (uint32_t)v ^ 0x80000000u) ^ 0x80000000u);
 }
 template <class T> static inline T __ldcs(const T *p)
 {
