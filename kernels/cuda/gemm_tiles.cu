@@ -224,6 +224,23 @@ __device__ inline void four_ranges(float (&c)[2][S::SUMS], struct chunks<S> &chu
 
 /* ---- results ---- */
 
+/* Where output o of row r of a block waits: of 128 outputs each 32 have their pieces of 4 exchanged
+ * in another way, so that no bank is hit twice by lanes that read 8 or 16 each. */
+template <class S> __device__ inline int32_t out_at(int32_t r, int32_t o)
+{
+    return r * S::OUT_STEP + (o ^ (o >> 5 & 3) << 2);
+}
+
+/* Outputs o to o + 7 of row r, o a multiple of 8. */
+template <class S>
+__device__ inline void load_sums(float y[8], const float *out, int32_t r, int32_t o)
+{
+    float4 a = *(const float4 *)(out + out_at<S>(r, o));
+    float4 b = *(const float4 *)(out + out_at<S>(r, o + 4));
+    y[0] = a.x, y[1] = a.y, y[2] = a.z, y[3] = a.w;
+    y[4] = b.x, y[5] = b.y, y[6] = b.z, y[7] = b.w;
+}
+
 template <class S>
 __device__ inline void end_hidden(const struct gemm &g, const struct gemm_place &place,
                                   const float *out, int32_t m, int32_t row)
@@ -237,8 +254,8 @@ __device__ inline void end_hidden(const struct gemm &g, const struct gemm_place 
     for (int32_t r = (int32_t)threadIdx.x / EACH; r < S::ROWS && row + r < g.n_row;
          r += S::THREADS / EACH) {
         float y[8], gate[8];
-        load8(y, out + r * S::OUT_STEP + 16 * i, 0, 8);
-        load8(gate, out + r * S::OUT_STEP + 16 * i + 8, 0, 8);
+        load_sums<S>(y, out, r, 16 * i);
+        load_sums<S>(gate, out, r, 16 * i + 8);
         finish_hidden8(g, place.out, row + r, n, y, gate, bias);
     }
 }
@@ -265,7 +282,7 @@ __device__ inline void end_rows(const struct gemm &g, const struct gemm_place &p
 #pragma unroll
         for (int k = 0; k < AT_ONCE; k++) {
             float y[8];
-            load8(y, out + (r + k * STEP) * S::OUT_STEP + 8 * i, 0, 8);
+            load_sums<S>(y, out, r + k * STEP, 8 * i);
             if (row + r + k * STEP < g.n_row)
                 finish8(g, place.out, row + r + k * STEP, n, y, bias.of, before[k]);
         }
@@ -281,7 +298,7 @@ __device__ inline void load_column(float y[8], const float *out, int32_t r, int3
     float t[8], half[8];
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        t[j] = out[(r + (j + 2 * turn) % 8) * S::OUT_STEP + o];
+        t[j] = out[out_at<S>(r + (j + 2 * turn) % 8, o)];
     }
 #pragma unroll
     for (int j = 0; j < 8; j++)
@@ -306,7 +323,7 @@ __device__ inline void end_keys(const struct gemm &g, const float *bias, const f
 #pragma unroll 2
         for (int32_t r = thread / EACH; r < S::ROWS && row + r < g.n_row; r += S::THREADS / EACH) {
             float y[8];
-            load8(y, out + r * S::OUT_STEP + thread % EACH * 8, 0, 8);
+            load_sums<S>(y, out, r, thread % EACH * 8);
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 y[j] = y[j] + b.of[j];
@@ -348,7 +365,7 @@ __device__ inline void end_block(const struct gemm &g, const struct gemm_place &
 #pragma unroll
     for (int i = 0; i < S::SUMS; i++) {
         int32_t o = 16 * warp + lane / 4 + i % 4 / 2 * 8, r = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        out[r * S::OUT_STEP + o] = c[i];
+        out[out_at<S>(r, o)] = c[i];
     }
     __syncthreads();
     if (g.end == GEMM_KEYS)
