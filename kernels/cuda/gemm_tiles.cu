@@ -1,91 +1,107 @@
 /* gemm_tiles.cu - the multiplication of gemm.cu for many rows: prefill, encoder, memory attention.
  * Shapes   as gemm.cu, bf16, dense (all rows through each of n experts); 128 rows and more, of a
  *          head 17; ranges of a multiple of 32 inputs.
- * Launch   a block of 8 warps, 2 x 4 of them, for 128 outputs x 128 rows (a warp 64 x 32) or, where
- *          that would leave most SMs idle or there are 8 ranges, 64 x 64 (a warp 32 x 16). Weights
- *          and rows come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that
- *          cp.async fills; weights lie there in fragment order too. Of the sums of ranges that are
- *          done the first wait in registers, the others in shared memory.
- * Roofline 128 x 128: 256 KB out of L2 for 8.4 M multiply-adds at K 512, 96 KB out of shared memory
- *          for 512 MMAs: L2 (6.2 us a block), shared memory (768 clocks a chunk) and mma.sync (845
- *          at 60 % of the peak) are near each other. A block took 12.1 us on a full card (H200,
- *          32768 rows), 15 with the end for keys, when every row waited for its bias; predicted
- *          now: 9 and 10.
- * Order    as gemm.cu, bit for bit: the same MMAs in the same chains, the same tree, the same end.
- *          The tree is a binary counter: after range i, as many sums are taken back as i has ones
- *          at its end. A tile's size is in none of it. */
+ * Launch   warpgroups of 64 outputs each: a block of 2 for 128 rows or, where that would leave most
+ *          SMs idle or there are 8 ranges, of one for 64 rows, two blocks an SM. Weights and rows
+ *          come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that cp.async
+ *          fills: weights in fragment order, which a lane takes into registers, rows as wgmma reads
+ *          them. A group of products is always under way while weights of the next are loaded. All
+ *          sums are in registers, two ranges at a time: no product waits between the two.
+ * Roofline 128 x 128: 256 KB out of L2 for 8.4 M multiply-adds at K 512: 6.2 us a block by L2 (41
+ *          bytes a ns and SM), 2.3 by wgmma, 3.0 by shared memory (80 KB a chunk). Predicted: 8.5
+ *          us a block with its start and end; 12.1 by mma.sync (H200, 32768 rows). 64 x 64: 128 KB
+ *          and 3.1 us by L2, where it has the SM; predicted 5.5.
+ * Order    as gemm.cu, bit for bit: a chain of the same MMAs a range, the same tree, the same end.
+ *          wgmma sums as mma.sync does (docs/bench/). A step of 16 inputs takes them in their
+ *          order, gemm.cu in that of a lane's 4: an MMA aligns its 16 products and adds them at
+ *          once, whatever their places. A tile's size is in none of it. */
 #include "kernels/cuda/gemm_tiles_impl.h"
 
 #include "kernels/cuda/attend_impl.cuh"
 #include "kernels/cuda/copy_impl.cuh"
 #include "kernels/cuda/gemm_end_impl.cuh"
+#include "kernels/cuda/wgmma_impl.cuh"
 
 #define LEAST_ROWS 128
 #define LEAST_ROWS_WIDE 17 /* of a matrix of so many tiles, such as a head */
 #define WIDE_TILES 512
 #define LEAST_BLOCKS 64 /* of large tiles */
-#define WARPS 8
-#define BLOCK (32 * WARPS)
-#define WARPS_M 2
-#define WARPS_ROW (WARPS / WARPS_M)
-#define LINE_PAD 16 /* values between the rows of a chunk: no bank is hit twice */
-#define STAGES 4
+#define GROUP_TILES 4   /* of 16 outputs, those of a warpgroup */
+#define MOST_ROWS 128   /* of a block */
+#define STAGES 6        /* two of them are read by products, the others are on their way */
+#define AHEAD (STAGES - 2)
 
-/* Of a block whose warps have MT tiles of 16 outputs and NG groups of 8 rows. */
-template <int MT, int NG, int STEPS> struct shape {
-    static constexpr int M_TILES = MT * WARPS_M, ROWS = 8 * NG * WARPS_ROW, SUMS = MT * NG * 4;
-    static constexpr int CHUNK = 16 * STEPS, LINE = CHUNK + LINE_PAD;
-    static constexpr int WEIGHTS = M_TILES * STEPS * PACK_TILE, STAGE = WEIGHTS + ROWS * LINE;
+/* Of a block of GROUPS warpgroups for 8 NG rows; EIGHT: there may be 8 ranges. */
+template <int GROUPS, int NG, int STEPS, bool EIGHT> struct shape {
+    static constexpr int THREADS = 128 * GROUPS, STEP = STEPS;
+    static constexpr int M_TILES = GROUP_TILES * GROUPS, ROWS = 8 * NG, SUMS = NG * 4;
+    static constexpr int CHUNK = 16 * STEPS, HALF = STEPS / 2; /* steps of a group of products */
+    static constexpr int WEIGHTS = M_TILES * STEPS * PACK_TILE, STAGE = ROWS * CHUNK + WEIGHTS;
     static constexpr int OUT_STEP = 16 * M_TILES + 4;
-    /* 16-byte pieces of a chunk that a thread copies */
-    static constexpr int PIECES_M = WEIGHTS / 8 / BLOCK, PIECES_ROW = ROWS * CHUNK / 8 / BLOCK;
-    static constexpr size_t RING = STAGES * STAGE * sizeof(bf16) > ROWS *OUT_STEP * sizeof(float)
-                                       ? STAGES *STAGE * sizeof(bf16)
-                                       : ROWS *OUT_STEP * sizeof(float);
+    /* 16-byte pieces of a chunk that a thread copies; rows and pieces of weights that the threads
+     * of a block take at once */
+    static constexpr int PIECES_M = WEIGHTS / 8 / THREADS, PIECES_ROW = ROWS * CHUNK / 8 / THREADS;
+    static constexpr int ROWS_AT_ONCE = THREADS * 8 / CHUNK;
+    static constexpr int ALIGN = near_rows<CHUNK>::ALIGN;
+    static constexpr size_t RING = STAGES * STAGE * sizeof(bf16),
+                            OUT = ROWS * OUT_STEP * sizeof(float);
+    static constexpr size_t SHARED = (RING > OUT ? RING : OUT) + ALIGN;
+    static_assert(ROWS <= MOST_ROWS && ROWS_AT_ONCE % 8 == 0 &&
+                      ROWS * CHUNK * sizeof(bf16) % ALIGN == 0 && STAGE * sizeof(bf16) % ALIGN == 0,
+                  "rows lie as wgmma asks");
 };
 
 /* ---- into shared memory ---- */
 
+/* Where piece p of weights lies in a stage, 8 values each. Two lanes of four read a piece each by
+ * halves (weights_of): of the rows of a tile every other two have their pieces exchanged, so that
+ * no bank is hit twice. */
+__device__ inline int32_t weights_piece(int32_t p)
+{
+    return (p ^ (p >> 3 & 1) << 1) * 8;
+}
+
 /* Where a thread's pieces of the next chunk lie. */
 template <class S> struct source {
-    const bf16 *weights, *row[S::PIECES_ROW];
-    int32_t tile[S::PIECES_M]; /* elements from `weights` */
-    int32_t j;                 /* tiles of the range that were asked for */
+    const bf16 *weights, *rows;
+    int32_t tile[S::PIECES_M];  /* elements from `weights` */
+    int32_t row[S::PIECES_ROW]; /* elements from `rows` */
+    int32_t j;                  /* tiles of the range that were asked for */
 
     /* A tile or row beyond is the last one: nobody reads its sums. */
     __device__ source(const struct gemm &g, const bf16 *data, const bf16 *x, int32_t m, int32_t r)
-        : weights(data), j(0)
+        : weights(data), rows(x + r * g.x_stride), j(0)
     {
-        int32_t at = (int32_t)threadIdx.x;
+        int32_t at = (int32_t)threadIdx.x, left = g.n_row - 1 - r;
         constexpr int PER_TILE = S::WEIGHTS / S::M_TILES / 8, PER_ROW = S::CHUNK / 8;
 #pragma unroll
         for (int i = 0; i < S::PIECES_M; i++) {
-            int32_t piece = at + i * BLOCK, t = m + piece / PER_TILE;
-            tile[i] = (int32_t)tiles_at(&g.w, t < g.w.n_tile ? t : g.w.n_tile - 1, 0, 0) +
+            int32_t piece = at + i * S::THREADS;
+            tile[i] = (int32_t)tiles_at(&g.w, min(m + piece / PER_TILE, g.w.n_tile - 1), 0, 0) +
                       piece % PER_TILE * 8;
         }
 #pragma unroll
-        for (int i = 0; i < S::PIECES_ROW; i++) {
-            int32_t piece = at + i * BLOCK, from = r + piece / PER_ROW;
-            row[i] = x + (from < g.n_row ? from : g.n_row - 1) * g.x_stride + piece % PER_ROW * 8;
-        }
+        for (int i = 0; i < S::PIECES_ROW; i++)
+            row[i] = min(at / PER_ROW + i * S::ROWS_AT_ONCE, left) * (int32_t)g.x_stride +
+                     at % PER_ROW * 8;
     }
     __device__ void ask_rows(bf16 *stage)
     {
         constexpr int PER_ROW = S::CHUNK / 8;
+        int32_t at = (int32_t)threadIdx.x;
+        bf16 *to = stage + near_rows<S::CHUNK>::piece(at / PER_ROW, at % PER_ROW);
 #pragma unroll
-        for (int i = 0; i < S::PIECES_ROW; i++) {
-            int32_t piece = (int32_t)threadIdx.x + i * BLOCK;
-            copy16(stage + S::WEIGHTS + piece / PER_ROW * S::LINE + piece % PER_ROW * 8, row[i]);
-            row[i] += S::CHUNK;
-        }
+        for (int i = 0; i < S::PIECES_ROW; i++)
+            copy16(to + i * S::ROWS_AT_ONCE * S::CHUNK, rows + row[i]);
+        rows += S::CHUNK;
     }
     __device__ void ask_weights(bf16 *stage, const struct gemm &g)
     {
+        bf16 *to = stage + S::ROWS * S::CHUNK + weights_piece((int32_t)threadIdx.x);
 #pragma unroll
         for (int i = 0; i < S::PIECES_M; i++)
-            copy16(stage + ((int32_t)threadIdx.x + i * BLOCK) * 8, weights + tile[i]);
-        j += S::CHUNK / 16;
+            copy16(to + i * S::THREADS * 8, weights + tile[i]);
+        j += S::STEP;
         weights += S::CHUNK * 16;
         if (j == g.w.range_tile) {
             weights += g.w.range_step - (int64_t)j * PACK_TILE;
@@ -94,79 +110,136 @@ template <class S> struct source {
     }
 };
 
-/* ---- sums ---- */
+/* ---- products ---- */
 
-/* Sums of ranges that wait: the first in registers, others as at[d][i][thread]: no bank is hit
- * twice. */
-template <int SUMS> struct kept {
-    float first[SUMS], *at;
-    int32_t depth;
+/* This lane's weights of 16 inputs as the A fragment of mma.m16n8k16, in the order of the inputs: a
+ * tile gives a lane 4 of them that lie together, its first 2 and the second 2 as a pair of rows. */
+__device__ inline uint4 weights_of(const bf16 *tile)
+{
+    int32_t lane = (int32_t)threadIdx.x % 32;
+    int32_t at = weights_piece(lane / 4 * 4 + lane % 4 / 2) + lane % 2 * 4;
+    uint2 low = *(const uint2 *)(tile + at), high = *(const uint2 *)(tile + (at ^ 16));
+    return {low.x, low.y, high.x, high.y};
+}
 
-    __device__ float *place(int i)
+/* The chunks of a block, one behind the other. */
+template <class S> struct chunks {
+    bf16 *ring;         // [STAGES][rows, weights]
+    int32_t here, left; /* the next one's place in the ring; how many were not asked for */
+    struct source<S> from;
+
+    __device__ chunks(const struct gemm &g, bf16 *ring_, const struct source<S> &from_)
+        : ring(ring_), here(0), left(g.w.k / S::CHUNK), from(from_)
     {
-        return at + ((depth - 1) * SUMS + i) * BLOCK + (int32_t)threadIdx.x;
     }
-    /* Sums c of range `range` into the tree; after the last range c is the result. */
-    __device__ void add(float c[SUMS], int32_t range, int32_t n_range)
+    /* Weights are asked for ahead of the wait: nobody writes them. */
+    __device__ void begin(const struct gemm &g)
+    {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (i < left)
+                from.ask_weights(ring + i * S::STAGE, g);
+        wait_for_previous();
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            if (i < left)
+                from.ask_rows(ring + i * S::STAGE);
+            copies_commit();
+        }
+        left -= AHEAD;
+    }
+    __device__ void ask(const struct gemm &g)
+    {
+        if (left > 0) {
+            bf16 *stage = ring + here + (here < 2 * S::STAGE ? AHEAD : AHEAD - STAGES) * S::STAGE;
+            from.ask_weights(stage, g);
+            from.ask_rows(stage);
+        }
+        copies_commit();
+        left--;
+    }
+    /* c (+)= the next one; its second half stays under way. Once all are here, all are done with
+     * the one before last. */
+    __device__ void multiply(float (&c)[S::SUMS], const struct gemm &g, bool add)
+    {
+        copies_wait<AHEAD - 1>();
+        stores_before_products();
+        __syncthreads();
+        const bf16 *rows = ring + here;
+        const bf16 *tiles =
+            rows + S::ROWS * S::CHUNK + (int32_t)threadIdx.x / 32 * S::STEP * PACK_TILE;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            uint4 a[S::HALF];
+#pragma unroll
+            for (int i = 0; i < S::HALF; i++)
+                a[i] = weights_of(tiles + (half * S::HALF + i) * PACK_TILE);
+            products_begin();
+#pragma unroll
+            for (int i = 0; i < S::HALF; i++)
+                multiply_near<S::CHUNK>(c, a[i], rows, half * S::HALF + i,
+                                        add || half > 0 || i > 0);
+            products_commit();
+            if (half == 0)
+                ask(g);
+            products_wait<1>();
+        }
+        here = here + S::STAGE < STAGES * S::STAGE ? here + S::STAGE : 0;
+    }
+    /* c = the next range; its last products stay under way. */
+    __device__ void range(float (&c)[S::SUMS], const struct gemm &g)
     {
 #pragma unroll 1
-        for (int32_t ones = range; ones & 1; ones >>= 1) {
-            depth--;
-            if (depth == 0) {
-#pragma unroll
-                for (int i = 0; i < SUMS; i++)
-                    c[i] = first[i] + c[i];
-            } else {
-#pragma unroll
-                for (int i = 0; i < SUMS; i++)
-                    c[i] = *place(i) + c[i];
-            }
-        }
-        if (range + 1 == n_range)
-            return;
-        if (depth == 0) {
-#pragma unroll
-            for (int i = 0; i < SUMS; i++)
-                first[i] = c[i];
-        } else {
-#pragma unroll
-            for (int i = 0; i < SUMS; i++)
-                *place(i) = c[i];
-        }
-#pragma unroll
-        for (int i = 0; i < SUMS; i++)
-            c[i] = 0.0f;
-        depth++;
+        for (int32_t j = 0; j < g.w.range_tile; j += S::STEP)
+            multiply(c, g, j > 0);
+    }
+    /* Of the next two ranges, one sum each. */
+    __device__ void two_ranges(float (&c)[2][S::SUMS], const struct gemm &g)
+    {
+        settle(c[0]);
+        settle(c[1]);
+        range(c[0], g);
+        range(c[1], g);
+        products_wait<0>();
+        settle(c[0]);
+        settle(c[1]);
     }
 };
 
-/* A chunk of one range. */
-template <int MT, int NG, int STEPS>
-__device__ inline void multiply(float *c, const bf16 *stage, int32_t warp_m, int32_t warp_row)
+/* c[0] = the sum of the next four ranges, (0+1)+(2+3). */
+template <class S>
+__device__ inline void four_ranges(float (&c)[2][S::SUMS], struct chunks<S> &chunks,
+                                   const struct gemm &g)
 {
-    using S = shape<MT, NG, STEPS>;
-    int32_t lane = (int32_t)threadIdx.x % 32;
-    const bf16 *a = stage + warp_m * MT * STEPS * PACK_TILE + lane * 8;
-    const bf16 *b = stage + S::WEIGHTS + (warp_row * 8 * NG + lane / 4) * S::LINE + lane % 4 * 4;
+    float first[S::SUMS];
+    chunks.two_ranges(c, g);
 #pragma unroll
-    for (int s = 0; s < STEPS; s++) {
-        uint4 w[MT];
-        uint2 in[NG];
+    for (int i = 0; i < S::SUMS; i++)
+        first[i] = c[0][i] + c[1][i];
+    chunks.two_ranges(c, g);
 #pragma unroll
-        for (int mt = 0; mt < MT; mt++)
-            w[mt] = *(const uint4 *)(a + (mt * STEPS + s) * PACK_TILE);
-#pragma unroll
-        for (int group = 0; group < NG; group++)
-            in[group] = *(const uint2 *)(b + group * 8 * S::LINE + s * 16);
-#pragma unroll
-        for (int mt = 0; mt < MT; mt++)
-#pragma unroll
-            for (int group = 0; group < NG; group++)
-                mma_k16(c + (mt * NG + group) * 4, w[mt], in[group].x, in[group].y);
-    }
+    for (int i = 0; i < S::SUMS; i++)
+        c[0][i] = first[i] + (c[0][i] + c[1][i]);
 }
 
 /* ---- results ---- */
+
+/* Where output o of row r of a block waits: of 128 outputs each 32 have their pieces of 4 exchanged
+ * in another way, so that no bank is hit twice by lanes that read 8 or 16 each. */
+template <class S> __device__ inline int32_t out_at(int32_t r, int32_t o)
+{
+    return r * S::OUT_STEP + (o ^ (o >> 5 & 3) << 2);
+}
+
+/* Outputs o to o + 7 of row r, o a multiple of 8. */
+template <class S>
+__device__ inline void load_sums(float y[8], const float *out, int32_t r, int32_t o)
+{
+    float4 a = *(const float4 *)(out + out_at<S>(r, o));
+    float4 b = *(const float4 *)(out + out_at<S>(r, o + 4));
+    y[0] = a.x, y[1] = a.y, y[2] = a.z, y[3] = a.w;
+    y[4] = b.x, y[5] = b.y, y[6] = b.z, y[7] = b.w;
+}
 
 template <class S>
 __device__ inline void end_hidden(const struct gemm &g, const struct gemm_place &place,
@@ -179,10 +252,10 @@ __device__ inline void end_hidden(const struct gemm &g, const struct gemm_place 
     const struct biases bias(g, place.bias, n);
 #pragma unroll 1
     for (int32_t r = (int32_t)threadIdx.x / EACH; r < S::ROWS && row + r < g.n_row;
-         r += BLOCK / EACH) {
+         r += S::THREADS / EACH) {
         float y[8], gate[8];
-        load8(y, out + r * S::OUT_STEP + 16 * i, 0, 8);
-        load8(gate, out + r * S::OUT_STEP + 16 * i + 8, 0, 8);
+        load_sums<S>(y, out, r, 16 * i);
+        load_sums<S>(gate, out, r, 16 * i + 8);
         finish_hidden8(g, place.out, row + r, n, y, gate, bias);
     }
 }
@@ -192,23 +265,24 @@ template <class S>
 __device__ inline void end_rows(const struct gemm &g, const struct gemm_place &place,
                                 const float *out, int32_t m, int32_t row)
 {
-    constexpr int EACH = 2 * S::M_TILES, STEP = BLOCK / EACH; /* pieces of a row; rows at once */
-    constexpr int AHEAD = S::ROWS / STEP < 4 ? S::ROWS / STEP : 4;
+    constexpr int EACH = 2 * S::M_TILES,
+                  STEP = S::THREADS / EACH; /* pieces of a row; rows at once */
+    constexpr int AT_ONCE = S::ROWS / STEP < 4 ? S::ROWS / STEP : 4;
     int32_t i = (int32_t)threadIdx.x % EACH, n = m * 16 + 8 * i;
     const struct biases bias(g, place.bias, n);
 #pragma unroll 1
     for (int32_t r = (int32_t)threadIdx.x / EACH; r < S::ROWS && row + r < g.n_row;
-         r += AHEAD * STEP) {
-        float before[AHEAD][8] = {};
+         r += AT_ONCE * STEP) {
+        float before[AT_ONCE][8] = {};
 #pragma unroll
-        for (int k = 0; k < AHEAD; k++)
+        for (int k = 0; k < AT_ONCE; k++)
             if (g.end == GEMM_ADD && row + r + k * STEP < g.n_row)
                 load8(before[k], (const bf16 *)place.out + (row + r + k * STEP) * g.out_stride, n,
                       g.w.n); // out[row,:]
 #pragma unroll
-        for (int k = 0; k < AHEAD; k++) {
+        for (int k = 0; k < AT_ONCE; k++) {
             float y[8];
-            load8(y, out + (r + k * STEP) * S::OUT_STEP + 8 * i, 0, 8);
+            load_sums<S>(y, out, r + k * STEP, 8 * i);
             if (row + r + k * STEP < g.n_row)
                 finish8(g, place.out, row + r + k * STEP, n, y, bias.of, before[k]);
         }
@@ -224,7 +298,7 @@ __device__ inline void load_column(float y[8], const float *out, int32_t r, int3
     float t[8], half[8];
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        t[j] = out[(r + (j + 2 * turn) % 8) * S::OUT_STEP + o];
+        t[j] = out[out_at<S>(r + (j + 2 * turn) % 8, o)];
     }
 #pragma unroll
     for (int j = 0; j < 8; j++)
@@ -247,9 +321,9 @@ __device__ inline void end_keys(const struct gemm &g, const float *bias, const f
     if (n < width) {
         const struct biases b(g, bias, n);
 #pragma unroll 2
-        for (int32_t r = thread / EACH; r < S::ROWS && row + r < g.n_row; r += BLOCK / EACH) {
+        for (int32_t r = thread / EACH; r < S::ROWS && row + r < g.n_row; r += S::THREADS / EACH) {
             float y[8];
-            load8(y, out + r * S::OUT_STEP + thread % EACH * 8, 0, 8);
+            load_sums<S>(y, out, r, thread % EACH * 8);
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 y[j] = y[j] + b.of[j];
@@ -259,7 +333,7 @@ __device__ inline void end_keys(const struct gemm &g, const float *bias, const f
         }
     }
 #pragma unroll 1
-    for (int32_t o = thread / 4; o < 16 * S::M_TILES; o += BLOCK / 4) {
+    for (int32_t o = thread / 4; o < 16 * S::M_TILES; o += S::THREADS / 4) {
         n = m * 16 + o - width;
         if (n < 0 || n >= width)
             continue;
@@ -283,18 +357,15 @@ __device__ inline void end_keys(const struct gemm &g, const float *bias, const f
 }
 
 /* The block's results, through shared memory so that rows are written in pieces of 16 bytes. */
-template <int MT, int NG, int STEPS>
+template <class S>
 __device__ inline void end_block(const struct gemm &g, const struct gemm_place &place, float *out,
-                                 const float *c, int32_t m, int32_t row, int32_t warp_m,
-                                 int32_t warp_row)
+                                 const float *c, int32_t m, int32_t row)
 {
-    using S = shape<MT, NG, STEPS>;
-    int32_t lane = (int32_t)threadIdx.x % 32;
+    int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < S::SUMS; i++) {
-        int32_t mt = i / (NG * 4), group = i / 4 % NG, at = i % 4;
-        int32_t o = warp_m * 16 * MT + 16 * mt + lane / 4 + at / 2 * 8;
-        out[(warp_row * 8 * NG + 8 * group + lane % 4 * 2 + at % 2) * S::OUT_STEP + o] = c[i];
+        int32_t o = 16 * warp + lane / 4 + i % 4 / 2 * 8, r = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        out[out_at<S>(r, o)] = c[i];
     }
     __syncthreads();
     if (g.end == GEMM_KEYS)
@@ -305,92 +376,70 @@ __device__ inline void end_block(const struct gemm &g, const struct gemm_place &
         end_rows<S>(g, place, out, m, row);
 }
 
-template <int MT, int NG, int STEPS>
-static __global__ void __launch_bounds__(BLOCK, MT == 4 ? 1 : 2)
+template <int GROUPS, int NG, int STEPS, bool EIGHT>
+static __global__ void __launch_bounds__(128 * GROUPS, 2 / GROUPS)
     gemm_tiles(const __grid_constant__ struct gemm g)
 {
-    using S = shape<MT, NG, STEPS>;
-    DYNAMIC_SHARED(bf16, ring); // [STAGES][weights, rows], then the kept sums
+    using S = shape<GROUPS, NG, STEPS, EIGHT>;
+    DYNAMIC_SHARED(bf16, shared);
     start_next();
-    int32_t warp = (int32_t)threadIdx.x / 32;
-    int32_t warp_m = warp % WARPS_M, warp_row = warp / WARPS_M;
+    bf16 *ring = near_rows<S::CHUNK>::first(shared);
     int32_t each = (g.n_row + S::ROWS - 1) / S::ROWS, expert = (int32_t)blockIdx.y / each;
     int32_t m = (int32_t)blockIdx.x * S::M_TILES;
     int32_t row = ((int32_t)blockIdx.y - expert * each) * S::ROWS;
-    int32_t n_chunk = g.w.k / S::CHUNK;
-    struct source<S> from(g, (const bf16 *)g.data + expert * g.expert_step,
-                          (const bf16 *)g.x + expert * g.x_step, m, row);
-    struct kept<S::SUMS> kept = {
-    };
-    kept.at = (float *)((char *)ring + S::RING);
-    float c[S::SUMS] = {};
+    struct chunks<S> chunks(g, ring,
+                            {g, (const bf16 *)g.data + expert * g.expert_step,
+                             (const bf16 *)g.x + expert * g.x_step, m, row});
+    float c[2][S::SUMS] = {};
+    chunks.begin(g);
+    four_ranges(c, chunks, g);
+    if (EIGHT && g.w.n_range == 8) {
+        float first[S::SUMS];
 #pragma unroll
-    for (int i = 0; i < STAGES - 1; i++)
-        if (i < n_chunk)
-            from.ask_weights(ring + i * S::STAGE, g);
-    wait_for_previous(); /* nobody writes weights */
+        for (int i = 0; i < S::SUMS; i++)
+            first[i] = c[0][i];
+        four_ranges(c, chunks, g);
 #pragma unroll
-    for (int i = 0; i < STAGES - 1; i++) {
-        if (i < n_chunk)
-            from.ask_rows(ring + i * S::STAGE);
-        copies_commit();
-    }
-#pragma unroll 1
-    for (int32_t chunk = 0, range = 0, j = 0; chunk < n_chunk; chunk++) {
-        copies_wait<STAGES - 2>();
-        __syncthreads();
-        if (chunk + STAGES - 1 < n_chunk) {
-            bf16 *stage = ring + (chunk + STAGES - 1) % STAGES * S::STAGE;
-            from.ask_weights(stage, g);
-            from.ask_rows(stage);
-        }
-        copies_commit();
-        multiply<MT, NG, STEPS>(c, ring + chunk % STAGES * S::STAGE, warp_m, warp_row);
-        j += STEPS;
-        if (j == g.w.range_tile) {
-            kept.add(c, range++, g.w.n_range);
-            j = 0;
-        }
+        for (int i = 0; i < S::SUMS; i++)
+            c[0][i] = first[i] + c[0][i];
     }
     __syncthreads();
     size_t value = g.end == GEMM_F32 ? sizeof(float) : sizeof(bf16);
     struct gemm_place place = {g.bias ? g.bias + expert * g.bias_step : nullptr,
                                (char *)g.out + (size_t)(expert * g.out_step) * value};
-    end_block<MT, NG, STEPS>(g, place, (float *)ring, c, m, row, warp_m, warp_row);
+    end_block<S>(g, place, (float *)ring, c[0], m, row);
 }
 
 /* ---- launching ---- */
 
-template <int MT, int NG, int STEPS> static dim3 grid_of(const struct gemm *g)
+template <class S> static dim3 grid_of(const struct gemm *g)
 {
-    using S = shape<MT, NG, STEPS>;
     return dim3((unsigned)((g->w.n_tile + S::M_TILES - 1) / S::M_TILES),
                 (unsigned)((g->n_row + S::ROWS - 1) / S::ROWS * g->n_expert));
 }
 
-template <int MT, int NG, int STEPS> static void launch(struct cuda_lane *ln, const struct gemm *g)
+template <int GROUPS, int NG, int STEPS, bool EIGHT>
+static void launch(struct cuda_lane *ln, const struct gemm *g)
 {
-    using S = shape<MT, NG, STEPS>;
-    size_t n_kept = g->w.n_range == 8 ? 2 : 1;
-    LAUNCH((gemm_tiles<MT, NG, STEPS>), (grid_of<MT, NG, STEPS>(g)), BLOCK,
-           S::RING + n_kept * S::SUMS * BLOCK * sizeof(float), ln, *g);
+    using S = shape<GROUPS, NG, STEPS, EIGHT>;
+    LAUNCH((gemm_tiles<GROUPS, NG, STEPS, EIGHT>), grid_of<S>(g), S::THREADS, S::SHARED, ln, *g);
 }
 
 extern "C" bool gemm_tiles_fits(const struct gemm *g)
 {
     int32_t least = g->w.n_tile >= WIDE_TILES ? LEAST_ROWS_WIDE : LEAST_ROWS;
     return !g->item && g->n_row >= least && g->near.cols == 0 && !g->w.tail &&
-           g->w.range_tile % 2 == 0;
+           g->w.range_tile % 2 == 0 && g->x_stride < INT32_MAX / MOST_ROWS;
 }
 
 extern "C" void gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
 {
-    dim3 large = grid_of<4, 4, 4>(g);
+    dim3 large = grid_of<shape<2, 16, 4, false>>(g);
     if (g->w.range_tile % 4 == 0 && g->w.n_range == 4 && large.x * large.y >= LEAST_BLOCKS &&
         g->n_row > 64)
-        launch<4, 4, 4>(ln, g);
+        launch<2, 16, 4, false>(ln, g);
     else if (g->w.range_tile % 4 == 0)
-        launch<2, 2, 4>(ln, g);
+        launch<1, 8, 4, true>(ln, g);
     else
-        launch<2, 2, 2>(ln, g);
+        launch<1, 8, 2, true>(ln, g);
 }

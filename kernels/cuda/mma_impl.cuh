@@ -1,4 +1,5 @@
-/* The matrix instructions of the backend: mma.sync, bf16 in, float32 out (plan F: one family). */
+/* The matrix instructions of a warp: mma.sync, bf16 in, float32 out. wgmma_impl.cuh has those of a
+ * warpgroup, with the same sums (plan F: one class of bits). */
 #ifndef RXT_CUDA_MMA_IMPL_CUH
 #define RXT_CUDA_MMA_IMPL_CUH
 

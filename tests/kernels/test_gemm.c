@@ -6,7 +6,8 @@
 #include "tests/kernels/row_op.h"
 #include "tests/lib/test.h"
 
-enum { MOST = 131, DIM = 128, ODD = 192, TWO = 448, LONG = 768, OUT = 150, WIDTH = 256 };
+enum { MOST = 131, DIM = 128, ODD = 192, TWO = 448, LONG = 768, OUT = 150 };
+enum { WIDTH = 256, DEEP = 2048 }; /* hidden units */
 /* Outputs for 102 large tiles of MOST rows, and of a head. */
 enum { WIDE = 6450, WIDEST = 8200, WIDE_DIM = 256 };
 
@@ -20,17 +21,17 @@ struct subject {
 static struct lane *wide_lane(struct backend *be)
 {
     const struct lane_limits limits = {
-        .max_rows = MOST, .max_seq = 1, .max_keys = 1, .max_width = LONG, .max_vocab = OUT};
+        .max_rows = MOST, .max_seq = 1, .max_keys = 1, .max_width = DEEP, .max_vocab = OUT};
     struct lane *ln;
     assert_ok(lane_create(&ln, be, LANE_ANSWER, &limits));
     return ln;
 }
 
-static void subject_open(struct subject *s, struct backend *be, int32_t dim)
+static void subject_open(struct subject *s, struct backend *be, int32_t dim, int32_t width)
 {
     s->dim = dim;
     s->ln = wide_lane(be);
-    s->values = random_values(3 * WIDTH * dim, 0.1f, 5);
+    s->values = random_values(3 * width * dim, 0.1f, 5);
     const float *v = s->values;
     const struct host_matrix m = matrix_of(v, OUT, dim);
     const struct host_vector bias = vector_of(v + 40, OUT);
@@ -38,9 +39,9 @@ static void subject_open(struct subject *s, struct backend *be, int32_t dim)
     const struct ff_desc ff = {
         .gated = true,
         .act = ACT_SILU,
-        .w1 = matrix_of(v, 2 * WIDTH, dim),
-        .w2 = matrix_of(v + 2 * WIDTH * dim, dim, WIDTH),
-        .b1 = vector_of(v + 70, 2 * WIDTH),
+        .w1 = matrix_of(v, 2 * width, dim),
+        .w2 = matrix_of(v + 2 * width * dim, dim, width),
+        .b1 = vector_of(v + 70, 2 * width),
         .b2 = vector_of(v + 20, dim),
     };
     assert_ok(weight_linear(&s->linear, be, &m, &bias, 1, DTYPE_BF16));
@@ -108,12 +109,12 @@ static void check_row(const struct results *r, int32_t at, const struct results 
 }
 
 /* Runs of n_size numbers of rows, of which every `apart`-th row is compared. */
-static void check(int32_t dim, const int32_t *size, int n_size, int32_t apart)
+static void check(int32_t dim, int32_t width, const int32_t *size, int n_size, int32_t apart)
 {
     struct setting set;
     struct subject s;
     for (int way = 0; setting_open_way(&set, way); way++) {
-        subject_open(&s, set.be, dim);
+        subject_open(&s, set.be, dim, width);
         float *x = random_values(MOST * dim, 1.0f, 6);
         struct results alone = results_of(MOST, dim), r = results_of(MOST, dim);
         for (int32_t i = 0; i < MOST; i += apart) {
@@ -141,7 +142,7 @@ static void one_result_from_every_kernel(void **state)
 {
     (void)state;
     static const int32_t size[] = {2, 8, 9, 16, 17, 32, 33, 64, 65, 127, 128, 129, MOST};
-    check(DIM, size, sizeof size / sizeof *size, 1);
+    check(DIM, WIDTH, size, sizeof size / sizeof *size, 1);
 }
 
 /* 12 chunks of inputs, more than a block of gemm_tiles.cu has in flight, and ranges of 12 tiles,
@@ -151,9 +152,18 @@ static void one_result_of_long_rows(void **state)
 {
     (void)state;
     static const int32_t size[] = {7, 9, 17, 129};
-    check(LONG, size, sizeof size / sizeof *size, 6);
-    check(TWO, size, sizeof size / sizeof *size, 6);
-    check(ODD, size, sizeof size / sizeof *size, 6);
+    check(LONG, WIDTH, size, sizeof size / sizeof *size, 6);
+    check(TWO, WIDTH, size, sizeof size / sizeof *size, 6);
+    check(ODD, WIDTH, size, sizeof size / sizeof *size, 6);
+}
+
+/* So many hidden units that 129 rows of them are 64 large tiles of gemm_tiles.cu, and a range of
+ * the second matrix is four of its chunks. */
+static void one_result_of_many_hidden_units(void **state)
+{
+    (void)state;
+    static const int32_t size[] = {33, 128, 129};
+    check(DIM, DEEP, size, sizeof size / sizeof *size, 6);
 }
 
 /* y = W x + b and y += W x + b of n rows from `first` on. */
@@ -227,6 +237,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_result_from_every_kernel),
         cmocka_unit_test(one_result_of_long_rows),
+        cmocka_unit_test(one_result_of_many_hidden_units),
         cmocka_unit_test(one_result_of_large_tiles),
         cmocka_unit_test(one_result_of_a_head),
     };

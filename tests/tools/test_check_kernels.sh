@@ -140,10 +140,12 @@ good
 unit kernels/cuda/ring.cu <<-END
 	ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored
 	ptxas info    : (C7507) something else
+	ptxas info    : (C7515) Potential Performance Loss: wgmma serialized
 	END
 finish
 complains "kernels/cuda/ring.cu: ptxas info    : (C7508) Potential Performance Loss: \
-'setmaxnreg' ignored"
+'setmaxnreg' ignored" \
+    "kernels/cuda/ring.cu: ptxas info    : (C7515) Potential Performance Loss: wgmma serialized"
 begin
 good
 unit kernels/cuda/twice.cu <<-END
