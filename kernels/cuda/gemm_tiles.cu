@@ -1,20 +1,21 @@
 /* gemm_tiles.cu - the multiplication of gemm.cu for many rows: prefill, encoder, memory attention.
  * Shapes   as gemm.cu, bf16, dense (all rows through each of n experts); 128 rows and more, of a
  *          head 17; ranges of a multiple of 32 inputs.
- * Launch   warpgroups of 64 outputs each: a block of 2 for 128 rows or, where that would leave most
- *          SMs idle or there are 8 ranges, of one for 64 rows, two blocks an SM. Weights and rows
- *          come through shared memory, a ring of STAGES chunks of 16 STEPS inputs that cp.async
- *          fills: weights in fragment order, which a lane takes into registers, rows as wgmma reads
- *          them. A group of products is always under way while weights of the next are loaded. All
- *          sums are in registers, two ranges at a time: no product waits between the two.
+ * Launch   a block of 2 warpgroups: for 128 outputs x 128 rows, 64 outputs each, or, where that
+ *          would leave most SMs idle or there are 8 ranges, for 64 x 64, 32 rows each, two blocks
+ *          an SM. Weights and rows come through shared memory, a ring of STAGES chunks of 16 STEPS
+ *          inputs that cp.async fills: weights in fragment order, which a lane takes into
+ *          registers, rows as wgmma reads them. A group of products is always under way while
+ *          weights of the next are loaded. All sums are in registers, two ranges at a time: no
+ *          product waits between the two.
  * Roofline 128 x 128: 256 KB out of L2 for 8.4 M multiply-adds at K 512: 6.2 us a block by L2 (41
- *          bytes a ns and SM), 2.3 by wgmma, 3.0 by shared memory (80 KB a chunk). Predicted: 8.5
- *          us a block with its start and end; 12.1 by mma.sync (H200, 32768 rows). 64 x 64: 128 KB
- *          and 3.1 us by L2, where it has the SM; predicted 5.5.
+ *          bytes a ns and SM), 2.3 by wgmma, 3.0 by shared memory (80 KB a chunk). Norm, K and V of
+ *          a memory's layer, 64 such blocks: 8.5 us (H200), 10.1 by mma.sync. 64 x 64: 128 KB, 3.1
+ *          us by L2.
  * Order    as gemm.cu, bit for bit: a chain of the same MMAs a range, the same tree, the same end.
- *          wgmma sums as mma.sync does (docs/bench/). A step of 16 inputs takes them in their
- *          order, gemm.cu in that of a lane's 4: an MMA aligns its 16 products and adds them at
- *          once, whatever their places. A tile's size is in none of it. */
+ *          wgmma sums as mma.sync does. A step of 16 inputs takes them in their order, gemm.cu in
+ *          that of a lane's 4: the bits are the same (H200, test_gemm.c), an MMA adds up its 16
+ *          products wherever they stand. A tile's size is in none of it. */
 #include "kernels/cuda/gemm_tiles_impl.h"
 
 #include "kernels/cuda/attend_impl.cuh"
@@ -31,10 +32,12 @@
 #define STAGES 6        /* two of them are read by products, the others are on their way */
 #define AHEAD (STAGES - 2)
 
-/* Of a block of GROUPS warpgroups for 8 NG rows; EIGHT: there may be 8 ranges. */
-template <int GROUPS, int NG, int STEPS, bool EIGHT> struct shape {
-    static constexpr int THREADS = 128 * GROUPS, STEP = STEPS;
-    static constexpr int M_TILES = GROUP_TILES * GROUPS, ROWS = 8 * NG, SUMS = NG * 4;
+/* Of a block of OVER warpgroups for other outputs times BESIDE for other rows, 8 NG each; EIGHT:
+ * there may be 8 ranges. */
+template <int OVER, int BESIDE, int NG, int STEPS, bool EIGHT> struct shape {
+    static constexpr int THREADS = 128 * OVER * BESIDE, STEP = STEPS;
+    static constexpr int M_TILES = GROUP_TILES * OVER, GROUP_ROWS = 8 * NG, SUMS = NG * 4;
+    static constexpr int ROWS = GROUP_ROWS * BESIDE;
     static constexpr int CHUNK = 16 * STEPS, HALF = STEPS / 2; /* steps of a group of products */
     static constexpr int WEIGHTS = M_TILES * STEPS * PACK_TILE, STAGE = ROWS * CHUNK + WEIGHTS;
     static constexpr int OUT_STEP = 16 * M_TILES + 4;
@@ -47,7 +50,8 @@ template <int GROUPS, int NG, int STEPS, bool EIGHT> struct shape {
                             OUT = ROWS * OUT_STEP * sizeof(float);
     static constexpr size_t SHARED = (RING > OUT ? RING : OUT) + ALIGN;
     static_assert(ROWS <= MOST_ROWS && ROWS_AT_ONCE % 8 == 0 &&
-                      ROWS * CHUNK * sizeof(bf16) % ALIGN == 0 && STAGE * sizeof(bf16) % ALIGN == 0,
+                      GROUP_ROWS * CHUNK * sizeof(bf16) % ALIGN == 0 &&
+                      STAGE * sizeof(bf16) % ALIGN == 0,
                   "rows lie as wgmma asks");
 };
 
@@ -124,13 +128,18 @@ __device__ inline uint4 weights_of(const bf16 *tile)
 
 /* The chunks of a block, one behind the other. */
 template <class S> struct chunks {
-    bf16 *ring;         // [STAGES][rows, weights]
-    int32_t here, left; /* the next one's place in the ring; how many were not asked for */
+    bf16 *ring;          // [STAGES][rows, weights]
+    int32_t here, left;  /* the next one's place in the ring; how many were not asked for */
+    int32_t tile, group; /* of this warp's outputs, of its rows */
     struct source<S> from;
 
     __device__ chunks(const struct gemm &g, bf16 *ring_, const struct source<S> &from_)
         : ring(ring_), here(0), left(g.w.k / S::CHUNK), from(from_)
     {
+        /* exchanged, so that ptxas sees that all lanes agree */
+        int32_t warp = __shfl_sync(0xFFFFFFFFu, (int32_t)threadIdx.x / 32, 0);
+        tile = warp % S::M_TILES;
+        group = warp / S::M_TILES;
     }
     /* Weights are asked for ahead of the wait: nobody writes them. */
     __device__ void begin(const struct gemm &g)
@@ -165,9 +174,8 @@ template <class S> struct chunks {
         copies_wait<AHEAD - 1>();
         stores_before_products();
         __syncthreads();
-        const bf16 *rows = ring + here;
-        const bf16 *tiles =
-            rows + S::ROWS * S::CHUNK + (int32_t)threadIdx.x / 32 * S::STEP * PACK_TILE;
+        const bf16 *rows = ring + here + group * S::GROUP_ROWS * S::CHUNK;
+        const bf16 *tiles = ring + here + S::ROWS * S::CHUNK + tile * S::STEP * PACK_TILE;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             uint4 a[S::HALF];
@@ -364,7 +372,8 @@ __device__ inline void end_block(const struct gemm &g, const struct gemm_place &
     int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < S::SUMS; i++) {
-        int32_t o = 16 * warp + lane / 4 + i % 4 / 2 * 8, r = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        int32_t o = 16 * (warp % S::M_TILES) + lane / 4 + i % 4 / 2 * 8;
+        int32_t r = warp / S::M_TILES * S::GROUP_ROWS + i / 4 * 8 + lane % 4 * 2 + i % 2;
         out[out_at<S>(r, o)] = c[i];
     }
     __syncthreads();
@@ -376,11 +385,11 @@ __device__ inline void end_block(const struct gemm &g, const struct gemm_place &
         end_rows<S>(g, place, out, m, row);
 }
 
-template <int GROUPS, int NG, int STEPS, bool EIGHT>
-static __global__ void __launch_bounds__(128 * GROUPS, 2 / GROUPS)
+template <int OVER, int BESIDE, int NG, int STEPS, bool EIGHT>
+static __global__ void __launch_bounds__(128 * OVER * BESIDE, OVER == 2 ? 1 : 2)
     gemm_tiles(const __grid_constant__ struct gemm g)
 {
-    using S = shape<GROUPS, NG, STEPS, EIGHT>;
+    using S = shape<OVER, BESIDE, NG, STEPS, EIGHT>;
     DYNAMIC_SHARED(bf16, shared);
     start_next();
     bf16 *ring = near_rows<S::CHUNK>::first(shared);
@@ -418,11 +427,12 @@ template <class S> static dim3 grid_of(const struct gemm *g)
                 (unsigned)((g->n_row + S::ROWS - 1) / S::ROWS * g->n_expert));
 }
 
-template <int GROUPS, int NG, int STEPS, bool EIGHT>
+template <int OVER, int BESIDE, int NG, int STEPS, bool EIGHT>
 static void launch(struct cuda_lane *ln, const struct gemm *g)
 {
-    using S = shape<GROUPS, NG, STEPS, EIGHT>;
-    LAUNCH((gemm_tiles<GROUPS, NG, STEPS, EIGHT>), grid_of<S>(g), S::THREADS, S::SHARED, ln, *g);
+    using S = shape<OVER, BESIDE, NG, STEPS, EIGHT>;
+    LAUNCH((gemm_tiles<OVER, BESIDE, NG, STEPS, EIGHT>), grid_of<S>(g), S::THREADS, S::SHARED, ln,
+           *g);
 }
 
 extern "C" bool gemm_tiles_fits(const struct gemm *g)
@@ -434,12 +444,12 @@ extern "C" bool gemm_tiles_fits(const struct gemm *g)
 
 extern "C" void gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)
 {
-    dim3 large = grid_of<shape<2, 16, 4, false>>(g);
+    dim3 large = grid_of<shape<2, 1, 16, 4, false>>(g);
     if (g->w.range_tile % 4 == 0 && g->w.n_range == 4 && large.x * large.y >= LEAST_BLOCKS &&
         g->n_row > 64)
-        launch<2, 16, 4, false>(ln, g);
+        launch<2, 1, 16, 4, false>(ln, g);
     else if (g->w.range_tile % 4 == 0)
-        launch<1, 8, 4, true>(ln, g);
+        launch<1, 2, 4, 4, true>(ln, g);
     else
-        launch<1, 8, 2, true>(ln, g);
+        launch<1, 2, 4, 2, true>(ln, g);
 }
