@@ -10,7 +10,7 @@
  *          in a step of beta-3b, a row of 384 experts): 3.6 us for a choice of ten rounds of two
  *          warp reductions each, 0.3 for its plan, 3.1 for the sum. By ranks, and a plan without
  *          barriers: 1.1 us less of a layer (a token 0.916 -> 0.893 ms, predicted 0.891). Since
- *          then 1,000 clocks behind the logits in place of 2,400: 0.6 us less again (predicted).
+ *          then about 1,000 clocks behind the logits in place of 2,400: 0.86 to 0.89 ms.
  * Order    softmax sums lane by lane, then warp_sum; the best is the larger, then the lower index;
  *          shares and results of a row are added by rank, then shared experts by number. The places
  *          of slots depend on the other rows, the results in them do not. Atomics count and set
