@@ -1,5 +1,7 @@
 #include "tools/rxt/load/connections.h"
 
+#include <assert.h>
+
 #define CREDIT_MAX (1u << 24) /* that a server takes (bridge/PROTOCOL.md, limits) */
 
 enum { OF_A_KIND = 16 };
@@ -36,9 +38,11 @@ uint32_t connections_count(const struct connections *c)
 
 uint32_t connections_of(const struct connections *c, const struct load_plan *p, uint32_t session)
 {
-    if (plan_is_slow(p, session))
+    assert(c->n_slow > 0 || !plan_is_slow(p, session));
+    assert(c->n_vanishing > 0 || !plan_vanishes(p, session));
+    if (c->n_slow > 0 && plan_is_slow(p, session))
         return c->n_plain + c->n_vanishing + session % c->n_slow;
-    if (plan_vanishes(p, session))
+    if (c->n_vanishing > 0 && plan_vanishes(p, session))
         return c->n_plain + session % c->n_vanishing;
     return session % c->n_plain;
 }
