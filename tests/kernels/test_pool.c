@@ -157,8 +157,10 @@ static void run_crowd(struct pool *p, struct crowd *c, int want, bool memory)
     struct pace pace = {0};
     const struct task t = {
         .fn = come, .arg = &c, .n_item = 4 * pool_threads(p), .work = (uint64_t)1 << 32};
+    pthread_mutex_lock(&c->lock); /* another thread may be asking for its size already */
     c->want = want;
     c->n = 0;
+    pthread_mutex_unlock(&c->lock);
     pool_run(p, &t, memory ? &pace : NULL);
 }
 
