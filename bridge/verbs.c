@@ -240,13 +240,22 @@ static void start_rewind(struct task *t)
 /* What reads the file for another program may be in the way so long. */
 #define ERASE_BUSY_US 5000000u
 
+/* Rows, then images by chunks, between which others commit, then what is left in file and log. */
 static enum rxt_status run_erase(struct work *w, struct store *store, struct rxt_error *err)
 {
     struct task *t = w->owner;
-    struct store_session row;
-    bool there = store_session_get(store, t->r.tenant, t->r.session, &row, NULL) != RXT_ENOTFOUND;
-    enum rxt_status st = store_session_erase(store, t->r.tenant, t->r.session, err);
-    t->write.erased |= there;
+    enum rxt_status st;
+    if (!t->write.erased) {
+        st = store_session_erase_begin(store, t->r.tenant, t->r.session, err);
+        t->write.erased = w->again = st == RXT_OK;
+        if (st != RXT_ENOTFOUND)
+            return st;
+    } else {
+        TRY(store_sweep(store, &w->again, err));
+        if (w->again)
+            return RXT_OK;
+    }
+    st = store_session_erase(store, t->r.tenant, t->r.session, err);
     return st == RXT_ENOTFOUND && t->write.erased ? RXT_OK : st;
 }
 

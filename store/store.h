@@ -165,6 +165,11 @@ enum rxt_status store_session_fork(struct store *s, int64_t session, uint64_t ve
 #define STORE_ERASE_WAIT_MS 10u
 enum rxt_status store_session_erase(struct store *s, const char *tenant, const char *name,
                                     struct rxt_error *err);
+/* Its first step, for a writer that has others to serve: the rows are gone, and it is noted that
+ * their bytes are not. The bytes of large images then go a chunk at a time by store_sweep, the rest
+ * by store_session_erase (ENOTFOUND: all of it is done). Leaves the session as it is on failure. */
+enum rxt_status store_session_erase_begin(struct store *s, const char *tenant, const char *name,
+                                          struct rxt_error *err);
 
 /* ---- journal ---------------------------------------------------------------------------- */
 

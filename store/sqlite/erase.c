@@ -63,26 +63,37 @@ enum rxt_status erase_finish(struct store *s, struct rxt_error *err)
     return tx_end(s, set_erasing(s, false, err), err);
 }
 
-enum rxt_status store_session_erase(struct store *s, const char *tenant, const char *name,
-                                    struct rxt_error *err)
+enum rxt_status store_session_erase_begin(struct store *s, const char *tenant, const char *name,
+                                          struct rxt_error *err)
 {
     TRY(must_be_idle(s, "an erase", err));
     /* By its id alone: a session whose row is damaged can be erased, too. */
     struct query q = query_open(s, SQL_SESSION_ID);
     bind_text(&q, tenant);
     bind_text(&q, name);
-    enum rxt_status found = query_row(&q, "read a session", err);
-    int64_t id = found == RXT_OK ? column_int(&q, 0) : 0;
+    enum rxt_status st = query_row(&q, "read a session", err);
+    int64_t id = st == RXT_OK ? column_int(&q, 0) : 0;
     query_close(&q);
-    if (found == RXT_OK) {
-        TRY(tx_begin(s, err));
-        TRY(tx_end(s, begin_erase(s, id, err), err));
-    } else if (found != RXT_ENOTFOUND) {
-        return found;
+    if (st == RXT_ENOTFOUND)
+        return rxt_fail(err, st, "there is no session %.*s", STORE_NAME_MAX, name);
+    TRY(st);
+    TRY(tx_begin(s, err));
+    return tx_end(s, begin_erase(s, id, err), err);
+}
+
+enum rxt_status store_session_erase(struct store *s, const char *tenant, const char *name,
+                                    struct rxt_error *err)
+{
+    struct rxt_error absent;
+    enum rxt_status st = store_session_erase_begin(s, tenant, name, &absent);
+    if (st != RXT_OK && st != RXT_ENOTFOUND) {
+        if (err)
+            *err = absent;
+        return st;
     }
     /* Also where there is no such session: it may have been erased by a call that got this far. */
     TRY(erase_finish(s, err));
-    if (found == RXT_ENOTFOUND)
-        return rxt_fail(err, found, "there is no session %.*s", STORE_NAME_MAX, name);
-    return RXT_OK;
+    if (st == RXT_ENOTFOUND && err)
+        *err = absent;
+    return st;
 }

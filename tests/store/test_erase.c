@@ -199,6 +199,53 @@ static void the_next_owner_finishes_it(void **state)
     assert_int_equal(fixture_number(fx, "SELECT value FROM meta WHERE key = 'erasing'"), 0);
 }
 
+/* A large image with the mark in each of its chunks. */
+static void image_marked(struct fixture *fx, const struct store_session *a, int n_chunk)
+{
+    static uint8_t chunk[STORE_CHUNK_BYTES];
+    struct store_image im = image_sample(a->applied + 1, (size_t)n_chunk * sizeof chunk);
+    struct store_upload u;
+    memcpy(chunk + 5000, CANARY, sizeof CANARY - 1);
+    turn_add(fx, a->id, a->applied + 1);
+    must(fx, store_image_begin(fx->s, &u, &fx->err));
+    for (int i = 0; i < n_chunk; i++)
+        must(fx, store_image_chunk(fx->s, &u, chunk, sizeof chunk, &fx->err));
+    must(fx, store_image_commit(fx->s, &u, a->id, &im, &fx->err));
+}
+
+/* Others write between the steps; a crash between them leaves the rest to the next owner. */
+static void in_steps(void **state)
+{
+    struct fixture *fx = *state;
+    for (int crash = 0; crash < 2; crash++) {
+        struct store_session x, a;
+        int n_sweep = 0;
+        fixture_renew(fx);
+        a = one_marked(fx);
+        image_marked(fx, &a, 3);
+        must(fx, store_session_erase_begin(fx->s, "acme", "a", &fx->err));
+        assert_status(RXT_ENOTFOUND, store_session_get(fx->s, "acme", "a", &x, NULL));
+        assert_status(RXT_ENOTFOUND, store_session_erase_begin(fx->s, "acme", "a", NULL));
+        assert_true(files_with_canary(fx) > 0);
+        if (crash) {
+            must(fx, store_lease_release(fx->s, &fx->err));
+            must(fx, store_lease_take(fx->s, &fx->err));
+        } else {
+            for (bool more = true; more; n_sweep++) {
+                must(fx, store_sweep(fx->s, &more, &fx->err));
+                turn_add(fx, session_make(fx, n_sweep ? "c" : "b").id, 1);
+                if (n_sweep)
+                    must(fx, store_session_erase_begin(fx->s, "acme", "c", &fx->err));
+            }
+            assert_in_range(n_sweep, 4, 5); /* three chunks, and what named them */
+            assert_status(RXT_ENOTFOUND, store_session_erase(fx->s, "acme", "a", NULL));
+        }
+        assert_int_equal(files_with_canary(fx), 0);
+        assert_int_equal(fixture_number(fx, "SELECT count(*) FROM chunk"), 0);
+        must(fx, store_check(fx->s, &fx->err));
+    }
+}
+
 static void a_damaged_tree_is_not_written(void **state)
 {
     struct fixture *fx = *state;
@@ -242,6 +289,7 @@ int main(void)
         store_unit_test(nothing_is_left),
         store_unit_test(it_waits_for_readers),
         store_unit_test(the_next_owner_finishes_it),
+        store_unit_test(in_steps),
         store_unit_test(a_damaged_tree_is_not_written),
         store_unit_test(shared_bytes_stay_with_the_fork),
     };

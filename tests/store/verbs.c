@@ -297,6 +297,11 @@ static enum rxt_status erase(struct fixture *fx)
     return st == RXT_ENOTFOUND ? RXT_OK : st;
 }
 
+static enum rxt_status erase_begin(struct fixture *fx)
+{
+    return store_session_erase_begin(fx->s, "acme", c.name, &fx->err);
+}
+
 static enum rxt_status keep(void *arg, const void *p, size_t n)
 {
     (void)arg;
@@ -428,6 +433,7 @@ static const struct verb {
     {"image_prune", prune_ready, prune, false, RXT_OK},
     {"session_fork", fork_ready, fork_it, false, RXT_OK},
     {"session_erase", erase_ready, erase, true, RXT_OK},
+    {"session_erase_begin", erase_ready, erase_begin, false, RXT_OK},
     {"export", NULL, export_it, false, RXT_OK},
     {"import", name_ready, import_it, false, RXT_OK},
     {"sweep", sweep_ready, sweep, false, RXT_OK},
