@@ -27,7 +27,7 @@ enum meets { RUNS, MEETS_WARP, MEETS_BLOCK, ENDED };
 
 struct fiber {
     void *sp;   /* where it stopped */
-    void *fake; /* of the address sanitizer */
+    void *fake; /* stack of the address sanitizer, kept for the next one: to map it is slow */
     enum meets meets;
     unsigned n_exchange;
     bool waited; /* for the launch before */
@@ -129,27 +129,25 @@ static void swap(struct fiber *from, struct fiber *to)
 #endif
 
 /* The sanitizer wants to know which stack comes next, and on arrival which one it left. */
-static void leave(struct fiber *from, const struct fiber *to, bool for_good)
+static void leave(struct fiber *from, const struct fiber *to)
 {
 #ifdef RXT_SANITIZE_ADDRESS
     bool back = to == &e.scheduler;
-    __sanitizer_start_switch_fiber(for_good ? NULL : &from->fake,
-                                   back ? e.main_stack : stack_of(to), back ? e.main_bytes : STACK);
+    __sanitizer_start_switch_fiber(&from->fake, back ? e.main_stack : stack_of(to),
+                                   back ? e.main_bytes : STACK);
 #else
     (void)from;
     (void)to;
-    (void)for_good;
 #endif
 }
-static void arrive(const struct fiber *at, bool first)
+static void arrive(const struct fiber *at)
 {
 #ifdef RXT_SANITIZE_ADDRESS
     bool back = at == &e.scheduler;
-    __sanitizer_finish_switch_fiber(first ? NULL : at->fake, back ? NULL : &e.main_stack,
+    __sanitizer_finish_switch_fiber(at->fake, back ? NULL : &e.main_stack,
                                     back ? NULL : &e.main_bytes);
 #else
     (void)at;
-    (void)first;
 #endif
 }
 
@@ -157,14 +155,14 @@ static void stop_and(enum meets meets)
 {
     struct fiber *f = &e.fiber[e.now];
     f->meets = meets;
-    leave(f, &e.scheduler, meets == ENDED);
+    leave(f, &e.scheduler);
     swap(f, &e.scheduler);
-    arrive(f, false);
+    arrive(f);
 }
 
 static void run_fiber(void)
 {
-    arrive(&e.fiber[e.now], true);
+    arrive(&e.fiber[e.now]);
     e.kernel->run(e.kernel->kernel, e.param);
     if (!e.fiber[e.now].waited) {
         fprintf(stderr, "emulator: a thread ended before the launch before it, block %u,%u,%u\n",
@@ -289,9 +287,9 @@ static void run_block(struct emulated_index block)
             if (f->meets != RUNS)
                 continue;
             emulated_thread = (struct emulated_index){e.now, 0, 0};
-            leave(&e.scheduler, f, false);
+            leave(&e.scheduler, f);
             swap(&e.scheduler, f);
-            arrive(&e.scheduler, false);
+            arrive(&e.scheduler);
         }
     while (go_on());
 }
