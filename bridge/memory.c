@@ -266,7 +266,7 @@ static void *run(void *arg)
 {
     struct memory_lane *l = arg;
     thread_name("rxt-memory");
-    (void)thread_slice(THREAD_COMPUTES_US);
+    (void)thread_slice(THREAD_YIELDS_US);
     while (l->waiting || !l->stopping) {
         if (!l->waiting) {
             lane_rest(rxt_worker_lane(l->worker));

@@ -19,6 +19,7 @@ void thread_name(const char *name);
  * and where the system call is not allowed; nothing is lost then. */
 #define THREAD_WAITS_US 100
 #define THREAD_COMPUTES_US 20000
+#define THREAD_YIELDS_US 500 /* what one that calls sched_yield often gives up with it */
 enum rxt_status thread_slice(uint32_t us);
 
 #endif

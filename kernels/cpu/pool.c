@@ -18,6 +18,7 @@
 #define QUIET_US 500      /* without an answer task: an answer lane rests that has not said so */
 #define ROUND_US 200      /* of memory work between two looks at the answer lanes */
 #define BEHIND_US 10000   /* a memory lane that works for so long stands back no longer */
+#define YIELD_US 1000     /* of work of one that is behind between two of its yields */
 #define IDLE_US 5000      /* without a task: a memory lane has rested */
 #define ALONE_WORK 100000 /* below this a task is over before the workers have heard of it */
 #define CHUNK_WORK 100000 /* of the smallest chunk that is worth one more claim */
@@ -480,6 +481,19 @@ static void note_pace(double *ns_per_work, double now)
         *ns_per_work = was + (now < 2 * was ? now - was : was) / 8;
 }
 
+/* Linux lets a thread that wakes run at once only if it has had less than its share, which one that
+ * wakes for every token may not; else at the next tick, after up to 4 ms. So a memory lane offers
+ * its processor to the threads that carry tokens and write the journal: after every round, or, when
+ * it is behind, now and then. */
+static void offer_processor(const struct pool *p, struct pace *pace, uint64_t now)
+{
+    bool behind = now - pace->since_us >= BEHIND_US;
+    if (!p->short_of_cores || (behind && now - pace->yielded_us < YIELD_US))
+        return;
+    pace->yielded_us = now;
+    sched_yield();
+}
+
 /* Of a memory lane. Answers that come find threads busy for about ROUND_US. */
 static void run_in_rounds(struct pool *p, const struct task *t, struct pace *pace)
 {
@@ -506,6 +520,7 @@ static void run_in_rounds(struct pool *p, const struct task *t, struct pace *pac
         atomic_fetch_sub(&p->remembering, 1);
         pace->last_us = end / 1000;
         note_pace(ns_per_work, (double)(end - start + 1) * size / (work * n));
+        offer_processor(p, pace, end / 1000);
         first += n;
     }
 }

@@ -8,7 +8,7 @@
  * one), then sleep. Of several lanes of a kind one has the workers, the others compute alone.
  *
  * Memory lanes stand back for answer lanes: while answers have tasks, they wait, and whoever works
- * alone has all threads. A memory lane that has had work for 20 ms without a rest is behind. Then
+ * alone has all threads. A memory lane that has had work for 10 ms without a rest is behind. Then
  * it waits no more, and answers and memories have half of the threads each, at their own pace: that
  * is less for an answer than all threads most of the time, but the quickest way for both together,
  * because nothing is handed over and fewer threads wait for the slowest of them. Where there are
@@ -48,6 +48,7 @@ struct pace {
         double ns_per_work; /* of one thread, smoothed */
     } of[PACE_KERNELS];
     uint64_t last_us, since_us;        /* end of the last round; since when without a rest */
+    uint64_t yielded_us;               /* when it last offered its processor to others */
     uint64_t n_answer, quiet_since_us; /* answer tasks seen, and since when there were no more */
 };
 
