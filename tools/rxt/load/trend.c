@@ -124,7 +124,7 @@ static enum rxt_status bootstrap(struct trend *t, const struct grid *g,
         const struct sums one = draw(g, weight, &state);
         slope[n] = slope_of(&one);
         mean[n] = one.y / one.n;
-        n += isfinite(slope[n]);
+        n += isfinite(slope[n]) ? 1 : 0;
     }
     if (good) {
         sort_values(slope, n);
