@@ -98,11 +98,11 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
     (void)state;
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0)
         return reply(c, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "GET only\n", 9);
+    struct metrics_health health = h->cfg.health(h->cfg.arg); /* sets gauges, too */
     if (strcmp(url, "/metrics") == 0) {
         size_t n = metrics_text(h->cfg.metrics, h->text);
         return reply(c, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", h->text, n);
     }
-    struct metrics_health health = h->cfg.health(h->cfg.arg);
     if (strcmp(url, "/live") == 0)
         return answer(c, health.live);
     if (strcmp(url, "/ready") == 0)

@@ -2,12 +2,31 @@
 
 import json
 import signal
+import time
+import urllib.error
+import urllib.request
 
 from rxtp import LONG, NO_ID, Turn, check
-from server import MODEL
+from server import MODEL, free_port
 from suite import case
 
 STOP = "SIGTERM"
+
+
+def until(is_true, what, seconds=30):
+    end = time.monotonic() + seconds
+    while not is_true():
+        check(time.monotonic() < end, "not within", seconds, "s:", what)
+        time.sleep(0.01)
+
+
+def get(address, path):
+    """(status, text) of the metrics port."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as page:
+            return page.status, page.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
 
 
 @case()
@@ -20,6 +39,32 @@ def health_and_stats(s):
     metrics = admin.call("STATS", {})["metrics"]
     check("# TYPE" in metrics and "canary" not in metrics, metrics)
     check("canary" not in s.read_log(), "text of a user is in the log")
+
+
+METRICS = f"127.0.0.1:{free_port()}"
+
+
+@case(metrics=METRICS)
+def the_metrics_port(s):
+    """Probes say yes while it serves, and not ready while it drains; the metrics are those of now."""
+    peer = s.peer()
+    peer.open("s")
+    peer.turn("s", "hi").remembered()
+
+    def value(name):
+        lines = get(METRICS, "/metrics")[1].splitlines()
+        (line,) = [l for l in lines if l.startswith(name + " ")]
+        return float(line.split()[1])
+
+    check(value("rxt_commits_total") >= 1, "a turn was remembered")
+    until(lambda: value("rxt_step_age_seconds") > 0, "the age of the engine's last step")
+    for path in ("/live", "/ready", "/progress"):
+        check(get(METRICS, path) == (200, "yes\n"), path, get(METRICS, path))
+    check(get(METRICS, "/other")[0] == 404, "no such page")
+    running = peer.keep_busy("s", 3)
+    s.signal(signal.SIGTERM)
+    until(lambda: s.process.poll() is not None or get(METRICS, "/ready") == (503, "no\n"), "not ready")
+    check(running and s.wait() == 0, "exit code", s.process.returncode)
 
 
 @case()
@@ -171,15 +216,19 @@ def two_servers_on_one_store(make):
 def reload_reads_the_keys_again(s):
     """RELOAD and SIGHUP: who is not in the file any more may not connect anew."""
     admin = s.peer("admin")
-    s.peer(tenant="b").open("s")
-    s.write_clients(["a"])
+
+    def opens(tenant, wait=0.5):
+        late = s.peer(tenant=tenant, hello=None)
+        late.send("HELLO", {"versions": [1]}, id=NO_ID)
+        return late.receive(wait) is not None
+
     for by in (lambda: admin.call("RELOAD", {}), lambda: s.signal(signal.SIGHUP)):
-        by()
-        s.peer(tenant="a").open("s")
-        check(admin.call("HEALTH", {})["live"], "after a reload")
-    late = s.peer(tenant="b", hello=None)
-    late.send("HELLO", {"versions": [1]}, id=NO_ID)
-    check(late.receive(0.5) is None, "a key that was taken out still opens")
+        for out, left in (("b", "a"), ("a", "b")):
+            s.write_clients([left])
+            by()
+            until(lambda: opens(left), f"the key of {left} was put in")
+            check(not opens(out), "a key that was taken out still opens:", out)
+            check(admin.call("HEALTH", {})["live"], "after a reload")
     s.write_clients(["a", "b"])
     admin.call("RELOAD", {})
-    s.peer(tenant="b").open("s")
+    s.peer(tenant="a").open("s")
