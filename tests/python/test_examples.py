@@ -1,5 +1,5 @@
 """What the documents show is run: the code of tools/python/README.md and the chat backend. Against
-the fake server; tests/conformance runs them against the real one."""
+the fake server, which can do what a real one seldom does; test_server.py has the real one."""
 
 import asyncio
 import os
