@@ -50,7 +50,7 @@ __device__ inline void multiply(float c[M_TILES][NG][4], const struct tiles &w,
 {
     int32_t lane = (int32_t)threadIdx.x % 32;
     const bf16 *x = p.x + tiles_range_k(&w, range) + lane % 4 * 4, *data = p.data + lane * 8;
-    int32_t weights[M_TILES]; /* an expert is less than 2 GB */
+    int32_t weights[M_TILES]; /* elements; of an expert */
     uint2 tail[M_TILES];
     uint32_t x_tail[NG];
 #pragma unroll
@@ -223,7 +223,8 @@ extern "C" bool gemm_items_fits(const struct gemm *g, int n)
     for (int i = 0; i < n; i++)
         fits = fits && (i == 0 || !g[i].item) && g[i].near.cols == 0 &&
                (g[i].end == GEMM_STORE || g[i].end == GEMM_HIDDEN) &&
-               g[i].n_row * g[i].x_stride <= INT32_MAX;
+               g[i].n_row * g[i].x_stride <= INT32_MAX &&
+               tiles_at(&g[i].w, g[i].w.n_tile, 0, 0) <= INT32_MAX;
     return fits;
 }
 

@@ -435,11 +435,15 @@ static void launch(struct cuda_lane *ln, const struct gemm *g)
            *g);
 }
 
+#define MOST_BLOCKS_Y 65535 /* of a grid; a block has 64 rows or more */
+
 extern "C" bool gemm_tiles_fits(const struct gemm *g)
 {
     int32_t least = g->w.n_tile >= WIDE_TILES ? LEAST_ROWS_WIDE : LEAST_ROWS;
     return !g->item && g->n_row >= least && g->near.cols == 0 && !g->w.tail &&
-           g->w.range_tile % 2 == 0 && g->x_stride < INT32_MAX / MOST_ROWS;
+           g->w.range_tile % 2 == 0 && g->x_stride < INT32_MAX / MOST_ROWS &&
+           tiles_at(&g->w, g->w.n_tile, 0, 0) <= INT32_MAX &&
+           ((int64_t)g->n_row + 63) / 64 * g->n_expert <= MOST_BLOCKS_Y;
 }
 
 extern "C" void gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)

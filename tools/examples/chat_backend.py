@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A chat backend on rxtd: many users, streamed answers, nothing lost when the server restarts.
 
-    rxtd &                                           # the model, the memories
+    pip install tools/python                         # rxt_client
+    rxtd --model models/demo-15m --store s.db &      # the model, the memories
     tools/examples/chat_backend.py &                 # this: users on the one side, rxtd on the other
     nc 127.0.0.1 7000                                # a user: first line a name, then talk
 
