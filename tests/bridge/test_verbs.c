@@ -373,7 +373,8 @@ static void an_export_waits_for_no_later_erase(void **state)
         step_until_final(&rig, &erase[i - 1]);
         assert_ok(erase[i - 1].status);
     }
-    assert_true(out.final);
+    assert_true(out.final || rig.bridge->n_export == 1); /* it has begun; its thread may be slow */
+    step_until_final(&rig, &out);
     assert_ok(out.status);
     step_until_final(&rig, &erase[N - 1]);
     assert_ok(erase[N - 1].status);
