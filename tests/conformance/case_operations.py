@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 
+import document
 from rxtp import LONG, NO_ID, Turn, check
 from server import MODEL, free_port
 from suite import case
@@ -195,6 +196,28 @@ def configurations_that_are_refused(make):
         check(code not in (0, None) and code > 0, options, "was taken:", code, said)
         check(word in said, options, "is not named:", said)
     code, said = make().refuses_to_start("--check-config")
+    check(code == 0 and "sound" in said, said)
+
+
+@case(own=True)
+def flags_win_over_the_environment_over_the_file(make):
+    """A value that is refused shows who was heard."""
+    for file, environment, flag, is_sound in (
+        (-1, None, None, False), (-1, 8, None, True), (8, -1, None, False), (-1, -1, 8, True),
+        (8, 8, -1, False),
+    ):
+        s = make(env={} if environment is None else {"RXTD_MAX_LIVE": str(environment)})
+        s.configure(max_live=file)
+        code, said = s.refuses_to_start("--check-config", *([] if flag is None else ["--max-live", str(flag)]))
+        check((code == 0) == is_sound and ("sound" in said) == is_sound, file, environment, flag, said)
+
+
+@case(own=True)
+def the_file_that_is_shipped_is_sound(make):
+    s = make()
+    s.addresses = {}  # those of the file
+    s.options = {"config": document.ROOT / "tools" / "rxtd" / "rxtd.ini"}
+    code, said = s.refuses_to_start("--check-config")
     check(code == 0 and "sound" in said, said)
 
 
