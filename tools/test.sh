@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs everything that guards the tree.
 # usage: tools/test.sh           release build with all tests, address and undefined sanitizers with
-#                                the fast ones, thread sanitizer with the threaded ones, 5 s a fuzzer
+#                                the fast ones, thread sanitizer with the threaded ones, 10 s a fuzzer
 #        tools/test.sh --full    all tests under gcc's sanitizers, the bridge's with the bundled model,
 #                                and the fast ones under clang's; 60 s a fuzzer; clang-format,
 #                                clang-tidy, line coverage of the parsers; tests that read RXT_FULL
@@ -162,7 +162,7 @@ else
     stage "address and undefined sanitizer" build_and_test dev dev-fast fast_tests
 fi
 if compgen -G "tests/fuzz/fuzz_*.c" >/dev/null; then
-    stage "fuzzers" fuzz_all $((full ? 60 : 5))
+    stage "fuzzers" fuzz_all $((full ? 60 : 10))
     [[ $full -eq 0 ]] || stage "parser coverage" tools/coverage.sh
 fi
 cuda
