@@ -223,8 +223,7 @@ extern "C" bool gemm_items_fits(const struct gemm *g, int n)
     for (int i = 0; i < n; i++)
         fits = fits && (i == 0 || !g[i].item) && g[i].near.cols == 0 &&
                (g[i].end == GEMM_STORE || g[i].end == GEMM_HIDDEN) &&
-               g[i].n_row * g[i].x_stride <= INT32_MAX &&
-               tiles_at(&g[i].w, g[i].w.n_tile, 0, 0) <= INT32_MAX;
+               g[i].n_row * g[i].x_stride <= INT32_MAX && tiles_fit_int32(&g[i].w);
     return fits;
 }
 

@@ -442,8 +442,7 @@ extern "C" bool gemm_tiles_fits(const struct gemm *g)
     int32_t least = g->w.n_tile >= WIDE_TILES ? LEAST_ROWS_WIDE : LEAST_ROWS;
     return !g->item && g->n_row >= least && g->near.cols == 0 && !g->w.tail &&
            g->w.range_tile % 2 == 0 && g->x_stride < INT32_MAX / MOST_ROWS &&
-           tiles_at(&g->w, g->w.n_tile, 0, 0) <= INT32_MAX &&
-           ((int64_t)g->n_row + 63) / 64 * g->n_expert <= MOST_BLOCKS_Y;
+           tiles_fit_int32(&g->w) && ((int64_t)g->n_row + 63) / 64 * g->n_expert <= MOST_BLOCKS_Y;
 }
 
 extern "C" void gemm_tiles_launch(struct cuda_lane *ln, const struct gemm *g)

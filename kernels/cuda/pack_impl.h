@@ -78,6 +78,11 @@ static inline PACK_BOTH int64_t tiles_at(const struct tiles *t, int32_t m, int32
     return t->first + slice * t->slice_step + (m - slice * t->slice_tile) * t->tile_step +
            (int64_t)range * t->range_step + (int64_t)j * PACK_TILE;
 }
+/* Whether kernels may count the first tiles of a range in 32 bits. */
+static inline bool tiles_fit_int32(const struct tiles *t)
+{
+    return tiles_at(t, t->n_tile, 0, 0) <= INT32_MAX;
+}
 static inline PACK_BOTH int64_t tiles_tail_at(const struct tiles *t, int32_t m, int32_t range)
 {
     return t->tail_first + (int64_t)range * t->range_step + (int64_t)m * PACK_TAIL;

@@ -84,16 +84,10 @@ enum rxt_status store_session_erase_begin(struct store *s, const char *tenant, c
 enum rxt_status store_session_erase(struct store *s, const char *tenant, const char *name,
                                     struct rxt_error *err)
 {
-    struct rxt_error absent;
-    enum rxt_status st = store_session_erase_begin(s, tenant, name, &absent);
-    if (st != RXT_OK && st != RXT_ENOTFOUND) {
-        if (err)
-            *err = absent;
+    enum rxt_status st = store_session_erase_begin(s, tenant, name, err);
+    if (st != RXT_OK && st != RXT_ENOTFOUND)
         return st;
-    }
     /* Also where there is no such session: it may have been erased by a call that got this far. */
     TRY(erase_finish(s, err));
-    if (st == RXT_ENOTFOUND && err)
-        *err = absent;
     return st;
 }

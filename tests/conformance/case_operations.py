@@ -240,10 +240,10 @@ def reload_reads_the_keys_again(s):
     """RELOAD and SIGHUP: who is not in the file any more may not connect anew."""
     admin = s.peer("admin")
 
-    def opens(tenant, wait=0.5):
+    def opens(tenant):
         late = s.peer(tenant=tenant, hello=None)
         late.send("HELLO", {"versions": [1]}, id=NO_ID)
-        return late.receive(wait) is not None
+        return late.receive(0.5) is not None
 
     for by in (lambda: admin.call("RELOAD", {}), lambda: s.signal(signal.SIGHUP)):
         for out, left in (("b", "a"), ("a", "b")):

@@ -56,6 +56,11 @@ def load(folder, *options, code=None):
     return done, json.loads((folder / "run.json").read_text())
 
 
+def metrics(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        return page.read().decode()
+
+
 def check_run(folder):
     port = free_port()
     server = serve(folder, port)
@@ -67,8 +72,7 @@ def check_run(folder):
             server.pid, "--store", folder / "store.db", "--html", folder / "run.html", "--png",
             folder / "run.png", "--csv", folder / "run.csv",
         )
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-            commits = int(re.search(r"^rxt_commits_total (\d+)$", page.read().decode(), re.M)[1])
+        commits = int(re.search(r"^rxt_commits_total (\d+)$", metrics(port), re.M)[1])
     finally:
         server.terminate()
         assert server.wait(timeout=600) == 0

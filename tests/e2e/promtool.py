@@ -4,9 +4,8 @@ import os
 import pathlib
 import subprocess
 import tempfile
-import urllib.request
 
-from load import free_port, load, serve
+from load import free_port, load, metrics, serve
 
 
 def main():
@@ -15,8 +14,7 @@ def main():
         server = serve(folder, port)
         try:
             load(folder, "--sessions", 2, "--turns", 3, "--rate", 20, "--max-tokens", 2)
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-                text = page.read().decode()
+            text = metrics(port)
         finally:
             server.terminate()
             assert server.wait(timeout=600) == 0

@@ -12,14 +12,19 @@ import unittest
 from fake_server import TURN, FakeServer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-README = ROOT / "tools" / "python" / "README.md"
+PACKAGE = ROOT / "tools" / "python"
+README = PACKAGE / "README.md"
 BACKEND = ROOT / "tools" / "examples" / "chat_backend.py"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "tools" / "python")}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+
+
+def readme_blocks():
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
 
 
 class ReadmeTest(unittest.TestCase):
     def test_its_code_runs(self):
-        blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+        blocks = readme_blocks()
         self.assertGreaterEqual(len(blocks), 4)
         for block in blocks:
             with self.subTest(block=block), FakeServer() as server:

@@ -3,7 +3,6 @@ installs it."""
 
 import os
 import pathlib
-import re
 import shutil
 import socket
 import subprocess
@@ -13,9 +12,8 @@ import unittest
 
 import zmq
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "tools" / "python"
-BACKEND = ROOT / "tools" / "examples" / "chat_backend.py"
+from test_examples import BACKEND, ENVIRONMENT, PACKAGE, ROOT, readme_blocks
+
 (MODEL,) = (ROOT / "models").iterdir()
 
 
@@ -47,9 +45,9 @@ class ServerTest(unittest.TestCase):
         return done.stdout
 
     def test_the_code_of_the_readme(self):
-        blocks = re.findall(r"```python\n(.*?)```", (PACKAGE / "README.md").read_text(), re.S)
+        blocks = readme_blocks()
         self.assertGreaterEqual(len(blocks), 4)
-        with self.enterContext(Server(self.folder)) as server:
+        with Server(self.folder) as server:
             code = "\n".join(blocks).replace("tcp://127.0.0.1:7110", server.turn)
             said = self.python("-c", code.replace("tcp://127.0.0.1:7111", server.state))
         self.assertRegex(said, r"version [12]\n")
@@ -60,7 +58,7 @@ class ServerTest(unittest.TestCase):
                                "--no-build-isolation", "--target", self.folder / "lib", source],
                               capture_output=True, text=True, timeout=300)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        with self.enterContext(Server(self.folder)) as server:
+        with Server(self.folder) as server:
             code = (f"import rxt_client; print(rxt_client.__file__)\n"
                     f"with rxt_client.Client({server.turn!r}) as c:\n"
                     f"    c.open('anna'); print(c.turn('anna', 'hi').remembered().version)\n")
@@ -72,8 +70,8 @@ class ServerTest(unittest.TestCase):
         (self.folder / "secret").write_bytes(server_secret)
         (self.folder / "secret").chmod(0o600)
         (self.folder / "clients").write_bytes(public + b" anna\n")
-        with self.enterContext(Server(self.folder, "--secret-key-file", f"{self.folder}/secret",
-                                      "--clients", f"{self.folder}/clients")) as server:
+        with Server(self.folder, "--secret-key-file", f"{self.folder}/secret", "--clients",
+                    f"{self.folder}/clients") as server:
             keys = [k.decode() for k in (server_public, public, secret)]
             code = (f"import rxt_client\n"
                     f"curve = rxt_client.Curve(*{keys!r})\n"
@@ -88,12 +86,12 @@ class ServerTest(unittest.TestCase):
             return [f.readline().rstrip("\n") for _ in queries]
 
     def test_the_chat_backend_keeps_no_transcript(self):
-        """Anna comes back to another process of backend and server, and goes on at version 3."""
+        """Anna comes back to another process of backend and server, and goes on at version 2."""
         answers = []
         for visit in range(2):
             with Server(self.folder) as server, subprocess.Popen(
                     [sys.executable, BACKEND, "--connect", server.turn, "--port", "0"], text=True,
-                    stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PACKAGE)}) as backend:
+                    stdout=subprocess.PIPE, env=ENVIRONMENT) as backend:
                 try:
                     port = int(backend.stdout.readline().rsplit(":", 1)[1])
                     answers += self.talk(port, "anna", "my name is anna", f"visit {visit}")
